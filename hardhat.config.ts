@@ -10,7 +10,7 @@ const compiler = {
   settings: {
     evmVersion: "cancun",
     viaIR: true,
-    optimizer: { enabled: true, runs: 800 },
+    optimizer: { enabled: true, runs: 1000 },
     outputSelection: { "*": { "*": ["storageLayout"] } },
   },
 };

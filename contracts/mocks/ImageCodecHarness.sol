@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {ImageCodec} from "../registry/ImageCodec.sol";
+
+/// @notice Exposes the codec to tests.
+contract ImageCodecHarness {
+    function checkService(bytes calldata image) external pure returns (bytes32 id, uint8 kind, uint16 mask) {
+        return ImageCodec.check(image, ImageCodec.SERVICE);
+    }
+
+    function checkSealed(bytes calldata image) external pure returns (bytes32 id, uint8 kind, uint16 mask) {
+        return ImageCodec.check(image, ImageCodec.SEALED);
+    }
+
+    function checkPlatform(bytes calldata image) external pure returns (bytes32 id, uint8 kind, uint16 mask) {
+        return ImageCodec.check(image, ImageCodec.PLATFORM);
+    }
+}
