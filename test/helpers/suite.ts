@@ -1,6 +1,13 @@
 import type { HardhatEthersSigner } from "@nomicfoundation/hardhat-ethers/types";
 import type { network } from "hardhat";
-import type { Actor, DstackAuth, KmsRegistry, PlatformPolicy } from "../../typechain-types/index.ts";
+import {
+  type DstackAuth,
+  DstackAuth__factory,
+  type KmsRegistry,
+  KmsRegistry__factory,
+  type PlatformPolicy,
+  PlatformPolicy__factory,
+} from "../../typechain-types/index.ts";
 import { KIND, PLATFORM } from "./images.ts";
 
 export type Connection = Awaited<ReturnType<typeof network.create>>;
