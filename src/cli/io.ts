@@ -1,0 +1,139 @@
+import { createHash } from "node:crypto";
+import { constants, type Stats } from "node:fs";
+import { lstat, open, realpath } from "node:fs/promises";
+import { type Hex, toHex } from "../core/bytes.ts";
+import { KeysteadError } from "../core/errors.ts";
+import type { MeasurementSource } from "../core/measurement.ts";
+
+/** Larger than any evidence, table or compose file, and small enough to hold twice. */
+export const DEFAULT_LIMIT = 16 * 1024 * 1024;
+
+/** A file read whole. */
+export interface InputFile {
+  /** As the user named it; `-` is standard input. */
+  readonly name: string;
+  readonly bytes: Uint8Array;
+  readonly source: MeasurementSource;
+  /** What was done on the way that the user may not expect: a symbolic link followed. */
+  readonly notes: readonly string[];
+}
+
+/** Everything a command may touch outside of itself; tests give their own. */
+export interface Io {
+  /**
+   * Reads a file, or standard input for `-`, up to `limit` bytes (default: 16 MiB). Its size is looked at before anything is read.
+   *
+   * @throws KeysteadError `input/not-found`, `input/not-readable`, `input/not-a-file`, `input/too-large` {bytes, limit}
+   */
+  readFile(name: string, options?: { readonly limit?: number; readonly argument?: string }): Promise<InputFile>;
+  /** Writes to standard output. */
+  print(text: string): void;
+  /** Writes to standard error. */
+  warn(text: string): void;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Whether standard output is a terminal. */
+  readonly terminal: boolean;
+}
+
+/** The streams that {@link createIo} is made of. */
+export interface Streams {
+  readonly stdin: AsyncIterable<Uint8Array | string>;
+  readonly stdout: { write(text: string): unknown; readonly isTTY?: boolean };
+  readonly stderr: { write(text: string): unknown };
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+/**
+ * The real outside: files of this machine and the process's own streams.
+ *
+ * @example
+ * const io = createIo(process);
+ */
+export function createIo(streams: Streams): Io {
+  return {
+    readFile: (name, { limit = DEFAULT_LIMIT, argument = "file" } = {}) =>
+      name === "-" ? readStream(streams.stdin, limit, argument) : readPath(name, limit, argument),
+    print: (text) => void streams.stdout.write(text),
+    warn: (text) => void streams.stderr.write(text),
+    env: streams.env,
+    terminal: streams.stdout.isTTY === true,
+  };
+}
+
+/**
+ * A file's bytes with the hash that provenance needs.
+ *
+ * @example
+ * const file = inputFile("quote.bin", bytes);
+ */
+export function inputFile(name: string, bytes: Uint8Array, notes: readonly string[] = []): InputFile {
+  const sha256: Hex = toHex(createHash("sha256").update(bytes).digest());
+  return { name, bytes, source: { name, sha256, bytes: bytes.length }, notes };
+}
+
+const tooLarge = (name: string, bytes: number | string, limit: number, argument: string) =>
+  new KeysteadError("input/too-large", `${name} has ${bytes} bytes and at most ${limit} are read`, {
+    argument,
+    remedy: "Give the right file: nothing of this kind is so large.",
+    details: { bytes, limit },
+  });
+
+async function readPath(name: string, limit: number, argument: string): Promise<InputFile> {
+  const notes: string[] = [];
+  try {
+    if ((await lstat(name)).isSymbolicLink()) {
+      notes.push(`${name} is a symbolic link; what was read is ${await realpath(name)}`);
+    }
+    // O_NONBLOCK: a pipe without a writer must not hang the command
+    const handle = await open(name, constants.O_RDONLY | constants.O_NONBLOCK);
+    try {
+      const stats: Stats = await handle.stat();
+      if (!stats.isFile()) {
+        throw new KeysteadError("input/not-a-file", `${name} is not a regular file`, {
+          argument,
+          remedy: "Give a file; to read from a pipe, give - and the pipe as standard input.",
+        });
+      }
+      if (stats.size > limit) throw tooLarge(name, stats.size, limit, argument);
+      const buffer = new Uint8Array(stats.size + 1);
+      let length = 0;
+      while (length < buffer.length) {
+        const { bytesRead } = await handle.read(buffer, length, buffer.length - length);
+        if (bytesRead === 0) break;
+        length += bytesRead;
+      }
+      if (length !== stats.size) {
+        throw new KeysteadError("input/changed", `${name} changed while it was read`, {
+          argument,
+          remedy: "Wait until nothing writes to the file, then try again.",
+          retryable: true,
+        });
+      }
+      return inputFile(name, buffer.subarray(0, length), notes);
+    } finally {
+      await handle.close();
+    }
+  } catch (cause) {
+    if (cause instanceof KeysteadError) throw cause;
+    const missing = cause instanceof Error && "code" in cause && cause.code === "ENOENT";
+    throw new KeysteadError(
+      missing ? "input/not-found" : "input/not-readable",
+      missing
+        ? `there is no file ${name}`
+        : `${name} cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`,
+      { argument, remedy: missing ? "Check the path." : "Check that it is a file and that you may read it.", cause },
+    );
+  }
+}
+
+async function readStream(stream: Streams["stdin"], limit: number, argument: string): Promise<InputFile> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of stream) {
+    const bytes = typeof chunk === "string" ? new TextEncoder().encode(chunk) : chunk;
+    length += bytes.length;
+    if (length > limit) throw tooLarge("standard input", `more than ${limit}`, limit, argument);
+    chunks.push(bytes);
+  }
+  return inputFile("-", Buffer.concat(chunks));
+}

@@ -1,0 +1,79 @@
+import { KeysteadError } from "./errors.ts";
+
+/** What JSON can hold, once parsed. */
+export type JsonValue = null | boolean | number | string | readonly JsonValue[] | JsonObject;
+/** A JSON object, once parsed. */
+export interface JsonObject {
+  readonly [key: string]: JsonValue;
+}
+
+/** Deeper nesting than any document this project reads. */
+const MAX_DEPTH = 64;
+
+/**
+ * Reads JSON (RFC 8259) strictly: an object that has a key twice is refused, where `JSON.parse` lets the last one win and another reader the
+ * first, and so is nesting past 64 levels.
+ *
+ * @param argument names the input in errors
+ * @throws KeysteadError `json/malformed`, `json/duplicate-key` {key}, `json/too-deep`
+ * @example
+ * parseJson('{"PCR0":"00"}', "pcrs");
+ */
+export function parseJson(text: string, argument: string): JsonValue {
+  let value: JsonValue;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new KeysteadError("json/malformed", `${argument} is not JSON`, {
+      argument,
+      remedy: "Give one JSON document (without comments, byte order mark or text around it).",
+      cause,
+    });
+  }
+  checkKeys(text, argument);
+  return value;
+}
+
+/** Walks the tokens of text that is known to be JSON. */
+function checkKeys(text: string, argument: string): void {
+  const open: (Set<string> | undefined)[] = [];
+  const tokens = /"(?:[^"\\]|\\.)*"(\s*:)?|[{}[\]]/g;
+  for (const [token, colon] of text.matchAll(tokens)) {
+    if (token === "{" || token === "[") {
+      open.push(token === "{" ? new Set() : undefined);
+      if (open.length > MAX_DEPTH) {
+        throw new KeysteadError("json/too-deep", `${argument} nests deeper than ${MAX_DEPTH} levels`, {
+          argument,
+          remedy: "Give the document itself: nothing that is read here nests so deep.",
+        });
+      }
+    } else if (token === "}" || token === "]") open.pop();
+    else if (colon !== undefined) {
+      const key: unknown = JSON.parse(token.slice(0, token.length - colon.length));
+      const keys = open.at(-1);
+      if (keys === undefined || typeof key !== "string") continue;
+      if (keys.has(key)) {
+        throw new KeysteadError(
+          "json/duplicate-key",
+          `${argument} has the key ${JSON.stringify(key)} twice in one object`,
+          {
+            argument,
+            remedy: "Remove one of the two: readers disagree about which one counts.",
+            details: { key },
+          },
+        );
+      }
+      keys.add(key);
+    }
+  }
+}
+
+/**
+ * Whether a JSON value is an object.
+ *
+ * @example
+ * if (isJsonObject(value)) value["PCR0"];
+ */
+export function isJsonObject(value: JsonValue | undefined): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
