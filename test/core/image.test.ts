@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import fc from "fast-check";
 import { concatBytes, type Hex, toHex } from "../../src/core/bytes.ts";
-import { isKeysteadError, type KeysteadError } from "../../src/core/errors.ts";
+import { isKeysteadError } from "../../src/core/errors.ts";
 import {
   checkImage,
   decodeImage,
@@ -16,6 +16,7 @@ import {
   TEE_KINDS,
   type TeeKind,
 } from "../../src/core/image.ts";
+import { errorOf } from "../helpers/errors.ts";
 
 const USES: readonly ImageUse[] = ["service", "sealed", "platform"];
 const value = (width: number, fill: number): Hex => toHex(new Uint8Array(width).fill(fill));
@@ -34,16 +35,6 @@ const fullImage = (kind: TeeKind): Image =>
     kind,
     IMAGE_KINDS[kind].registers.map(({ name }) => name),
   );
-
-function errorOf(act: () => unknown): KeysteadError {
-  try {
-    act();
-  } catch (error) {
-    if (isKeysteadError(error)) return error;
-    throw error;
-  }
-  throw new Error("nothing was thrown");
-}
 
 /** Any image of any kind that some use may register: every register present or not, non-zero. */
 const arbitraryImage = fc.constantFrom(...TEE_KINDS).chain((kind) =>

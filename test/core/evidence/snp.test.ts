@@ -1,0 +1,101 @@
+import { expect } from "chai";
+import { concatBytes, toHex } from "../../../src/core/bytes.ts";
+import { parseSnpReport, snpFindings, snpRegisters } from "../../../src/core/evidence/snp.ts";
+import { buildImage } from "../../../src/core/measurement.ts";
+import { errorOf } from "../../helpers/errors.ts";
+import { buildSnpReport, fill, SNP_POLICY, type SnpOptions } from "../../helpers/evidence.ts";
+
+const codes = (options: SnpOptions) => snpFindings(parseSnpReport(buildSnpReport(options))).map(({ code }) => code);
+
+describe("core/evidence/snp", () => {
+  for (const version of [2, 3, 4, 5]) {
+    it(`reads every field of a report of version ${version}`, () => {
+      const bytes = buildSnpReport({ version });
+      const report = parseSnpReport(bytes);
+      expect(snpRegisters(report)).to.deep.equal({
+        measurement: toHex(fill(48, 0xa1)),
+        host_data: toHex(fill(32, 0xa2)),
+        id_key_digest: toHex(fill(48, 0xa3)),
+        author_key_digest: toHex(fill(48, 0xa4)),
+        family_id: toHex(fill(16, 0xa5)),
+        image_id: toHex(fill(16, 0xa6)),
+      });
+      expect(report).to.include({ version, guestSvn: 9, vmpl: 0, platformInfo: 0x25n, signingKey: "vcek" });
+      expect(report.policy).to.include({ value: SNP_POLICY, smt: true, debug: false, migrateMa: false });
+      expect(report.reportData).to.deep.equal(fill(64, 0xdd));
+      expect(report.reportId).to.deep.equal(fill(32, 0xa7));
+      expect(report.reportIdMa).to.deep.equal(fill(32, 0xff));
+      expect(report.chipId).to.deep.equal(fill(64, 0xa8));
+      expect(report.current).to.deep.equal({ major: 1, minor: 55, build: 5 });
+      expect(report.committed).to.deep.equal({ major: 1, minor: 54, build: 4 });
+      for (const tcb of [report.currentTcb, report.reportedTcb, report.committedTcb, report.launchTcb]) {
+        expect(tcb).to.deep.include({ fmc: undefined, bootloader: 1, tee: 2, snp: 7, microcode: 8 });
+      }
+      expect(report.cpuid).to.deep.equal(version === 2 ? undefined : { family: 0x19, model: 0x11, stepping: 1 });
+      expect(report.product).to.equal(version === 2 ? undefined : "genoa");
+      expect(report.launchMitigations).to.equal(version === 5 ? 0x1234n : undefined);
+      expect(report.currentMitigations).to.equal(version === 5 ? 0x5678n : undefined);
+      expect(report.signed).to.deep.equal(bytes.subarray(0, 672));
+      const ascending = (start: number) => Uint8Array.from({ length: 48 }, (_, index) => start + index).reverse();
+      expect(report.signature).to.deep.equal(concatBytes(ascending(1), ascending(0x80)));
+      expect(snpFindings(report)).to.deep.equal([]);
+    });
+  }
+
+  it("tells the processors apart, and reads Turin's TCB in its own order", () => {
+    const product = (family: number, model: number) =>
+      parseSnpReport(buildSnpReport({ cpuid: [family, model, 0] })).product;
+    expect(product(0x19, 0x01)).to.equal("milan");
+    expect(product(0x19, 0xa0)).to.equal("genoa");
+    expect(product(0x1a, 0x02)).to.equal("turin");
+    const turin = parseSnpReport(buildSnpReport({ version: 5, cpuid: [0x1a, 0x11, 0] }));
+    expect(turin.reportedTcb).to.deep.include({ fmc: 1, bootloader: 2, tee: 3, snp: 4, microcode: 8 });
+  });
+
+  it("reports debug, a missing signature, migration and a VMPL above 0", () => {
+    expect(codes({ policy: SNP_POLICY | (1n << 19n) })).to.deep.equal(["evidence/debug"]);
+    expect(codes({ flags: 7 << 2 })).to.deep.equal(["evidence/unsigned"]);
+    expect(codes({ policy: SNP_POLICY | (1n << 18n) })).to.deep.equal(["evidence/migration-agent"]);
+    expect(codes({ vmpl: 1 })).to.deep.equal(["evidence/vmpl"]);
+  });
+
+  it("reads the flags: author key, masked chip, VLEK", () => {
+    const report = parseSnpReport(buildSnpReport({ flags: 0b111 }));
+    expect(report).to.include({ authorKeyEnabled: true, maskChipKey: true, signingKey: "vlek" });
+  });
+
+  it("gives a service image with host data and a platform image without", () => {
+    const registers = snpRegisters(parseSnpReport(buildSnpReport()));
+    expect(Object.keys(buildImage("snp", registers, "service").image.registers)).to.deep.equal([
+      "measurement",
+      "host_data",
+    ]);
+    expect(Object.keys(buildImage("snp", registers, "platform").image.registers)).to.deep.equal(["measurement"]);
+  });
+
+  describe("given what is no report", () => {
+    const changed = (offset: number, byte: number): Uint8Array => {
+      const bytes = buildSnpReport();
+      bytes[offset] = byte;
+      return bytes;
+    };
+    const cases: readonly [string, Uint8Array, string][] = [
+      ["nothing", new Uint8Array(0), "snp/wrong-length"],
+      ["one byte less", buildSnpReport().subarray(1), "snp/wrong-length"],
+      ["one byte more", concatBytes(buildSnpReport(), fill(1, 0)), "snp/wrong-length"],
+      ["version 1", buildSnpReport({ version: 1 }), "snp/unknown-version"],
+      ["version 6", buildSnpReport({ version: 6 }), "snp/unknown-version"],
+      ["no signature algorithm", buildSnpReport({ algorithm: 0 }), "snp/unknown-algorithm"],
+      ["signing key 2", buildSnpReport({ flags: 2 << 2 }), "snp/unknown-signing-key"],
+      ["an unknown processor", buildSnpReport({ cpuid: [0x1b, 0, 0] }), "snp/unknown-processor"],
+      ["a byte above r", changed(0x2a0 + 48, 1), "snp/signature-padding"],
+      ["a byte above s", changed(0x2a0 + 143, 1), "snp/signature-padding"],
+      ["a byte after the signature", changed(1183, 1), "snp/signature-padding"],
+    ];
+    for (const [name, bytes, code] of cases) {
+      it(`${name}: ${code}`, () => {
+        expect(errorOf(() => parseSnpReport(bytes)).code).to.equal(code);
+      });
+    }
+  });
+});
