@@ -1,0 +1,103 @@
+#!/usr/bin/env node
+import { readdirSync, realpathSync } from "node:fs";
+import { basename, join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { Command, CommanderError } from "commander";
+import manifest from "../../package.json" with { type: "json" };
+import { KeysteadError } from "../core/errors.ts";
+import type { CommandContext, CommandModule } from "./command.ts";
+import { createIo, type Io } from "./io.ts";
+import { createOutput, type ExitCode } from "./output.ts";
+
+const COMMANDS = join(import.meta.dirname, "commands");
+
+/** Command name → its file, by what is in the folder. */
+function findCommands(): ReadonlyMap<string, string> {
+  const entries = readdirSync(COMMANDS, { withFileTypes: true }).map((entry): [string, string] =>
+    entry.isDirectory()
+      ? [entry.name, join(COMMANDS, entry.name, "index.ts")]
+      : [basename(entry.name, ".ts"), join(COMMANDS, entry.name)],
+  );
+  return new Map(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+async function loadCommand(file: string): Promise<CommandModule> {
+  const module: { readonly command?: CommandModule } = await import(pathToFileURL(file).href);
+  if (module.command === undefined) throw new Error(`${file} exports no command`);
+  return module.command;
+}
+
+/**
+ * Runs one command line.
+ *
+ * @param args what follows `keystead`
+ * @returns the exit code; everything printed went through `io`
+ * @example
+ * process.exitCode = await run(["measure", "quote", "quote.bin"], createIo(process));
+ */
+export async function run(args: readonly string[], io: Io): Promise<ExitCode> {
+  let exit: ExitCode = 0;
+  const program = new Command("keystead")
+    .description("On-chain KMS for confidential VMs: measure images, govern them, deliver keys, audit.")
+    .version(manifest.version)
+    .option("--json", "print one JSON document instead of text")
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => io.print(text),
+      writeErr: (text) => io.warn(text),
+      getOutHasColors: () => false,
+      getErrHasColors: () => false,
+    });
+  const output = () => createOutput(io, { json: program.opts().json === true });
+  const context: CommandContext = {
+    io,
+    output,
+    action:
+      (act) =>
+      async (...given) => {
+        exit = await act(...given);
+      },
+  };
+  try {
+    const known = findCommands();
+    const asked = args.find((argument) => !argument.startsWith("-"));
+    const wanted = asked !== undefined && known.has(asked) ? [asked] : [...known.keys()];
+    for (const name of wanted) {
+      const module = await loadCommand(known.get(name) ?? "");
+      const command = program.command(name).summary(module.summary).description(module.summary);
+      await module.register(command, context);
+    }
+    await program.parseAsync([...args], { from: "user" });
+    return exit;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    output().error(error);
+    return 2;
+  }
+}
+
+/** Whether this file is the program being run, through npm's link too. */
+function isMain(): boolean {
+  try {
+    return process.argv[1] !== undefined && realpathSync(process.argv[1]) === import.meta.filename;
+  } catch {
+    return false;
+  }
+}
+
+if (isMain()) {
+  // `keystead … | head` closes the pipe early: that is no error of the command
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+  });
+  try {
+    process.exitCode = await run(process.argv.slice(2), createIo(process));
+  } catch (cause) {
+    const error = new KeysteadError("internal", "the command failed before it could say why", {
+      remedy: "Report this.",
+      cause,
+    });
+    process.stderr.write(`error ${error.code}: ${error.message}\n`);
+    process.exitCode = 2;
+  }
+}
