@@ -22,8 +22,8 @@ export interface RegisterDiff {
   readonly platform: boolean;
 }
 
-/** `unknown`: one side lacks a register that the image has. */
-export type DiffVerdict = "unchanged" | "changed" | "unknown";
+/** `unknown`: one side lacks a register that the image has. `not-covered`: neither side says anything about such an image. */
+export type DiffVerdict = "unchanged" | "changed" | "unknown" | "not-covered";
 
 /** One contract call that registers, or withdraws, an image. */
 export interface GovernanceCall {
@@ -44,6 +44,7 @@ export interface MeasurementDiff {
   readonly platform: DiffVerdict;
   /** Registers that an image should have and neither side says. */
   readonly uncovered: readonly string[];
+  /** `undefined`: these inputs cannot tell. */
   readonly governanceNeeded: boolean | undefined;
   readonly calls: readonly GovernanceCall[];
   /** Why a call could not be made ready. */
@@ -95,23 +96,24 @@ export function diffMeasurements(before: Measurement, after: Measurement, option
   const verdictOf = (use: "service" | "platform"): DiffVerdict => {
     const relevant = registers.filter((register) => register[use]);
     if (relevant.some(({ verdict }) => verdict === "changed")) return "changed";
-    return relevant.length === 0 || relevant.some(({ verdict }) => verdict !== "same") ? "unknown" : "unchanged";
+    if (relevant.length === 0) return "not-covered";
+    return relevant.some(({ verdict }) => verdict !== "same") ? "unknown" : "unchanged";
   };
   const service = verdictOf("service");
-  // a service's own input (a compose file) may say nothing about the platform at all
-  const platform = registers.some((register) => register.platform) ? verdictOf("platform") : "unchanged";
+  const platform = verdictOf("platform");
   const problems: string[] = [];
   const calls = [
     ...(platform === "changed" ? platformCalls(before, after, options, problems) : []),
     ...(service === "changed" ? serviceCalls(before, after, options, problems) : []),
   ];
-  const changed = service === "changed" || platform === "changed";
+  const verdicts = [service, platform];
+  const unclear = verdicts.includes("unknown") || verdicts.every((verdict) => verdict === "not-covered");
   return {
     registers,
     service,
     platform,
     uncovered: selected.service.filter((name) => !registers.some((register) => register.name === name)),
-    governanceNeeded: changed ? true : service === "unknown" || platform === "unknown" ? undefined : false,
+    governanceNeeded: verdicts.includes("changed") ? true : unclear ? undefined : false,
     calls,
     problems,
   };
@@ -127,7 +129,10 @@ function select(
   const image = [before, after].find(({ input }) => input === "image");
   if (image !== undefined) {
     const names = Object.keys(image.registers);
-    return use === "service" ? names : names.filter((name) => DEFAULT_REGISTERS[image.kind].platform.includes(name));
+    const complete = IMAGE_KINDS[image.kind].required.service.every((name) => names.includes(name));
+    // an image that is complete for no service is a platform: then all of it counts as one
+    if (use === "service") return complete ? names : [];
+    return complete ? names.filter((name) => DEFAULT_REGISTERS[image.kind].platform.includes(name)) : names;
   }
   const chosen = use === "service" ? (options.include ?? []) : [];
   const dropped = use === "service" ? (options.exclude ?? []) : [];
