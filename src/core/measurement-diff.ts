@@ -5,6 +5,7 @@ import {
   type BuiltImage,
   buildImage,
   DEFAULT_REGISTERS,
+  isUnsafe,
   type Measurement,
   type RegisterChoice,
   registerValues,
@@ -102,9 +103,11 @@ export function diffMeasurements(before: Measurement, after: Measurement, option
   const service = verdictOf("service");
   const platform = verdictOf("platform");
   const problems: string[] = [];
+  const fit = !isUnsafe(after);
+  if (!fit) problems.push("the new input describes a machine that must not get keys: no call is made ready for it");
   const calls = [
-    ...(platform === "changed" ? platformCalls(before, after, options, problems) : []),
-    ...(service === "changed" ? serviceCalls(before, after, options, problems) : []),
+    ...(fit && platform === "changed" ? platformCalls(before, after, options, problems) : []),
+    ...(fit && service === "changed" ? serviceCalls(before, after, options, problems) : []),
   ];
   const verdicts = [service, platform];
   const unclear = verdicts.includes("unknown") || verdicts.every((verdict) => verdict === "not-covered");

@@ -1,0 +1,62 @@
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const MAIN = join(import.meta.dirname, "..", "..", "src", "cli", "main.ts");
+
+/** What one run of the command line did. */
+export interface CliRun {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs `keystead` as a process of its own. */
+export function keystead(
+  args: readonly string[],
+  options: { readonly input?: Uint8Array | string; readonly env?: Readonly<Record<string, string>> } = {},
+): CliRun {
+  const { status, stdout, stderr, error } = spawnSync(process.execPath, [MAIN, ...args], {
+    input: options.input ?? "",
+    env: { PATH: process.env.PATH ?? "", ...options.env },
+    encoding: "utf8",
+    timeout: 60_000,
+  });
+  // a command that refuses its input early leaves the rest of it unread: no fault of the run
+  if (error !== undefined && !("code" in error && error.code === "EPIPE")) throw error;
+  return { code: status, stdout, stderr };
+}
+
+/** The JSON document that a run with `--json` printed. */
+// biome-ignore lint/suspicious/noExplicitAny: a test reads whatever the document holds
+export function jsonOf(run: CliRun): any {
+  return JSON.parse(run.stdout);
+}
+
+/** The code of the error that a run with `--json` ended in. */
+export function errorCodeOf(run: CliRun): string {
+  return JSON.parse(run.stderr).error.code;
+}
+
+/** A folder for one suite's files. */
+export interface Folder {
+  readonly path: string;
+  /** Writes a file, and gives its path. */
+  write(name: string, contents: Uint8Array | string): string;
+  remove(): void;
+}
+
+/** Makes an empty folder outside of the repository. */
+export function makeFolder(): Folder {
+  const path = mkdtempSync(join(tmpdir(), "keystead-test-"));
+  return {
+    path,
+    write(name, contents) {
+      const file = join(path, name);
+      writeFileSync(file, contents);
+      return file;
+    },
+    remove: () => rmSync(path, { recursive: true, force: true }),
+  };
+}
