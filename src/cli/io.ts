@@ -1,12 +1,13 @@
 import { createHash } from "node:crypto";
 import { constants, type Stats } from "node:fs";
-import { lstat, open, realpath } from "node:fs/promises";
+import { type FileHandle, lstat, open, realpath } from "node:fs/promises";
 import { type Hex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { MeasurementSource } from "../core/measurement.ts";
 
 /** Larger than any evidence, table or compose file, and small enough to hold twice. */
 export const DEFAULT_LIMIT = 16 * 1024 * 1024;
+const CHUNK_BYTES = 64 * 1024;
 
 /** A file read whole. */
 export interface InputFile {
@@ -23,7 +24,8 @@ export interface Io {
   /**
    * Reads a file, or standard input for `-`, up to `limit` bytes (default: 16 MiB). Its size is looked at before anything is read.
    *
-   * @throws KeysteadError `input/not-found`, `input/not-readable`, `input/not-a-file`, `input/too-large` {bytes, limit}
+   * @throws KeysteadError `input/not-found`, `input/not-readable`, `input/not-a-file`, `input/too-large` {bytes, limit},
+   * `input/changed`
    */
   readFile(name: string, options?: { readonly limit?: number; readonly argument?: string }): Promise<InputFile>;
   /** Writes to standard output. */
@@ -95,21 +97,16 @@ async function readPath(name: string, limit: number, argument: string): Promise<
         });
       }
       if (stats.size > limit) throw tooLarge(name, stats.size, limit, argument);
-      const buffer = new Uint8Array(stats.size + 1);
-      let length = 0;
-      while (length < buffer.length) {
-        const { bytesRead } = await handle.read(buffer, length, buffer.length - length);
-        if (bytesRead === 0) break;
-        length += bytesRead;
-      }
-      if (length !== stats.size) {
+      const bytes = await readHandle(handle, name, limit, argument);
+      const after = await handle.stat();
+      if (after.size !== stats.size || after.mtimeMs !== stats.mtimeMs) {
         throw new KeysteadError("input/changed", `${name} changed while it was read`, {
           argument,
           remedy: "Wait until nothing writes to the file, then try again.",
           retryable: true,
         });
       }
-      return inputFile(name, buffer.subarray(0, length), notes);
+      return inputFile(name, bytes, notes);
     } finally {
       await handle.close();
     }
@@ -123,6 +120,20 @@ async function readPath(name: string, limit: number, argument: string): Promise<
         : `${name} cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`,
       { argument, remedy: missing ? "Check the path." : "Check that it is a file and that you may read it.", cause },
     );
+  }
+}
+
+/** Reads to the end, whatever size was told: the files through which a kernel gives evidence tell none. */
+async function readHandle(handle: FileHandle, name: string, limit: number, argument: string): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for (;;) {
+    const chunk = new Uint8Array(CHUNK_BYTES);
+    const { bytesRead } = await handle.read(chunk, 0, chunk.length);
+    if (bytesRead === 0) return Buffer.concat(chunks);
+    length += bytesRead;
+    if (length > limit) throw tooLarge(name, `more than ${limit}`, limit, argument);
+    chunks.push(chunk.subarray(0, bytesRead));
   }
 }
 

@@ -45,10 +45,11 @@ export async function run(args: readonly string[], io: Io): Promise<ExitCode> {
     .configureOutput({
       writeOut: (text) => io.print(text),
       writeErr: (text) => io.warn(text),
+      outputError: () => {}, // printed below, in the one form that errors have
       getOutHasColors: () => false,
       getErrHasColors: () => false,
     });
-  const output = () => createOutput(io, { json: program.opts().json === true });
+  const output = () => createOutput(io, { json: args.includes("--json") });
   const context: CommandContext = {
     io,
     output,
@@ -58,9 +59,9 @@ export async function run(args: readonly string[], io: Io): Promise<ExitCode> {
         exit = await act(...given);
       },
   };
+  const asked = args.find((argument) => !argument.startsWith("-"));
   try {
     const known = findCommands();
-    const asked = args.find((argument) => !argument.startsWith("-"));
     const wanted = asked !== undefined && known.has(asked) ? [asked] : [...known.keys()];
     for (const name of wanted) {
       const module = await loadCommand(known.get(name) ?? "");
@@ -70,10 +71,21 @@ export async function run(args: readonly string[], io: Io): Promise<ExitCode> {
     await program.parseAsync([...args], { from: "user" });
     return exit;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
-    output().error(error);
+    if (error instanceof CommanderError && error.exitCode === 0) return 0;
+    // help in place of a missing subcommand was printed already
+    if (!(error instanceof CommanderError && error.code === "commander.help"))
+      output().error(toUsageError(error, asked));
     return 2;
   }
+}
+
+/** What commander refuses is wrong usage; everything else stays what it is. */
+function toUsageError(error: unknown, asked: string | undefined): unknown {
+  if (!(error instanceof CommanderError)) return error;
+  return new KeysteadError(error.code.replace("commander.", "usage/"), error.message.replace(/^error: /, ""), {
+    argument: "command line",
+    remedy: `See keystead ${asked === undefined || error.code === "commander.unknownCommand" ? "" : `${asked} `}--help.`,
+  });
 }
 
 /** Whether this file is the program being run, through npm's link too. */

@@ -34,38 +34,67 @@ export function parseJson(text: string, argument: string): JsonValue {
   return value;
 }
 
-/** Walks the tokens of text that is known to be JSON. */
+/** Walks the tokens of text that is known to be JSON, character by character: a pattern over a long string runs out of stack. */
 function checkKeys(text: string, argument: string): void {
   const open: (Set<string> | undefined)[] = [];
-  const tokens = /"(?:[^"\\]|\\.)*"(\s*:)?|[{}[\]]/g;
-  for (const [token, colon] of text.matchAll(tokens)) {
-    if (token === "{" || token === "[") {
-      open.push(token === "{" ? new Set() : undefined);
+  for (let at = 0; at < text.length; at++) {
+    const char = text[at];
+    if (char === "{" || char === "[") {
+      open.push(char === "{" ? new Set() : undefined);
       if (open.length > MAX_DEPTH) {
         throw new KeysteadError("json/too-deep", `${argument} nests deeper than ${MAX_DEPTH} levels`, {
           argument,
           remedy: "Give the document itself: nothing that is read here nests so deep.",
         });
       }
-    } else if (token === "}" || token === "]") open.pop();
-    else if (colon !== undefined) {
-      const key: unknown = JSON.parse(token.slice(0, token.length - colon.length));
+    } else if (char === "}" || char === "]") open.pop();
+    else if (char === '"') {
+      const end = closingQuote(text, at);
       const keys = open.at(-1);
-      if (keys === undefined || typeof key !== "string") continue;
-      if (keys.has(key)) {
-        throw new KeysteadError(
-          "json/duplicate-key",
-          `${argument} has the key ${JSON.stringify(key)} twice in one object`,
-          {
-            argument,
-            remedy: "Remove one of the two: readers disagree about which one counts.",
-            details: { key },
-          },
-        );
+      if (keys !== undefined && followedByColon(text, end)) {
+        const key: unknown = JSON.parse(text.slice(at, end + 1));
+        if (typeof key === "string") addKey(keys, key, argument);
       }
-      keys.add(key);
+      at = end;
     }
   }
+}
+
+function addKey(keys: Set<string>, key: string, argument: string): void {
+  if (keys.has(key)) {
+    throw new KeysteadError(
+      "json/duplicate-key",
+      `${argument} has the key ${JSON.stringify(key)} twice in one object`,
+      {
+        argument,
+        remedy: "Remove one of the two: readers disagree about which one counts.",
+        details: { key },
+      },
+    );
+  }
+  keys.add(key);
+}
+
+function closingQuote(text: string, open: number): number {
+  let at = open + 1;
+  while (at < text.length && text[at] !== '"') at += text[at] === "\\" ? 2 : 1;
+  return at;
+}
+
+function followedByColon(text: string, end: number): boolean {
+  let at = end + 1;
+  while (at < text.length && " \t\n\r".includes(text[at] ?? "")) at++;
+  return text[at] === ":";
+}
+
+/**
+ * Whether a JSON value is an array.
+ *
+ * @example
+ * if (isJsonArray(value)) value.length;
+ */
+export function isJsonArray(value: JsonValue | undefined): value is readonly JsonValue[] {
+  return Array.isArray(value);
 }
 
 /**

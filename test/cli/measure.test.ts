@@ -295,6 +295,8 @@ describe("keystead measure", () => {
       expect(run.code, args.join(" ")).to.equal(2);
       expect(run.stderr).to.not.equal("");
       expect(run.stdout).to.equal("");
+      if (args.length > 0 && args.join() !== "measure")
+        expect(errorCodeOf(keystead([...args, "--json"]))).to.match(/^usage\//);
     }
   });
 

@@ -46,7 +46,7 @@ export function detectEvidence(file: Uint8Array): Detected {
 }
 
 const DECODERS: readonly (readonly [EvidenceEncoding, (compact: string) => Uint8Array | undefined])[] = [
-  ["hex", (text) => (/^(0x)?([0-9a-fA-F]{2})+$/.test(text) ? fromHex(text, "file") : undefined)],
+  ["hex", (text) => (text.length % 2 === 0 && /^(?:0x)?[0-9a-fA-F]+$/.test(text) ? fromHex(text, "file") : undefined)],
   ["base64", (text) => (/^[A-Za-z0-9+/]+={0,2}$/.test(text) ? decoded(text) : undefined)],
 ];
 

@@ -14,6 +14,8 @@ const PROTECTED = Uint8Array.of(0xa1, 0x01, 0x38, 0x22);
 const SIGNATURE_BYTES = 96;
 const PCR_BYTES = 48;
 const MAX_PCRS = 32;
+/** Several times what the Nitro Security Module can return (12 KiB); bounds what decoding may allocate. */
+const MAX_DOCUMENT_BYTES = 65_536;
 const FIELDS: ReadonlySet<string> = new Set([
   "module_id",
   "digest",
@@ -61,12 +63,18 @@ const refuse = (code: string, message: string, details: Readonly<Record<string, 
 /**
  * Reads an AWS Nitro attestation document: one untagged COSE_Sign1 in strict CBOR, with known fields only.
  *
- * @throws KeysteadError `nitro/not-cose-sign1`, `nitro/tagged`, `nitro/unknown-algorithm`, `nitro/unprotected-header`, `nitro/signature-length`,
+ * @throws KeysteadError `nitro/too-large`, `nitro/not-cose-sign1`, `nitro/tagged`, `nitro/unknown-algorithm`, `nitro/unprotected-header`, `nitro/signature-length`,
  * `nitro/unknown-field` {field}, `nitro/bad-field` {field}, and those of `decodeCbor`
  * @example
  * parseNitroDocument(bytes).pcrs.get(0);
  */
 export function parseNitroDocument(bytes: Uint8Array): NitroDocument {
+  if (bytes.length > MAX_DOCUMENT_BYTES) {
+    throw refuse("too-large", `no document has ${bytes.length} bytes`, {
+      bytes: bytes.length,
+      limit: MAX_DOCUMENT_BYTES,
+    });
+  }
   if (bytes[0] === 0xd2)
     throw refuse("tagged", "the COSE_Sign1 carries a CBOR tag, which the Nitro Security Module does not write");
   const cose = decodeCbor(bytes, "document");

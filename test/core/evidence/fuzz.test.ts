@@ -8,6 +8,7 @@ import { nitroFindings, nitroRegisters, parseNitroDocument, parseNitroPcrs } fro
 import { parseSnpReport, snpFindings, snpRegisters } from "../../../src/core/evidence/snp.ts";
 import { parseTdxQuote, tdxFindings, tdxRegisters } from "../../../src/core/evidence/tdx.ts";
 import { buildImage, type registerValues } from "../../../src/core/measurement.ts";
+import { errorOf } from "../../helpers/errors.ts";
 import {
   buildNitroDocument,
   buildNitroPcrJson,
@@ -188,5 +189,25 @@ describe("core/evidence on arbitrary bytes", function () {
       }),
       { numRuns: RUNS, ...SEED },
     );
+  });
+
+  it("answers on megabytes of anything as fast as on kilobytes, and without running out of stack", () => {
+    const megabytes = (part: string): Uint8Array =>
+      new TextEncoder().encode(part.repeat(Math.ceil((4 * 1024 * 1024) / part.length)));
+    for (const part of ["ab", "A", "=", " ", "\n", "{", "[", '"', '"PCR0"', '"PCR0" ', '\\"', '{"PCR0":', "\u0000"]) {
+      const input = megabytes(part);
+      const start = performance.now();
+      const text = new TextDecoder().decode(detectEvidence(input).bytes);
+      for (const act of [
+        () => parseNitroPcrs(text),
+        () => parseNitroPcrs(`{"PCR0":"${text}"}`),
+        () => parseTdxQuote(input),
+        () => parseSnpReport(input),
+        () => parseNitroDocument(input),
+      ]) {
+        expect(errorOf(act).remedy).to.not.equal("");
+      }
+      expect(performance.now() - start, JSON.stringify(part)).to.be.lessThan(10_000);
+    }
   });
 });

@@ -116,6 +116,7 @@ describe("core/evidence/nitro", () => {
     const cases: readonly [string, Uint8Array, string][] = [
       ["a tag before it", concatBytes(Uint8Array.of(0xd2), good), "nitro/tagged"],
       ["a byte after it", concatBytes(good, fill(1, 0)), "cbor/trailing-bytes"],
+      ["64 KiB and a byte", fill(65_537, 0), "nitro/too-large"],
       ["three items", Uint8Array.of(0x83, 0x40, 0xa0, 0x40), "nitro/not-cose-sign1"],
       ["a map", Uint8Array.of(0xa0), "nitro/not-cose-sign1"],
       ["numbers for bytes", Uint8Array.of(0x84, 0x00, 0xa0, 0x00, 0x00), "nitro/not-cose-sign1"],

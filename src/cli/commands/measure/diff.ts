@@ -130,6 +130,7 @@ function renderDiff(before: Measurement, after: Measurement, diff: MeasurementDi
     diff.uncovered.length === 0 ? "" : `Neither input says: ${diff.uncovered.join(", ")}.`,
     diff.problems.map((problem) => `${yellow("problem")} ${safeText(problem)}`).join("\n"),
     diff.calls.map((call) => renderCall(call)).join("\n\n"),
+    `${bold("Not checked")}\n${[...new Set([...before.unchecked, ...after.unchecked])].map((item) => `- ${safeText(item)}`).join("\n")}`,
     findings.some(({ severity }) => severity === "unsafe")
       ? output.colors.bold(output.colors.red("UNSAFE: at least one of these machines must not get keys."))
       : "",

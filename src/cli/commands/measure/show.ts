@@ -12,6 +12,8 @@ import {
 import { MEASUREMENT_FORMAT } from "../../../core/measurement-format.ts";
 import { describeError, type ExitCode, type Output, renderFindings, renderTable, safeText } from "../../output.ts";
 
+const SERVICE = "Service image";
+
 /** An image that could be built, or why not. */
 type Attempt =
   | { readonly built: BuiltImage }
@@ -84,7 +86,7 @@ function renderMeasurement(measurement: Measurement, service: Attempt, platform:
     `${bold("Read from")}\n${renderTable(measurement.sources.map(({ name, bytes, sha256 }) => [name, `${bytes} bytes`, `sha256 ${sha256.slice(2)}`]))}`,
     `${bold("Input")}\n${renderTable(Object.entries(measurement.facts))}`,
     `${bold(`Registers (${measurement.kind})`)}\n${renderTable(registers, ["register", "value", "how", "from"])}`,
-    renderImage("Service image", service, output),
+    renderImage(SERVICE, service, output),
     renderImage("Platform image", platform, output),
     `${bold("Not checked")}\n${measurement.unchecked.map((item) => `- ${safeText(item)}`).join("\n")}`,
     measurement.findings.some(({ severity }) => severity === "unsafe")
@@ -107,5 +109,7 @@ function renderImage(title: string, tried: Attempt, output: Output): string {
   ];
   const open = built.omitted.map(({ name, why }) => (why === "not-measured" ? `${name} (not in this input)` : name));
   if (open.length > 0) rows.push(["matches any", open.join(", ")]);
+  if (title === SERVICE && !isSealable(built))
+    rows.push(["only for", "upgradeable services: one that is not needs more registers"]);
   return `${head}\n${renderTable(rows)}`;
 }
