@@ -7,6 +7,7 @@ import {
   DEFAULT_REGISTERS,
   isUnsafe,
   type Measurement,
+  platformExclude,
   type RegisterChoice,
   registerValues,
 } from "./measurement.ts";
@@ -138,7 +139,7 @@ function select(
     return complete ? names.filter((name) => DEFAULT_REGISTERS[image.kind].platform.includes(name)) : names;
   }
   const chosen = use === "service" ? (options.include ?? []) : [];
-  const dropped = use === "service" ? (options.exclude ?? []) : [];
+  const dropped = use === "service" ? (options.exclude ?? []) : platformExclude(before.kind, options.exclude ?? []);
   return IMAGE_KINDS[before.kind].registers
     .map(({ name }) => name)
     .filter(
@@ -223,7 +224,7 @@ function nodeCalls(image: Hex, replaced: Hex | undefined): GovernanceCall[] {
       arguments: { image, description: "<description>" },
       who: "the governor: a governance Safe through the timelock",
       when: "required",
-      why: "a node of the new image gets the root secret from a running node only when its image is allowed",
+      why: "a node of the new image gets the root secret from a running node only when its image is allowed; where it brings keys of its own, publishKmsIdentity follows",
     },
   ];
   if (replaced !== undefined) {
@@ -254,7 +255,7 @@ function imageCalls(image: Hex, replaced: Hex | undefined): GovernanceCall[] {
     calls.push({
       contract: "KmsRegistry",
       function: "retireImageFromService",
-      arguments: { serviceId: "<service id>", imageId: replaced, activeUntil: "<unix seconds>" },
+      arguments: { serviceId: "<service id>", imageId: replaced, lastMoment: "<unix seconds>" },
       who: "the service's admin",
       when: "cleanup",
       why: "the old image keeps getting keys until it is retired or removed",

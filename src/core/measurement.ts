@@ -159,6 +159,17 @@ export function buildImage(
 }
 
 /**
+ * The registers that a platform image leaves out when its user leaves `exclude` out of the service image: the same, but for those that a platform
+ * must have.
+ *
+ * @example
+ * platformExclude("tdx", ["rtmr0"]); // ["rtmr0"]: one image for every VM size
+ */
+export function platformExclude(kind: TeeKind, exclude: readonly string[]): readonly string[] {
+  return exclude.filter((name) => !IMAGE_KINDS[kind].required.platform.includes(name));
+}
+
+/**
  * The plain register values of a measurement, as {@link buildImage} takes them.
  *
  * @example

@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { closeSync, ftruncateSync, mkdirSync, openSync, symlinkSync } from "node:fs";
+import { closeSync, existsSync, ftruncateSync, mkdirSync, openSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "chai";
 import { toHex } from "../../src/core/bytes.ts";
@@ -115,6 +115,7 @@ describe("keystead measure", () => {
         `tdx:mrtd=${digits(0xa0)},rtmr1=${digits(0xb1)},rtmr2=${digits(0xb2)},rtmr3=${digits(0xb3)},mr_seam=${digits(0x05)}`,
       );
       expect(run.images.service.omitted).to.deep.include({ name: "rtmr0", why: "not-chosen" });
+      expect(run.images.platform.text).to.equal(`tdx:mrtd=${digits(0xa0)},rtmr1=${digits(0xb1)},rtmr2=${digits(0xb2)}`);
       expect(errorCodeOf(keystead(["measure", "quote", quote, "--exclude", "rtmr3", "--json"]))).to.equal(
         "measure/register-required",
       );
@@ -227,6 +228,14 @@ describe("keystead measure", () => {
       if (spawnSync("mkfifo", [pipe]).status === 0) {
         expect(errorCodeOf(keystead(["measure", "quote", pipe, "--json"]))).to.equal("input/not-a-file");
       }
+    });
+
+    it("reads files of the kernel, which tell no size", function () {
+      if (!existsSync("/proc/version")) {
+        console.log("      no /proc here");
+        this.skip();
+      }
+      expect(errorCodeOf(keystead(["measure", "report", "/proc/version", "--json"]))).to.equal("snp/wrong-length");
     });
 
     it("follows a symbolic link and says so", () => {

@@ -30,11 +30,7 @@ const names = (value: string): string[] => {
 const addChoice = (command: Command): Command =>
   command
     .option("--include <registers>", "registers to add to the service image, with commas between them", names)
-    .option(
-      "--exclude <registers>",
-      "registers to leave out of the service image: it then matches any value of them",
-      names,
-    );
+    .option("--exclude <registers>", "registers to leave out: the images then match any value of them", names);
 
 type Options = Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
 

@@ -6,6 +6,7 @@ import {
   buildImage,
   isUnsafe,
   type Measurement,
+  platformExclude,
   type RegisterChoice,
   registerValues,
 } from "../../../core/measurement.ts";
@@ -38,7 +39,9 @@ function attempt(measurement: Measurement, use: ImageUse, choice: RegisterChoice
  */
 export function showMeasurement(measurement: Measurement, choice: RegisterChoice, output: Output): ExitCode {
   const service = attempt(measurement, "service", choice);
-  const platform = attempt(measurement, "platform", {});
+  const platform = attempt(measurement, "platform", {
+    exclude: platformExclude(measurement.kind, choice.exclude ?? []),
+  });
   const unsafe = isUnsafe(measurement);
   const value = {
     format: MEASUREMENT_FORMAT,
