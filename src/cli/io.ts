@@ -25,7 +25,7 @@ export interface Io {
    * Reads a file, or standard input for `-`, up to `limit` bytes (default: 16 MiB). Its size is looked at before anything is read.
    *
    * @throws KeysteadError `input/not-found`, `input/not-readable`, `input/not-a-file`, `input/too-large` {bytes, limit},
-   * `input/changed`
+   * `input/changed`, `input/stdin-twice`
    */
   readFile(name: string, options?: { readonly limit?: number; readonly argument?: string }): Promise<InputFile>;
   /** Writes to standard output. */
@@ -52,9 +52,19 @@ export interface Streams {
  * const io = createIo(process);
  */
 export function createIo(streams: Streams): Io {
+  let used = false;
   return {
-    readFile: (name, { limit = DEFAULT_LIMIT, argument = "file" } = {}) =>
-      name === "-" ? readStream(streams.stdin, limit, argument) : readPath(name, limit, argument),
+    readFile: async (name, { limit = DEFAULT_LIMIT, argument = "file" } = {}) => {
+      if (name !== "-") return readPath(name, limit, argument);
+      if (used) {
+        throw new KeysteadError("input/stdin-twice", "standard input can be read once only", {
+          argument,
+          remedy: "Give one of the two inputs as a file.",
+        });
+      }
+      used = true;
+      return readStream(streams.stdin, limit, argument);
+    },
     print: (text) => void streams.stdout.write(text),
     warn: (text) => void streams.stderr.write(text),
     env: streams.env,

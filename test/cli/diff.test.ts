@@ -156,6 +156,9 @@ describe("keystead measure diff", () => {
 
   it("reads one side from standard input", () => {
     expect(keystead(["measure", "diff", old, "-"], { input: buildTdxQuote() }).code).to.equal(0);
+    const twice = keystead(["measure", "diff", "-", "-", "--json"], { input: buildTdxQuote() });
+    expect(twice.code).to.equal(2);
+    expect(errorCodeOf(twice)).to.equal("input/stdin-twice");
   });
 
   it("leaves out of the comparison what the user leaves out of the image", () => {

@@ -141,6 +141,12 @@ describe("core/evidence/tdx", () => {
       });
     }
 
+    it("says where the first byte is that is not padding", () => {
+      const { length } = buildTdxQuote();
+      const error = errorOf(() => parseTdxQuote(buildTdxQuote({ trailing: Uint8Array.of(0, 0, 1) })));
+      expect(error.details.offset).to.equal(length + 2);
+    });
+
     it("claims more than it holds: bytes/truncated, without reading past the end", () => {
       for (const offset of [632, 766]) {
         const bytes = buildTdxQuote();
