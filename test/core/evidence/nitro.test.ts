@@ -12,6 +12,11 @@ describe("core/evidence/cbor", () => {
   it("reads the subset that attestation documents use", () => {
     expect(cbor("00")).to.equal(0n);
     expect(cbor("1bffffffffffffffff")).to.equal(2n ** 64n - 1n);
+    expect(cbor("17")).to.equal(23n);
+    expect(cbor("1818")).to.equal(24n);
+    expect(cbor("190100")).to.equal(256n);
+    expect(cbor("1a00010000")).to.equal(65_536n);
+    expect(cbor("1b0000000100000000")).to.equal(4_294_967_296n);
     expect(cbor("3822")).to.equal(-35n);
     expect(cbor("43010203")).to.deep.equal(Uint8Array.of(1, 2, 3));
     expect(cbor("6161")).to.equal("a");
@@ -45,6 +50,7 @@ describe("core/evidence/cbor", () => {
     ["an array longer than any input", "9bffffffffffffffff", "bytes/truncated"],
     ["a map longer than any input", "bb7fffffffffffffff", "bytes/truncated"],
     ["nesting of nine", `${"81".repeat(9)}00`, "cbor/too-deep"],
+    ["nesting of nine maps", `${"a100".repeat(9)}00`, "cbor/too-deep"],
     ["nesting of a million", "81".repeat(1_000_000), "cbor/too-deep"],
   ];
   for (const [name, hex, code] of refusals) {
@@ -55,6 +61,7 @@ describe("core/evidence/cbor", () => {
 
   it("reads nesting of eight, and maps whatever the order of their keys", () => {
     expect(cbor(`${"81".repeat(8)}00`)).to.be.an("array");
+    expect(cbor(`${"a100".repeat(8)}00`)).to.be.instanceOf(Map);
     expect(cbor("a2616201616102")).to.deep.equal(
       new Map([
         ["b", 1n],

@@ -45,9 +45,27 @@ describe("core/evidence/snp", () => {
   it("tells the processors apart, and reads Turin's TCB in its own order", () => {
     const product = (family: number, model: number) =>
       parseSnpReport(buildSnpReport({ cpuid: [family, model, 0] })).product;
-    expect(product(0x19, 0x01)).to.equal("milan");
-    expect(product(0x19, 0xa0)).to.equal("genoa");
-    expect(product(0x1a, 0x02)).to.equal("turin");
+    const known: readonly [number, number, number, string][] = [
+      [0x19, 0x00, 0x0f, "milan"],
+      [0x19, 0x10, 0x1f, "genoa"],
+      [0x19, 0xa0, 0xaf, "genoa"],
+      [0x1a, 0x00, 0x11, "turin"],
+    ];
+    for (const [family, first, last, name] of known) {
+      expect([product(family, first), product(family, last)], name).to.deep.equal([name, name]);
+    }
+    for (const [family, model] of [
+      [0x18, 0x0f],
+      [0x18, 0x10],
+      [0x18, 0xa0],
+      [0x19, 0x20],
+      [0x19, 0x9f],
+      [0x19, 0xb0],
+      [0x1a, 0x12],
+      [0x1b, 0x00],
+    ] as const) {
+      expect(errorOf(() => product(family, model)).code, `${family} ${model}`).to.equal("snp/unknown-processor");
+    }
     const turin = parseSnpReport(buildSnpReport({ version: 5, cpuid: [0x1a, 0x11, 0] }));
     expect(turin.reportedTcb).to.deep.include({ fmc: 1, bootloader: 2, tee: 3, snp: 4, microcode: 8 });
   });
@@ -60,8 +78,30 @@ describe("core/evidence/snp", () => {
   });
 
   it("reads the flags: author key, masked chip, VLEK", () => {
-    const report = parseSnpReport(buildSnpReport({ flags: 0b111 }));
-    expect(report).to.include({ authorKeyEnabled: true, maskChipKey: true, signingKey: "vlek" });
+    const flags = (value: number) => {
+      const { authorKeyEnabled, maskChipKey, signingKey } = parseSnpReport(buildSnpReport({ flags: value }));
+      return [authorKeyEnabled, maskChipKey, signingKey];
+    };
+    expect(flags(0)).to.deep.equal([false, false, "vcek"]);
+    expect(flags(1)).to.deep.equal([true, false, "vcek"]);
+    expect(flags(2)).to.deep.equal([false, true, "vcek"]);
+    expect(flags(4)).to.deep.equal([false, false, "vlek"]);
+  });
+
+  it("reads the policy bit by bit", () => {
+    const policy = (value: bigint) => parseSnpReport(buildSnpReport({ policy: value })).policy;
+    const none = { abiMinor: 0, abiMajor: 0, smt: false, migrateMa: false, debug: false, singleSocket: false };
+    expect(policy(0n)).to.deep.equal({ ...none, value: 0n });
+    expect(policy(0xff37n)).to.deep.equal({ ...none, value: 0xff37n, abiMinor: 0x37, abiMajor: 0xff });
+    const bits: readonly [bigint, string][] = [
+      [16n, "smt"],
+      [18n, "migrateMa"],
+      [19n, "debug"],
+      [20n, "singleSocket"],
+    ];
+    for (const [bit, name] of bits)
+      expect(policy(1n << bit)).to.deep.equal({ ...none, value: 1n << bit, [name]: true });
+    expect(policy(1n << 17n)).to.deep.equal({ ...none, value: 1n << 17n });
   });
 
   it("gives a service image with host data and a platform image without", () => {
@@ -90,7 +130,8 @@ describe("core/evidence/snp", () => {
       ["an unknown processor", buildSnpReport({ cpuid: [0x1b, 0, 0] }), "snp/unknown-processor"],
       ["a byte above r", changed(0x2a0 + 48, 1), "snp/signature-padding"],
       ["a byte above s", changed(0x2a0 + 143, 1), "snp/signature-padding"],
-      ["a byte after the signature", changed(1183, 1), "snp/signature-padding"],
+      ["a byte right after the signature", changed(0x2a0 + 144, 1), "snp/signature-padding"],
+      ["a byte at the end", changed(1183, 1), "snp/signature-padding"],
     ];
     for (const [name, bytes, code] of cases) {
       it(`${name}: ${code}`, () => {
