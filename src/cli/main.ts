@@ -13,11 +13,10 @@ const COMMANDS = join(import.meta.dirname, "commands");
 
 /** Command name → its file, by what is in the folder. */
 function findCommands(): ReadonlyMap<string, string> {
-  const entries = readdirSync(COMMANDS, { withFileTypes: true }).map((entry): [string, string] =>
-    entry.isDirectory()
-      ? [entry.name, join(COMMANDS, entry.name, "index.ts")]
-      : [basename(entry.name, ".ts"), join(COMMANDS, entry.name)],
-  );
+  const entries = readdirSync(COMMANDS, { withFileTypes: true }).flatMap((entry): [string, string][] => {
+    if (entry.isDirectory()) return [[entry.name, join(COMMANDS, entry.name, "index.ts")]];
+    return entry.name.endsWith(".ts") ? [[basename(entry.name, ".ts"), join(COMMANDS, entry.name)]] : [];
+  });
   return new Map(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
