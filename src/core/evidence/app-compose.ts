@@ -1,0 +1,260 @@
+import { decodeUtf8, type Hex } from "../bytes.ts";
+import { KeysteadError } from "../errors.ts";
+import { isJsonArray, isJsonObject, type JsonObject, parseJson } from "../json.ts";
+import { computeComposeHash } from "./dstack.ts";
+
+/*
+ * The app-compose.json that `dstack-cloud prepare` writes for an app.json, byte for byte, so that its hash is known before anything is
+ * deployed. It is Python's json.dump(…, indent=2): fixed key order, every character outside printable ASCII escaped, no final newline.
+ *
+ * Where the tool's output is not a function of its input, this module says so and enumerates: names from the .env file are merged with
+ * allowed_envs through a Python set, whose order changes from run to run. Source: scripts/bin/dstack-cloud of Dstack-TEE/dstack.
+ */
+
+/** What of an app.json is measured. Everything else in it is configuration of the cloud. */
+export interface AppConfig {
+  readonly name: string;
+  /** OS image by name, e.g. `dstack-0.6.0`; its hash comes from the image itself. */
+  readonly osImage: string;
+  /** Path of the compose file, relative to app.json. */
+  readonly dockerComposeFile: string;
+  /** Path of a finished app-compose.json to use as it is; empty: none. */
+  readonly appComposeFile: string;
+  /** Path of the pre-launch script; a missing file counts as empty. */
+  readonly prelaunchScript: string;
+  /** Path of the environment file; a missing file counts as none. */
+  readonly envFile: string;
+  readonly gatewayEnabled: boolean;
+  readonly publicLogs: boolean;
+  readonly publicSysinfo: boolean;
+  readonly publicTcbinfo: boolean;
+  readonly keyProvider: string;
+  readonly keyProviderId: string;
+  readonly storageFs: string;
+  readonly noInstanceId: boolean;
+  readonly secureTime: boolean;
+  readonly allowedEnvs: readonly string[];
+}
+
+/** The files that an app.json refers to, as exact bytes. */
+export interface AppFiles {
+  readonly dockerCompose: Uint8Array;
+  /** Undefined: no such file. */
+  readonly prelaunch?: Uint8Array | undefined;
+  /** Undefined: no such file. */
+  readonly env?: Uint8Array | undefined;
+}
+
+/** One app-compose.json that the tool may write. */
+export interface AppComposeCandidate {
+  readonly bytes: Uint8Array;
+  readonly composeHash: Hex;
+  readonly allowedEnvs: readonly string[];
+}
+
+/** Most environment names whose orders are enumerated: 6! = 720 candidates. */
+export const MAX_ENUMERATED_ENVS = 6;
+
+/**
+ * Reads a dstack-cloud app.json. Fields left out take the tool's defaults; a field that is measured must have its type; unknown fields are
+ * passed over, as the tool does.
+ *
+ * @throws KeysteadError `text/not-utf8`, `json/*`, `app/field` {field}
+ * @example
+ * parseAppConfig(bytes).dockerComposeFile; // "docker-compose.yaml"
+ */
+export function parseAppConfig(bytes: Uint8Array): AppConfig {
+  const app = parseJson(decodeUtf8(bytes, "app.json"), "app.json");
+  if (!isJsonObject(app)) throw fieldError("app.json", "an object");
+  return {
+    name: text(app, "name", "myapp"),
+    osImage: text(app, "os_image", ""),
+    dockerComposeFile: text(app, "docker_compose_file", "docker-compose.yaml"),
+    appComposeFile: text(app, "app_compose_file", ""),
+    prelaunchScript: text(app, "prelaunch_script", "prelaunch.sh"),
+    envFile: text(app, "env_file", ".env"),
+    gatewayEnabled: flag(app, "gateway_enabled", true),
+    publicLogs: flag(app, "public_logs", true),
+    publicSysinfo: flag(app, "public_sysinfo", true),
+    publicTcbinfo: flag(app, "public_tcbinfo", true),
+    keyProvider: text(app, "key_provider", "kms"),
+    keyProviderId: text(app, "key_provider_id", ""),
+    storageFs: text(app, "storage_fs", "ext4"),
+    noInstanceId: flag(app, "no_instance_id", false),
+    secureTime: flag(app, "secure_time", false),
+    allowedEnvs: names(app),
+  };
+}
+
+/**
+ * Every app-compose.json that dstack-cloud may write for this app: one, unless the .env file adds names that make two or more.
+ *
+ * @throws KeysteadError `text/not-utf8`; `app/env-without-kms` where an .env file is there and the key provider is not `kms` (the tool stops
+ * there too); `app/env-line` {line}; `app/too-many-orders` {names} past {@link MAX_ENUMERATED_ENVS} names
+ * @example
+ * const [only, ...others] = buildAppCompose(app, { dockerCompose });
+ */
+export function buildAppCompose(app: AppConfig, files: AppFiles): readonly AppComposeCandidate[] {
+  const compose = readText(files.dockerCompose, "docker compose file");
+  const prelaunch = files.prelaunch === undefined ? "" : readText(files.prelaunch, "pre-launch script");
+  const added = files.env === undefined ? [] : parseEnvNames(files.env);
+  if (files.env !== undefined && app.keyProvider !== "kms") {
+    throw new KeysteadError("app/env-without-kms", "there is an environment file, and the key provider is not kms", {
+      argument: "env_file",
+      remedy: "Set key_provider to kms or remove the file: dstack-cloud refuses to deploy it.",
+    });
+  }
+  // Without names from the file, the list is taken as it is, repeated names and all.
+  const orders = added.length === 0 ? [app.allowedEnvs] : permutations([...new Set([...app.allowedEnvs, ...added])]);
+  return orders.map((allowedEnvs) => {
+    const bytes = new TextEncoder().encode(serialise(app, compose, prelaunch, allowedEnvs));
+    return { bytes, composeHash: computeComposeHash(bytes), allowedEnvs };
+  });
+}
+
+/** What an app-compose.json says, where it is the usual JSON object; for people, since only its bytes are measured. */
+export interface AppComposeSummary {
+  readonly name: string | undefined;
+  readonly keyProvider: string | undefined;
+  readonly allowedEnvs: readonly string[];
+  /** Things about the file that its author may not have meant. */
+  readonly remarks: readonly string[];
+}
+
+/**
+ * Looks into an app-compose.json. What it finds has no part in the hash.
+ *
+ * @throws KeysteadError `text/not-utf8`, `json/*`, `app/field`: dstack could not start such a file
+ * @example
+ * inspectAppCompose(bytes).remarks;
+ */
+export function inspectAppCompose(bytes: Uint8Array): AppComposeSummary {
+  const value = parseJson(decodeUtf8(bytes, "app-compose.json"), "app-compose.json");
+  if (!isJsonObject(value)) throw fieldError("app-compose.json", "an object");
+  const remarks: string[] = [];
+  const legacy = value.kms_enabled === true ? "kms" : value.local_key_provider_enabled === true ? "local" : undefined;
+  const provider = typeof value.key_provider === "string" ? value.key_provider : legacy;
+  if (provider === undefined || provider === "none") {
+    remarks.push("no key provider: keys change with every start of the machine");
+  }
+  const compose = value.docker_compose_file;
+  if (typeof compose !== "string" || compose === "") remarks.push("docker_compose_file is empty");
+  else if (compose.split("\n").some(namesLooseImage)) {
+    remarks.push("an image is named without its digest (@sha256:…): what runs can change while the measurement stays");
+  }
+  return {
+    name: typeof value.name === "string" ? value.name : undefined,
+    keyProvider: provider,
+    allowedEnvs: isJsonArray(value.allowed_envs)
+      ? value.allowed_envs.filter((name): name is string => typeof name === "string")
+      : [],
+    remarks,
+  };
+}
+
+/** Whether a line of a compose file names a container image by tag alone. */
+function namesLooseImage(line: string): boolean {
+  const entry = line.trimStart();
+  return entry.startsWith("image:") && entry.length > "image:".length && !entry.includes("@sha256:");
+}
+
+/** Python's text mode: UTF-8, with CRLF and CR read as LF. */
+function readText(bytes: Uint8Array, argument: string): string {
+  return decodeUtf8(bytes, argument).replace(/\r\n?/g, "\n");
+}
+
+function serialise(app: AppConfig, compose: string, prelaunch: string, allowedEnvs: readonly string[]): string {
+  const list = allowedEnvs.map((name) => `\n    ${quote(name)}`).join(",");
+  const entries: readonly (readonly [string, string])[] = [
+    ["manifest_version", "2"],
+    ["name", quote(app.name)],
+    ["runner", quote("docker-compose")],
+    ["docker_compose_file", quote(compose)],
+    ["gateway_enabled", String(app.gatewayEnabled)],
+    ["public_logs", String(app.publicLogs)],
+    ["public_sysinfo", String(app.publicSysinfo)],
+    ["public_tcbinfo", String(app.publicTcbinfo)],
+    ["key_provider_id", quote(app.keyProviderId)],
+    ["allowed_envs", list === "" ? "[]" : `[${list}\n  ]`],
+    ["no_instance_id", String(app.noInstanceId)],
+    ["secure_time", String(app.secureTime)],
+    ["key_provider", quote(app.keyProvider)],
+    ["storage_fs", quote(app.storageFs)],
+    ["pre_launch_script", quote(prelaunch)],
+  ];
+  return `{\n${entries.map(([key, value]) => `  ${quote(key)}: ${value}`).join(",\n")}\n}`;
+}
+
+/** A string as Python's json module writes it: JSON.stringify's escapes, and \uXXXX for everything that is not printable ASCII. */
+function quote(value: string): string {
+  return JSON.stringify(value).replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+/** Names in a file of NAME=value lines; values are secrets and stay where they are. */
+function parseEnvNames(bytes: Uint8Array): readonly string[] {
+  const found: string[] = [];
+  for (const [index, line] of readText(bytes, "environment file").split("\n").entries()) {
+    const trimmed = line.trim();
+    if (trimmed === "" || trimmed.startsWith("#")) continue;
+    const name = /^([A-Za-z_][A-Za-z0-9_]*)=/.exec(trimmed)?.[1];
+    if (name === undefined) {
+      throw new KeysteadError("app/env-line", `line ${index + 1} of the environment file is not NAME=value`, {
+        argument: "env_file",
+        remedy: "Write one NAME=value a line, and comments after #.",
+        details: { line: index + 1 },
+      });
+    }
+    found.push(name);
+  }
+  return found;
+}
+
+function permutations(items: readonly string[]): readonly (readonly string[])[] {
+  if (items.length > MAX_ENUMERATED_ENVS) {
+    throw new KeysteadError(
+      "app/too-many-orders",
+      `dstack-cloud writes the ${items.length} environment names in an order that changes from run to run`,
+      {
+        argument: "env_file",
+        remedy:
+          "Measure the app-compose.json that `dstack-cloud prepare` wrote, and pin it with app_compose_file so that deploying uses the same bytes.",
+        details: { names: items.length },
+      },
+    );
+  }
+  if (items.length <= 1) return [items];
+  return items.flatMap((item, index) =>
+    permutations([...items.slice(0, index), ...items.slice(index + 1)]).map((rest) => [item, ...rest]),
+  );
+}
+
+function text(app: JsonObject, field: string, fallback: string): string {
+  const value = app[field];
+  if (value === undefined) return fallback;
+  if (typeof value !== "string") throw fieldError(field, "a string");
+  return value;
+}
+
+function flag(app: JsonObject, field: string, fallback: boolean): boolean {
+  const value = app[field];
+  if (value === undefined) return fallback;
+  if (typeof value !== "boolean") throw fieldError(field, "true or false");
+  return value;
+}
+
+function names(app: JsonObject): readonly string[] {
+  const value = app.allowed_envs ?? [];
+  if (!isJsonArray(value)) throw fieldError("allowed_envs", "an array of strings");
+  return value.map((name) => {
+    if (typeof name !== "string") throw fieldError("allowed_envs", "an array of strings");
+    return name;
+  });
+}
+
+function fieldError(field: string, expected: string): KeysteadError {
+  return new KeysteadError("app/field", `${field} is not ${expected}`, {
+    argument: field,
+    remedy: `Write ${expected}.`,
+    details: { field },
+  });
+}
