@@ -311,16 +311,20 @@ export function parseStatus(bytes: Uint8Array): StatusValues {
 /** A line's known name, its width and what follows; undefined where the line is about something else. */
 function statusLine(line: string): [string, number, string] | undefined {
   if (line.length > MAX_STATUS_LINE) return undefined;
-  const [, spelling, digits] = STATUS_LINE.exec(line) ?? [];
-  if (spelling === undefined || digits === undefined) return undefined;
+  const [, spelling, stated, word] = STATUS_LINE.exec(line.trimEnd()) ?? [];
+  if (spelling === undefined) return undefined;
   const name = spelling.toUpperCase().replace(/[ -]/g, "_");
   const width = STATUS_NAMES[name];
-  return width === undefined ? undefined : [name, width, digits];
+  const value = (stated ?? word ?? "").replace(/,$/, "").replace(/^(["'])(.*)\1$/, "$2");
+  return width === undefined ? undefined : [name, width, value];
 }
 
-/** A name at the start, or after white space, a quote or a list's dash; then colon, equals sign or space; then one word to the line's end. */
+/**
+ * A name at the start, or after white space, a quote or a list's dash. After a colon or an equals sign everything is its value; after a space
+ * alone, one word to the line's end is (so that prose about a register is not taken for its value).
+ */
 const STATUS_LINE = new RegExp(
-  `(?:^|[\\s"'-])(${Object.keys(STATUS_NAMES).join("|").replaceAll("_", "[_ -]")})["']?(?:\\s*[:=]\\s*|\\s+)["']?([^\\s"',]*)["']?,?\\s*$`,
+  `(?:^|[\\s"'-])(${Object.keys(STATUS_NAMES).join("|").replaceAll("_", "[_ -]")})["']?(?:\\s*[:=]\\s*(.*)|\\s+(\\S+))$`,
   "i",
 );
 const MAX_STATUS_LINE = 512;
