@@ -1,5 +1,5 @@
 import { sha256, sha384 } from "@noble/hashes/sha2.js";
-import { concatBytes, decodeUtf8, fromHex, isZero } from "../bytes.ts";
+import { concatBytes, decodeUtf8, fromHex, type Hex, isZero, toHex } from "../bytes.ts";
 import { KeysteadError } from "../errors.ts";
 import { isJsonArray, isJsonObject, type JsonObject, type JsonValue, parseJson } from "../json.ts";
 
@@ -146,6 +146,10 @@ export function computeLaunchDigest(inputs: SnpLaunchInputs): Uint8Array {
 
 /** What a file of launch inputs may leave open. */
 export interface LaunchExtras {
+  /** SHA-256 of the kernel. */
+  readonly kernelHash?: Hex | undefined;
+  /** SHA-256 of the initial RAM disk. */
+  readonly initrdHash?: Hex | undefined;
   readonly cmdline?: string | undefined;
   readonly vcpus?: number | undefined;
   readonly vcpuType?: string | number | undefined;
@@ -181,8 +185,11 @@ export function readLaunchInputs(value: JsonObject, extra: LaunchExtras = {}): S
     ovmfSections: readSections(value.ovmf_sections),
     sevHashesTableGpa: jsonInteger(value, "sev_hashes_table_gpa"),
     sevEsResetEip: jsonInteger(value, "sev_es_reset_eip"),
-    kernelHash: jsonHex(value, "kernel_hash", 32),
-    initrdHash: value.initrd_hash === "" ? sha256(new Uint8Array()) : jsonHex(value, "initrd_hash", 32),
+    kernelHash: fromHex(once("kernel_hash", optional(value, "kernel_hash", hash32), extra.kernelHash), "kernel_hash"),
+    initrdHash: fromHex(
+      once("initrd_hash", optional(value, "initrd_hash", initrdHash), extra.initrdHash),
+      "initrd_hash",
+    ),
     cmdline: once("cmdline", optional(value, "base_cmdline", jsonText), extra.cmdline),
     vcpus: once("vcpus", optional(value, "vcpus", jsonInteger), extra.vcpus),
     vcpuType: once<string | number>("vcpu_type", optional(value, "vcpu_type", jsonText), extra.vcpuType),
@@ -267,7 +274,21 @@ export function buildVmsaPage(eip: number, signature: number, guestFeatures: big
   return page;
 }
 
-function extendPage(digest: Uint8Array, type: number, gpa: bigint, contents: Uint8Array | undefined): Uint8Array {
+/**
+ * Extends a launch digest by one page.
+ *
+ * @param type 1 normal, 2 VMSA, 3 zero, 5 secrets, 6 CPUID
+ * @param contents SHA-384 of the page's contents; none for pages whose contents are not measured
+ * @returns 48 bytes
+ * @example
+ * extendPage(digest, 1, 0xff000000n, sha384(page));
+ */
+export function extendPage(
+  digest: Uint8Array,
+  type: number,
+  gpa: bigint,
+  contents: Uint8Array | undefined,
+): Uint8Array {
   const info = new Uint8Array(0x70);
   info.set(digest);
   if (contents !== undefined) info.set(contents, 48);
@@ -278,7 +299,14 @@ function extendPage(digest: Uint8Array, type: number, gpa: bigint, contents: Uin
   return sha384(info);
 }
 
-function encodeGuid(guid: string): Uint8Array {
+/**
+ * A GUID in the byte order that firmware stores it in.
+ *
+ * @returns 16 bytes
+ * @example
+ * encodeGuid("9438d606-4f22-4cc9-b479-a793d411fd21");
+ */
+export function encodeGuid(guid: string): Uint8Array {
   const bytes = fromHex(guid.replaceAll("-", ""), "guid");
   // Microsoft's mixed order: the first three fields little-endian.
   bytes.subarray(0, 4).reverse();
@@ -376,6 +404,12 @@ function jsonHex(object: JsonObject, key: string, width: number): Uint8Array {
   if (/^[0-9a-f]*$/.test(value) && value.length === 2 * width) return fromHex(value, key);
   throw inputError(key, `is not ${width} bytes of lower-case hex`);
 }
+
+const hash32 = (object: JsonObject, key: string): Hex => toHex(jsonHex(object, key, 32));
+
+/** An empty string stands for no initial RAM disk: QEMU then measures the hash of nothing. */
+const initrdHash = (object: JsonObject, key: string): Hex =>
+  object[key] === "" ? toHex(sha256(new Uint8Array())) : hash32(object, key);
 
 function inputError(field: string, why: string): KeysteadError {
   return new KeysteadError("snp-launch/input", `${field} ${why}`, {
