@@ -4,6 +4,7 @@ import { expect } from "chai";
 import { errorCodeOf, jsonOf, keystead, makeFolder } from "../helpers/cli.ts";
 import {
   bootLog,
+  buildOvmf,
   COMPOSE_HASH,
   digest,
   json,
@@ -294,6 +295,34 @@ describe("keystead measure, on deployment files", () => {
       );
       expect(jsonOf(measure("status", tdx)).measurement.kind).to.equal("tdx");
     });
+  });
+
+  it("computes a launch digest from firmware, kernel and initial RAM disk, the same as from their published hashes", () => {
+    const ovmf = folder.write("OVMF.fd", buildOvmf());
+    const kernel = folder.write("bzImage", "kernel");
+    const initrd = folder.write("initrd", "initrd");
+    const machineOptions = ["--vcpus", "2", "--vcpu-type", "EPYC", "--cmdline", "quiet"];
+    const run = measure("snp-launch", ovmf, "--kernel", kernel, "--initrd", initrd, ...machineOptions);
+    expect(run.code).to.equal(0);
+    const { measurement } = jsonOf(run);
+    const sha = (text: string) => digest("sha256", text).toString("hex");
+    const published = launchInputs({
+      ovmf_hash: measurement.facts.ovmf_hash.slice(2),
+      kernel_hash: sha("kernel"),
+      initrd_hash: sha("initrd"),
+    });
+    const inputs = folder.write("published.json", json(published));
+    const same = jsonOf(measure("snp-launch", inputs, "--kernel", kernel, ...machineOptions)).measurement;
+    expect(same.registers.measurement.value).to.equal(measurement.registers.measurement.value);
+    expect(errorCodeOf(measure("snp-launch", inputs, "--kernel", initrd, ...machineOptions))).to.equal(
+      "snp-launch/input",
+    );
+    expect(errorCodeOf(measure("snp-launch", ovmf, ...machineOptions))).to.equal("measure/missing-option");
+    expect(errorCodeOf(measure("snp-launch", ovmf, "--vcpus", "two"))).to.equal("measure/option-number");
+    const config = folder.write("mr-config.json", "{}");
+    const bound = jsonOf(measure("snp-launch", inputs, "--mr-config", config, ...machineOptions));
+    expect(bound.measurement.registers.host_data.value).to.equal(hexOf(digest("sha256", "dstack-mr-config-v3:\0{}")));
+    expect(bound.images.service.text).to.include("host_data=");
   });
 
   it("reads a SecretVM image filter, with its wildcards", () => {

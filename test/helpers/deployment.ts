@@ -152,3 +152,53 @@ export function tdxTable(rows: readonly RawRow[], end = "\n"): Uint8Array {
   );
   return utf8([TDX_HEADER, ...lines].map((line) => line + end).join(""));
 }
+
+/** Offsets in the image that {@link buildOvmf} makes, and what its table says. */
+export const OVMF = { size: 0x10000, metadata: 0x8000, tableEnd: 0x10000 - 32 } as const;
+
+const GUIDS = {
+  footer: "de82b596b21ff745baeaa366c55a082d",
+  reset: "de71f7007e1acb4f890e68c77e2fb44e",
+  hashes: "1f3755723b3a044b927b1da6efa8d454",
+  metadata: "666588dc4a989847a75e5585a7bf67cc",
+} as const;
+
+/** An OVMF image with the table and metadata of a build for SEV-SNP, and nothing that runs. */
+export function buildOvmf(changes: { readonly without?: keyof typeof GUIDS; readonly sections?: number } = {}): Buffer {
+  const image = Buffer.alloc(OVMF.size, 0x5a);
+  const sections = [
+    [0x800000, 0x2000, 1],
+    [0x80d000, 0x1000, 2],
+    [0x80e000, 0x1000, 3],
+    [0x80f000, 0x1000, 4],
+    [0x810000, 0x1000, 16],
+  ];
+  image.write("ASEV", OVMF.metadata, "latin1");
+  image.writeUInt32LE(16 + 12 * sections.length, OVMF.metadata + 4);
+  image.writeUInt32LE(1, OVMF.metadata + 8);
+  image.writeUInt32LE(changes.sections ?? sections.length, OVMF.metadata + 12);
+  for (const [index, fields] of sections.entries()) {
+    for (const [field, value] of fields.entries())
+      image.writeUInt32LE(value, OVMF.metadata + 16 + 12 * index + 4 * field);
+  }
+  const entries: [keyof typeof GUIDS, number][] = [
+    ["metadata", OVMF.size - OVMF.metadata],
+    ["hashes", 0x810c00],
+    ["reset", 0x80b004],
+  ];
+  const table = Buffer.concat([
+    ...entries.flatMap(([name, value]) => {
+      if (changes.without === name) return [];
+      const entry = Buffer.alloc(22);
+      entry.writeUInt32LE(value, 0);
+      entry.writeUInt16LE(22, 4);
+      entry.write(GUIDS[name], 6, "hex");
+      return [entry];
+    }),
+    Buffer.alloc(18),
+  ]);
+  table.writeUInt16LE(table.length, table.length - 18);
+  if (changes.without !== "footer") table.write(GUIDS.footer, table.length - 16, "hex");
+  table.copy(image, OVMF.tableEnd - table.length);
+  return image;
+}
