@@ -161,10 +161,13 @@ const GUIDS = {
   reset: "de71f7007e1acb4f890e68c77e2fb44e",
   hashes: "1f3755723b3a044b927b1da6efa8d454",
   metadata: "666588dc4a989847a75e5585a7bf67cc",
+  paravisor: "12a689a797054b4ca49fcbb1fe9d1ddd",
 } as const;
 
 /** An OVMF image with the table and metadata of a build for SEV-SNP, and nothing that runs. */
-export function buildOvmf(changes: { readonly without?: keyof typeof GUIDS; readonly sections?: number } = {}): Buffer {
+export function buildOvmf(
+  changes: { readonly without?: keyof typeof GUIDS; readonly sections?: number; readonly paravisor?: boolean } = {},
+): Buffer {
   const image = Buffer.alloc(OVMF.size, 0x5a);
   const sections = [
     [0x800000, 0x2000, 1],
@@ -186,6 +189,7 @@ export function buildOvmf(changes: { readonly without?: keyof typeof GUIDS; read
     ["hashes", 0x810c00],
     ["reset", 0x80b004],
   ];
+  if (changes.paravisor) entries.push(["paravisor", 0]);
   const table = Buffer.concat([
     ...entries.flatMap(([name, value]) => {
       if (changes.without === name) return [];

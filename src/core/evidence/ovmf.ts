@@ -31,12 +31,13 @@ const FOOTER = encodeGuid("96b582de-1fb2-45f7-baea-a366c55a082d");
 const RESET_BLOCK = encodeGuid("00f771de-1a7e-4fcb-890e-68c77e2fb44e");
 const HASH_TABLE = encodeGuid("7255371f-3a3b-4b04-927b-1da6efa8d454");
 const METADATA = encodeGuid("dc886566-984a-4798-a75e-5585a7bf67cc");
+const PARAVISOR = encodeGuid("a789a612-0597-4c4b-a49f-cbb1fe9d1ddd");
 const METADATA_SIGNATURE = fromHex("41534556", "ASEV");
 
 /**
  * Reads an OVMF image built for measured direct boot (OvmfPkg/AmdSev).
  *
- * @throws KeysteadError `ovmf/malformed`, `ovmf/no-sev-metadata` where the image has no place for SEV-SNP or for the kernel's hashes
+ * @throws KeysteadError `ovmf/malformed`, `ovmf/no-sev-metadata` where the image has no place for SEV-SNP or for the kernel's hashes, `ovmf/paravisor`
  * @example
  * const { hash, sections } = parseOvmf(bytes);
  */
@@ -45,6 +46,16 @@ export function parseOvmf(bytes: Uint8Array): Ovmf {
     throw malformed(`it has ${bytes.length} bytes, which is no whole number of pages up to ${MAX_OVMF_BYTES} bytes`);
   }
   const entries = readTable(bytes);
+  if (entries.some(({ guid }) => equalBytes(guid, PARAVISOR))) {
+    throw new KeysteadError(
+      "ovmf/paravisor",
+      "the image is one of a paravisor (SVSM), which starts virtual CPUs in another way",
+      {
+        argument: "ovmf",
+        remedy: "Take the measurement from a report of such a machine: this formula would give another value.",
+      },
+    );
+  }
   const sevEsResetEip = number32(entry(entries, RESET_BLOCK, "SEV-ES reset block"));
   const sevHashesTableGpa = number32(entry(entries, HASH_TABLE, "table of kernel hashes"));
   const sections = readSections(bytes, number32(entry(entries, METADATA, "SEV metadata")));

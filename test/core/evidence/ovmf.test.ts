@@ -32,6 +32,7 @@ describe("core/evidence/ovmf", () => {
     for (const without of ["footer", "reset", "hashes", "metadata"] as const) {
       expect(errorOf(() => parseOvmf(buildOvmf({ without }))).code, without).to.equal("ovmf/no-sev-metadata");
     }
+    expect(errorOf(() => parseOvmf(buildOvmf({ paravisor: true }))).code).to.equal("ovmf/paravisor");
   });
 
   it("refuses damaged images", () => {
