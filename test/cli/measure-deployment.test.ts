@@ -16,7 +16,7 @@ import {
   tdxTable,
   utf8,
 } from "../helpers/deployment.ts";
-import { buildTdxQuote } from "../helpers/evidence.ts";
+import { buildSnpReport, buildTdxQuote } from "../helpers/evidence.ts";
 
 const COMPOSE = "services:\n  app:\n    image: x\n";
 const hexOf = (bytes: Uint8Array) => `0x${Buffer.from(bytes).toString("hex")}`;
@@ -323,6 +323,26 @@ describe("keystead measure, on deployment files", () => {
     const bound = jsonOf(measure("snp-launch", inputs, "--mr-config", config, ...machineOptions));
     expect(bound.measurement.registers.host_data.value).to.equal(hexOf(digest("sha256", "dstack-mr-config-v3:\0{}")));
     expect(bound.images.service.text).to.include("host_data=");
+  });
+
+  it("holds an mr-config against the report that binds it", () => {
+    const document = JSON.stringify({
+      app_id: "11".repeat(20),
+      compose_hash: COMPOSE_HASH,
+      key_provider: "kms",
+      version: 3,
+    });
+    const config = folder.write("config.json", document);
+    expect(jsonOf(measure("mr-config", config)).measurement.unchecked[0]).to.include("--report");
+    const report = Buffer.from(buildSnpReport());
+    expect(errorCodeOf(measure("mr-config", config, "--report", folder.write("other.bin", report)))).to.equal(
+      "mr-config/not-bound",
+    );
+    digest("sha256", `dstack-mr-config-v3:\0${document}`).copy(report, 0xc0);
+    const { measurement } = jsonOf(measure("mr-config", config, "--report", folder.write("report.bin", report)));
+    expect(measurement.registers.compose_hash.value).to.equal(`0x${COMPOSE_HASH}`);
+    expect(measurement.registers.mr_system.value).to.equal(hexOf(digest("sha256", report.subarray(0x90, 0xc0))));
+    expect(measurement.registers.mr_aggregated.value).to.equal(hexOf(digest("sha256", report.subarray(0x90, 0xe0))));
   });
 
   it("reads a SecretVM image filter, with its wildcards", () => {

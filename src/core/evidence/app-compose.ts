@@ -54,6 +54,8 @@ export interface AppComposeCandidate {
 
 /** Most environment names whose orders are enumerated: 6! = 720 candidates. */
 export const MAX_ENUMERATED_ENVS = 6;
+/** Most bytes that all candidates together may take. */
+const MAX_ENUMERATED_BYTES = 32 * 1024 * 1024;
 
 /**
  * Reads a dstack-cloud app.json. Fields left out take the tool's defaults; a field that is measured must have its type; unknown fields are
@@ -90,7 +92,7 @@ export function parseAppConfig(bytes: Uint8Array): AppConfig {
  * Every app-compose.json that dstack-cloud may write for this app: one, unless the .env file adds names that make two or more.
  *
  * @throws KeysteadError `text/not-utf8`; `app/env-without-kms` where an .env file is there and the key provider is not `kms` (the tool stops
- * there too); `app/env-line` {line}; `app/too-many-orders` {names} past {@link MAX_ENUMERATED_ENVS} names
+ * there too); `app/env-line` {line}; `app/too-many-orders` {names} past {@link MAX_ENUMERATED_ENVS} names or 32 MiB of candidates
  * @example
  * const [only, ...others] = buildAppCompose(app, { dockerCompose });
  */
@@ -106,6 +108,8 @@ export function buildAppCompose(app: AppConfig, files: AppFiles): readonly AppCo
   }
   // Without names from the file, the list is taken as it is, repeated names and all.
   const orders = added.length === 0 ? [app.allowedEnvs] : permutations([...new Set([...app.allowedEnvs, ...added])]);
+  const length = serialise(app, compose, prelaunch, orders[0] ?? []).length;
+  if (orders.length > 1 && orders.length * length > MAX_ENUMERATED_BYTES) throw tooManyOrders(added.length);
   return orders.map((allowedEnvs) => {
     const bytes = new TextEncoder().encode(serialise(app, compose, prelaunch, allowedEnvs));
     return { bytes, composeHash: computeComposeHash(bytes), allowedEnvs };
@@ -210,21 +214,23 @@ function parseEnvNames(bytes: Uint8Array): readonly string[] {
 }
 
 function permutations(items: readonly string[]): readonly (readonly string[])[] {
-  if (items.length > MAX_ENUMERATED_ENVS) {
-    throw new KeysteadError(
-      "app/too-many-orders",
-      `dstack-cloud writes the ${items.length} environment names in an order that changes from run to run`,
-      {
-        argument: "env_file",
-        remedy:
-          "Measure the app-compose.json that `dstack-cloud prepare` wrote, and pin it with app_compose_file so that deploying uses the same bytes.",
-        details: { names: items.length },
-      },
-    );
-  }
+  if (items.length > MAX_ENUMERATED_ENVS) throw tooManyOrders(items.length);
   if (items.length <= 1) return [items];
   return items.flatMap((item, index) =>
     permutations([...items.slice(0, index), ...items.slice(index + 1)]).map((rest) => [item, ...rest]),
+  );
+}
+
+function tooManyOrders(count: number): KeysteadError {
+  return new KeysteadError(
+    "app/too-many-orders",
+    `dstack-cloud writes the ${count} environment names in an order that changes from run to run`,
+    {
+      argument: "env_file",
+      remedy:
+        "Measure the app-compose.json that `dstack-cloud prepare` wrote, and pin it with app_compose_file so that deploying uses the same bytes.",
+      details: { names: count },
+    },
   );
 }
 

@@ -205,31 +205,6 @@ export function parseChecksumFile(bytes: Uint8Array): readonly ChecksumLine[] {
   });
 }
 
-/**
- * HOST_DATA of a SEV-SNP machine that dstack starts: SHA-256("dstack-mr-config-v3:" ‖ 0x00 ‖ the exact bytes of mr-config.json).
- *
- * @returns 32 bytes
- * @example
- * computeMrConfigHash(bytes); // "0x783f0057…"
- */
-export function computeMrConfigHash(mrConfig: Uint8Array): Hex {
-  return hash(new TextEncoder().encode("dstack-mr-config-v3:\0"), mrConfig);
-}
-
-/**
- * MR_CONFIG_ID, version 1, of a TD that dstack starts: 0x01 ‖ compose_hash ‖ 15 zero bytes.
- *
- * @returns 48 bytes
- * @throws KeysteadError `dstack/register-width`
- * @example
- * encodeMrConfigId(composeHash); // "0x013efecc42…"
- */
-export function encodeMrConfigId(composeHash: Hex): Hex {
-  const bytes = fromHex(composeHash, "composeHash");
-  requireWidth("composeHash", bytes, 32);
-  return toHex(concatBytes(Uint8Array.of(1), bytes, new Uint8Array(15)));
-}
-
 /** Values of `dstack-cloud status`, or of any text that states them a line each. */
 export interface StatusValues {
   /** Name as in {@link STATUS_NAMES} → value. */

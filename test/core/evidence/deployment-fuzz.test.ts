@@ -9,6 +9,7 @@ import {
   replayEventLog,
   verifyEventLog,
 } from "../../../src/core/evidence/event-log.ts";
+import { parseMrConfig } from "../../../src/core/evidence/mr-config.ts";
 import { computeRtmr3, parseImageFilter, parseSnpTable, parseTdxTable } from "../../../src/core/evidence/secretvm.ts";
 import { computeLaunchDigest, parseLaunchInputs } from "../../../src/core/evidence/snp-launch.ts";
 import { parseJson } from "../../../src/core/json.ts";
@@ -62,6 +63,11 @@ describe("core/evidence on arbitrary deployment files", function () {
   it("parseLaunchInputs gives a launch digest or a typed error", () => {
     const valid = json(launchInputs({ vcpus: 1, base_cmdline: "quiet", guest_features: 1 }));
     assertTotal("launch inputs", textInputs(valid), (input) => void computeLaunchDigest(parseLaunchInputs(input)));
+  });
+
+  it("parseMrConfig gives a document or a typed error", () => {
+    const valid = json({ version: 3, compose_hash: "22".repeat(32), key_provider: "kms", init_script_hashes: [] });
+    assertTotal("mr-config", textInputs(valid), (input) => void parseMrConfig(input));
   });
 
   it("parseImageFilter gives an image or a typed error", () => {

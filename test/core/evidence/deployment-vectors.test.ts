@@ -1,17 +1,18 @@
 import { expect } from "chai";
 import { fromHex, type Hex } from "../../../src/core/bytes.ts";
-import {
-  computeAggregates,
-  computeComposeHash,
-  computeMrConfigHash,
-  encodeMrConfigId,
-} from "../../../src/core/evidence/dstack.ts";
+import { computeAggregates, computeComposeHash } from "../../../src/core/evidence/dstack.ts";
 import {
   parseEventLog,
   readDstackFacts,
   replayEventLog,
   verifyEventLog,
 } from "../../../src/core/evidence/event-log.ts";
+import {
+  computeMrConfigHash,
+  encodeMrConfigId,
+  parseMrConfig,
+  verifyMrConfig,
+} from "../../../src/core/evidence/mr-config.ts";
 import {
   computeRtmr3,
   computeSnpWorkload,
@@ -67,13 +68,20 @@ const CHECKS: Readonly<Record<string, (vector: Vector) => void>> = {
     expect(composeHash).to.equal(with0x(vector.expected.composeHash));
     expect(readDstackFacts(parseEventLog(readVector(vector, "eventLog"))).composeHash).to.equal(composeHash);
     const { mr_config_id } = quoteRegisters(vector);
-    if (mr_config_id !== with0x("00".repeat(48))) expect(mr_config_id).to.equal(encodeMrConfigId(composeHash));
+    if (mr_config_id !== with0x("00".repeat(48))) expect(mr_config_id).to.equal(encodeMrConfigId(1, composeHash));
   },
   "host-data-mr-config": (vector) => {
     const bytes = readVector(vector, "mrConfig");
     expect(computeMrConfigHash(bytes))
       .to.equal(with0x(vector.expected.hostData))
       .and.to.equal(reportRegisters(vector).host_data);
+    verifyMrConfig(bytes, reportRegisters(vector));
+    const { compose_hash, app_id } = vector.expected.mrConfig as Record<string, string>;
+    expect(parseMrConfig(bytes)).to.include({
+      composeHash: with0x(compose_hash),
+      appId: with0x(app_id),
+      keyProvider: "kms",
+    });
     expect(JSON.parse(new TextDecoder().decode(bytes))).to.deep.equal(vector.expected.mrConfig);
   },
   "launch-measurement": (vector) => {

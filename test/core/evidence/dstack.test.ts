@@ -4,9 +4,7 @@ import { buildAppCompose, inspectAppCompose, parseAppConfig } from "../../../src
 import {
   computeAggregates,
   computeComposeHash,
-  computeMrConfigHash,
   computeOsImageHash,
-  encodeMrConfigId,
   parseChecksumFile,
   parseDigestFile,
   parseStatus,
@@ -83,7 +81,6 @@ describe("core/evidence/dstack", () => {
         () => computeAggregates({ ...tdx, rtmr3: reg(5, 32) }),
         () => computeAggregates({ ...tdx, mrOwner: "0x" }),
         () => computeAggregates({ variant: "snp", measurement: reg(1), hostData: reg(2) }),
-        () => encodeMrConfigId(reg(1)),
       ]) {
         expect(errorOf(act).code).to.equal("dstack/register-width");
       }
@@ -112,11 +109,6 @@ describe("core/evidence/dstack", () => {
         expect(errorOf(() => parseChecksumFile(utf8(text))).code, text).to.equal("dstack/checksum-file");
       }
     });
-  });
-
-  it("binds configuration into HOST_DATA and MR_CONFIG_ID", () => {
-    expect(computeMrConfigHash(utf8("{}"))).to.equal(sha(Buffer.from("dstack-mr-config-v3:\0{}")));
-    expect(encodeMrConfigId(reg(0xab, 32))).to.equal(`0x01${"ab".repeat(32)}${"00".repeat(15)}`);
   });
 
   describe("status lines", () => {
@@ -234,6 +226,9 @@ describe("core/evidence/app-compose", () => {
     const many = errorOf(() => buildAppCompose(app(), { dockerCompose, env: env("A", "B", "C", "D", "E", "F", "G") }));
     expect(many.code).to.equal("app/too-many-orders");
     expect(many.details).to.deep.equal({ names: 7 });
+    const large = { dockerCompose: new Uint8Array(2 ** 20).fill(0x61), env: env("A", "B", "C", "D", "E", "F") };
+    expect(errorOf(() => buildAppCompose(app(), large)).code).to.equal("app/too-many-orders");
+    expect(buildAppCompose(app(), { ...large, env: env("A") })).to.have.length(1);
   });
 
   it("refuses what the tool refuses, and what it would turn into something else", () => {

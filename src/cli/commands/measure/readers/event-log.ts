@@ -1,6 +1,6 @@
 import type { Hex } from "../../../../core/bytes.ts";
 import { KeysteadError } from "../../../../core/errors.ts";
-import { type Aggregates, computeAggregates, encodeMrConfigId, parseStatus } from "../../../../core/evidence/dstack.ts";
+import { type Aggregates, computeAggregates, parseStatus } from "../../../../core/evidence/dstack.ts";
 import {
   type DstackFacts,
   type EventLog,
@@ -11,6 +11,7 @@ import {
   replayToBootDone,
   verifyEventLog,
 } from "../../../../core/evidence/event-log.ts";
+import { encodeMrConfigId } from "../../../../core/evidence/mr-config.ts";
 import { parseTdxQuote, tdxFindings, tdxRegisters } from "../../../../core/evidence/tdx.ts";
 import type { Finding, MeasuredRegister, Measurement, MeasurementSource } from "../../../../core/measurement.ts";
 import type { InputFile, Io } from "../../../io.ts";
@@ -275,7 +276,7 @@ function logFindings(facts: DstackFacts, quote: Quote | undefined): readonly Fin
   if (
     configId?.startsWith("0x01") &&
     facts.composeHash !== undefined &&
-    configId !== encodeMrConfigId(facts.composeHash)
+    configId !== encodeMrConfigId(1, facts.composeHash)
   ) {
     warn("dstack/config-id", "MR_CONFIG_ID of the quote names another compose hash than the log");
   }

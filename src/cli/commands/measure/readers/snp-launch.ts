@@ -1,7 +1,7 @@
 import { sha256 } from "@noble/hashes/sha2.js";
 import { fromHex, type Hex, toHex } from "../../../../core/bytes.ts";
 import { KeysteadError } from "../../../../core/errors.ts";
-import { computeMrConfigHash } from "../../../../core/evidence/dstack.ts";
+import { computeMrConfigHash } from "../../../../core/evidence/mr-config.ts";
 import { MAX_OVMF_BYTES, parseOvmf } from "../../../../core/evidence/ovmf.ts";
 import {
   computeLaunchDigest,
