@@ -81,6 +81,28 @@ describe("keystead measure, on deployment files", () => {
       expect(details.candidates).to.have.length(2);
     });
 
+    it("finds the platform by a quote, and tells another workload from an unknown machine", () => {
+      const bytes = Buffer.from(buildTdxQuote());
+      Buffer.from("a1".repeat(48), "hex").copy(bytes, 184);
+      for (const [index, byte] of ["b0", "b1", "b2"].entries())
+        Buffer.from(byte.repeat(48), "hex").copy(bytes, 376 + 48 * index);
+      Buffer.from(rtmr3Of(COMPOSE).slice(2), "hex").copy(bytes, 520);
+      const quote = folder.write("machine.bin", bytes);
+      const run = measure("compose", compose, "--platform-table", table, "--quote", quote);
+      expect(run.code).to.equal(0);
+      const { measurement, images } = jsonOf(run);
+      expect(measurement.facts.platform).to.equal("small/prod/v1");
+      expect(images.service.text).to.equal(jsonOf(measure("quote", quote)).images.service.text);
+      const other = folder.write("other.yaml", `${COMPOSE}# changed\n`);
+      expect(errorCodeOf(measure("compose", other, "--platform-table", table, "--quote", quote))).to.equal(
+        "secretvm/other-workload",
+      );
+      const stranger = folder.write("stranger.bin", buildTdxQuote());
+      expect(errorCodeOf(measure("compose", compose, "--platform-table", table, "--quote", stranger))).to.equal(
+        "secretvm/unknown-platform",
+      );
+    });
+
     it("adds docker files, the dstack scheme, or takes the rootfs hash alone", () => {
       const archive = folder.write("files.tar", utf8("archive"));
       const { measurement } = jsonOf(measure("compose", compose, ...machine, "--docker-files", archive));

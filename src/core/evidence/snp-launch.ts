@@ -49,7 +49,7 @@ export interface SnpLaunchInputs {
 
 /** Most virtual CPUs a digest is computed for: KVM's own limit is 4096. */
 export const MAX_VCPUS = 4096;
-/** Most bytes of one metadata section: real ones are under 1 MiB, and every page costs a hash. */
+/** Most bytes of all metadata sections: real ones have under 1 MiB, and every page costs a hash. */
 export const MAX_SECTION_BYTES = 16 * 1024 * 1024;
 
 const PAGE = 4096;
@@ -347,13 +347,11 @@ function checkInputs(inputs: SnpLaunchInputs): void {
   check(inputs.guestFeatures >= 0n && inputs.guestFeatures < 1n << 64n, "guestFeatures", "is not a 64-bit number");
   check(typeof inputs.vcpuType === "string" || uint32(inputs.vcpuType), "vcpuType", "is not a 32-bit signature");
   check(inputs.ovmfSections.length <= MAX_SECTIONS, "ovmfSections", `has more than ${MAX_SECTIONS} entries`);
+  const total = inputs.ovmfSections.reduce((sum, { size }) => sum + size, 0);
+  check(total <= MAX_SECTION_BYTES, "ovmfSections", `has more than ${MAX_SECTION_BYTES} bytes in all`);
   for (const { gpa, size, sectionType } of inputs.ovmfSections) {
     check(pages(gpa), "ovmfSections", "has an address that no page starts at");
-    check(
-      pages(size) && size > 0 && size <= MAX_SECTION_BYTES,
-      "ovmfSections",
-      `has a size that is no whole number of pages up to ${MAX_SECTION_BYTES} bytes`,
-    );
+    check(pages(size) && size > 0, "ovmfSections", "has a size that is no whole number of pages");
     check(
       size === PAGE || !ONE_PAGE.includes(sectionType),
       "ovmfSections",

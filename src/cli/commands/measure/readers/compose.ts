@@ -3,6 +3,7 @@ import { KeysteadError } from "../../../../core/errors.ts";
 import {
   computeRtmr3,
   computeSnpWorkload,
+  matchWorkload,
   type PlatformQuery,
   parseSnpTable,
   parseTdxTable,
@@ -11,11 +12,12 @@ import {
   resolveSnpPlatform,
   type TdxPlatform,
 } from "../../../../core/evidence/secretvm.ts";
-import type { MeasuredRegister, Measurement, MeasurementSource } from "../../../../core/measurement.ts";
+import { parseTdxQuote, tdxFindings, tdxRegisters } from "../../../../core/evidence/tdx.ts";
+import type { Finding, MeasuredRegister, Measurement, MeasurementSource } from "../../../../core/measurement.ts";
 import { textFindings } from "../../../../core/text.ts";
 import type { InputFile, Io } from "../../../io.ts";
 import { BLOB_LIMIT, hexOption, measured, missingOption, optionSource, TEXT_LIMIT, textOption } from "../deployment.ts";
-import { fileFindings } from "../evidence-file.ts";
+import { decodeEvidenceFile, EVIDENCE_LIMIT, fileFindings } from "../evidence-file.ts";
 import type { InputReader, ReaderArguments } from "../reader.ts";
 
 type Options = ReaderArguments["options"];
@@ -49,20 +51,72 @@ async function read(io: Io, { inputs, options }: ReaderArguments): Promise<Measu
   if (tableName === undefined) return readWithoutTable(workload, options);
   const table = await io.readFile(tableName, { limit: TEXT_LIMIT, argument: "--platform-table" });
   const isJson = /^\s*\[/.test(new TextDecoder().decode(table.bytes.subarray(0, 64)));
-  return isJson ? readSnp(workload, table, options) : readTdx(workload, table, options);
+  const quoteName = textOption(options, "quote");
+  if (!isJson)
+    return readTdx(workload, table, options, quoteName === undefined ? undefined : await readQuote(io, quoteName));
+  if (quoteName === undefined) return readSnp(workload, table, options);
+  throw new KeysteadError("measure/option-conflict", "--quote is a TDX quote and the platform table is of SEV-SNP", {
+    argument: "--quote",
+    remedy: "Leave the quote out, or give tdx.csv.",
+  });
 }
 
-function readTdx(workload: Workload, table: InputFile, options: Options): Measurement {
+/** A quote of a machine that should run this compose file. */
+interface Quote {
+  readonly registers: Readonly<Record<string, Hex>>;
+  readonly file: InputFile;
+  readonly findings: readonly Finding[];
+}
+
+async function readQuote(io: Io, name: string): Promise<Quote> {
+  const file = await io.readFile(name, { limit: EVIDENCE_LIMIT, argument: "--quote" });
+  const evidence = decodeEvidenceFile(file, ["tdx-quote", "sgx-quote"], "--quote");
+  const quote = parseTdxQuote(evidence.bytes);
+  return { registers: tdxRegisters(quote), file, findings: [...tdxFindings(quote), ...evidence.findings] };
+}
+
+/** The table's rows that explain a quote with this compose file. */
+function explain(table: readonly TdxPlatform[], workload: Workload, quote: Quote): readonly TdxPlatform[] {
+  const { compose, dockerFilesHash, scheme } = workload;
+  const found = matchWorkload(table, quote.registers, { compose: compose.bytes, dockerFilesHash }, scheme);
+  if (found.candidates.length === 0) {
+    throw new KeysteadError(
+      "secretvm/unknown-platform",
+      "the quote's boot registers are of no row of the platform table",
+      {
+        argument: "--quote",
+        remedy: "Update the platform table; if it is up to date, the machine is none that SecretVM publishes.",
+      },
+    );
+  }
+  if (found.matches.length > 0) return found.matches;
+  throw new KeysteadError(
+    "secretvm/other-workload",
+    `the machine runs another workload: no root file system of ${describe(found.candidates)} gives its RTMR3 with this compose file`,
+    {
+      argument: "compose",
+      remedy:
+        "Give the exact bytes of the machine's compose file, and its --docker-files or --dstack-app-id if it has them.",
+      details: { rtmr3: quote.registers.rtmr3, candidates: found.candidates.map(({ line }) => line) },
+    },
+  );
+}
+
+function readTdx(workload: Workload, table: InputFile, options: Options, quote: Quote | undefined): Measurement {
   const query = queryOf(options);
-  const { rows, agreed, differing } = resolvePlatform(parseTdxTable(table.bytes), query);
+  const platforms = parseTdxTable(table.bytes);
+  const known = quote === undefined ? platforms : explain(platforms, workload, quote);
+  const { rows, agreed, differing } = resolvePlatform(known, query);
   const { mrtd, rtmr0, rtmr1, rtmr2, rootfs } = agreed;
   if (mrtd === undefined || rtmr0 === undefined || rtmr1 === undefined || rtmr2 === undefined || rootfs === undefined) {
     throw ambiguous(rows, differing);
   }
   const where = `row ${rows.map(({ line }) => line).join(" and ")} of the platform table: ${describe(rows)}`;
   const register = (value: Hex) => measured(value, "table", table.source, where);
+  const shared = common(workload, [table.source, ...(quote === undefined ? [] : [quote.file.source])], [table]);
   return {
-    ...common(workload, [table.source], [table]),
+    ...shared,
+    findings: [...shared.findings, ...(quote?.findings ?? [])],
     kind: "tdx",
     registers: {
       mrtd: register(mrtd),
@@ -71,10 +125,17 @@ function readTdx(workload: Workload, table: InputFile, options: Options): Measur
       rtmr2: register(rtmr2),
       rtmr3: rtmr3Of(workload, rootfs, "rootfs_data of that row"),
     },
-    facts: { ...factsOf(workload), platform: describe(rows), rootfs },
+    facts: {
+      ...factsOf(workload),
+      platform: describe(rows),
+      rootfs,
+      checked: quote === undefined ? "not held against a quote" : "mrtd and rtmr0 to rtmr3 equal the quote's",
+    },
     unchecked: [
       "That the platform table is the publisher's: its rows were taken as they are.",
-      "That the machine boots a platform of this table: compare with its quote.",
+      quote === undefined
+        ? "That the machine boots a platform of this table: add --quote."
+        : "The quote's signatures and certificate chain: the table and the compose file agree with what the quote file claims.",
       ...UNCHECKED,
     ],
   };
@@ -223,6 +284,10 @@ export const readers: readonly InputReader[] = [
       { flags: "--environment <name>", description: "image environment (vm_type), e.g. prod" },
       { flags: "--image-version <version>", description: "image version (artifacts_ver), e.g. v0.0.25" },
       { flags: "--host <id>", description: "host id, or the beginning of one" },
+      {
+        flags: "--quote <file>",
+        description: "a TDX quote of the machine, to find its platform by and to compare with",
+      },
       { flags: "--docker-files <file>", description: "the archive of additional files" },
       { flags: "--dstack-app-id <hex>", description: "the app id, where dstack delivers the machine's keys" },
       { flags: "--rootfs <hex>", description: "the root file system's hash, for RTMR3 without a platform table" },
