@@ -89,7 +89,6 @@ async function choose(
   written: string | undefined,
 ): Promise<AppComposeCandidate> {
   const [first, second] = candidates;
-  if (first === undefined) throw new Error("no app-compose follows from app.json");
   if (written !== undefined) {
     const file = await io.readFile(written, { limit: TEXT_LIMIT, argument: "--written" });
     const hash = computeComposeHash(file.bytes);
@@ -101,7 +100,7 @@ async function choose(
       details: { written: hash, expected: candidates.map(({ composeHash }) => composeHash) },
     });
   }
-  if (second === undefined) return first;
+  if (first !== undefined && second === undefined) return first;
   const shown = candidates
     .slice(0, 6)
     .map(({ allowedEnvs, composeHash }) => `\n    ${composeHash} (${allowedEnvs.join(", ")})`);
