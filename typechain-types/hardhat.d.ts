@@ -12,8 +12,8 @@ declare module "@nomicfoundation/hardhat-ethers/types" {
   interface HardhatEthersHelpers extends HardhatEthersHelpersBase {
   getContractFactory(name: 'DstackAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.DstackAuth__factory>
 getContractFactory(name: 'IAppAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IAppAuth__factory>
-getContractFactory(name: 'Governed', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Governed__factory>
 getContractFactory(name: 'IGoverned', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IGoverned__factory>
+getContractFactory(name: 'Governed', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Governed__factory>
 getContractFactory(name: 'Actor', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Actor__factory>
 getContractFactory(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ImageCodecHarness__factory>
 getContractFactory(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistryV2__factory>
@@ -29,8 +29,8 @@ getContractFactory(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | Facto
 
   getContractAt(name: 'DstackAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.DstackAuth>
 getContractAt(name: 'IAppAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IAppAuth>
-getContractAt(name: 'Governed', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Governed>
 getContractAt(name: 'IGoverned', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IGoverned>
+getContractAt(name: 'Governed', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Governed>
 getContractAt(name: 'Actor', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Actor>
 getContractAt(name: 'ImageCodecHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ImageCodecHarness>
 getContractAt(name: 'KmsRegistryV2', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistryV2>
@@ -46,8 +46,8 @@ getContractAt(name: 'ERC1967Proxy', address: string | ethers.Addressable, signer
 
   deployContract(name: 'DstackAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAuth>
 deployContract(name: 'IAppAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
-deployContract(name: 'Governed', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
 deployContract(name: 'IGoverned', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
+deployContract(name: 'Governed', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
 deployContract(name: 'Actor', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Actor>
 deployContract(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
 deployContract(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
@@ -63,8 +63,8 @@ deployContract(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | DeployCon
 
   deployContract(name: 'DstackAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAuth>
 deployContract(name: 'IAppAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
-deployContract(name: 'Governed', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
 deployContract(name: 'IGoverned', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
+deployContract(name: 'Governed', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
 deployContract(name: 'Actor', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Actor>
 deployContract(name: 'ImageCodecHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
 deployContract(name: 'KmsRegistryV2', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
