@@ -57,6 +57,8 @@ describe("core/evidence/detect", () => {
     });
     expect(detectEvidence(text("services: {}\n"))).to.include({ format: "unknown", encoding: "text" });
     expect(detectEvidence(text("   "))).to.include({ format: "unknown", encoding: "text" });
+    expect(detectEvidence(text("\tab\r\ncd "))).to.include({ encoding: "hex" });
+    expect(detectEvidence(text("ab\u007f"))).to.include({ encoding: "binary" });
     expect(detectEvidence(text("AQI")).encoding).to.equal("text");
   });
 });

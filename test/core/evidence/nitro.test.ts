@@ -28,6 +28,7 @@ describe("core/evidence/cbor", () => {
     ["nothing", "", "bytes/truncated"],
     ["an integer in two bytes that fits one", "1817", "cbor/not-canonical"],
     ["an integer in three bytes that fits two", "1900ff", "cbor/not-canonical"],
+    ["the least integer in three bytes that fits two", "190018", "cbor/not-canonical"],
     ["an integer in five bytes that fits three", "1a0000ffff", "cbor/not-canonical"],
     ["an integer in nine bytes that fits five", "1b00000000ffffffff", "cbor/not-canonical"],
     ["a length in two bytes that fits one", "580100", "cbor/not-canonical"],
@@ -94,6 +95,28 @@ describe("core/evidence/nitro", () => {
     expect(parseNitroDocument(buildNitroDocument({ payload: { user_data: undefined } })).userData).to.equal(undefined);
   });
 
+  it("takes every field at its bounds and not beyond", () => {
+    const bounds: readonly [string, number, number][] = [
+      ["certificate", 1, 1024],
+      ["cabundle", 1, 1024],
+      ["public_key", 1, 1024],
+      ["user_data", 0, 512],
+      ["nonce", 0, 512],
+    ];
+    const parse = (field: string, length: number) =>
+      parseNitroDocument(
+        buildNitroDocument({ payload: { [field]: field === "cabundle" ? [fill(length, 1)] : fill(length, 1) } }),
+      );
+    for (const [field, least, most] of bounds) {
+      for (const length of [least, most]) expect(() => parse(field, length), `${field} of ${length}`).to.not.throw();
+      const beyond = least > 0 ? [least - 1, most + 1] : [most + 1];
+      for (const length of beyond)
+        expect(errorOf(() => parse(field, length)).details.field, `${field} of ${length}`).to.equal(field);
+    }
+    expect(parseNitroDocument(buildNitroDocument({ payload: { timestamp: 1 } })).timestampMs).to.equal(1n);
+    expect(parseNitroDocument(buildNitroDocument({ pcrs: new Map([[31, fill(48, 1)]]) })).pcrs.size).to.equal(1);
+  });
+
   it("gives a service image of PCR0 to 2 and a platform image of PCR1, and PCR8 by name", () => {
     const registers = nitroRegisters(parseNitroDocument(buildNitroDocument()));
     expect(Object.keys(buildImage("nitro", registers, "service").image.registers)).to.deep.equal([
@@ -125,7 +148,12 @@ describe("core/evidence/nitro", () => {
       ["a byte after it", concatBytes(good, fill(1, 0)), "cbor/trailing-bytes"],
       ["64 KiB and a byte", fill(65_537, 0), "nitro/too-large"],
       ["three items", Uint8Array.of(0x83, 0x40, 0xa0, 0x40), "nitro/not-cose-sign1"],
+      ["five items", Uint8Array.of(0x85, 0x40, 0xa0, 0x40, 0x40, 0x40), "nitro/not-cose-sign1"],
       ["a map", Uint8Array.of(0xa0), "nitro/not-cose-sign1"],
+      ["a text of four", Uint8Array.of(0x64, 0x61, 0x61, 0x61, 0x61), "nitro/not-cose-sign1"],
+      ["a number as protected header", Uint8Array.of(0x84, 0x00, 0xa0, 0x40, 0x40), "nitro/not-cose-sign1"],
+      ["a number as payload", Uint8Array.of(0x84, 0x40, 0xa0, 0x00, 0x40), "nitro/not-cose-sign1"],
+      ["a number as signature", Uint8Array.of(0x84, 0x40, 0xa0, 0x40, 0x00), "nitro/not-cose-sign1"],
       ["numbers for bytes", Uint8Array.of(0x84, 0x00, 0xa0, 0x00, 0x00), "nitro/not-cose-sign1"],
       ["ES256", buildNitroDocument({ protectedHeader: Uint8Array.of(0xa1, 0x01, 0x26) }), "nitro/unknown-algorithm"],
       [
@@ -188,6 +216,8 @@ describe("core/evidence/nitro", () => {
       );
       expect(nitroRegisters(captured)).to.deep.equal(nitroRegisters(plain));
       expect(captured.skippedText).to.equal(true);
+      expect(parseNitroPcrs(`x\n${json}`).skippedText).to.equal(true);
+      expect(parseNitroPcrs(`\n  ${json}`).skippedText).to.equal(false);
     });
 
     it("reads the measurements alone", () => {
