@@ -135,6 +135,23 @@ describe("core/image", () => {
     }
   });
 
+  it("has the contract's registers, and those that are never zero", () => {
+    const table = TEE_KINDS.map((kind) =>
+      [
+        IMAGE_KINDS[kind].byte,
+        ...IMAGE_KINDS[kind].registers.map(
+          ({ name, bit, width, neverZero }) => `${bit} ${name} ${width}${neverZero ? " !" : ""}`,
+        ),
+      ].join(", "),
+    );
+    expect(table).to.deep.equal([
+      "1, 0 mrtd 48 !, 1 rtmr0 48, 2 rtmr1 48 !, 3 rtmr2 48 !, 4 rtmr3 48 !, 5 mr_seam 48, 6 mr_signer_seam 48, 7 mr_config_id 48, 8 mr_owner 48, 9 mr_owner_config 48",
+      "2, 0 measurement 48 !, 1 host_data 32, 2 id_key_digest 48, 3 author_key_digest 48, 4 family_id 16, 5 image_id 16",
+      "3, 0 pcr0 48 !, 1 pcr1 48 !, 2 pcr2 48 !, 3 pcr3 48, 4 pcr4 48, 8 pcr8 48",
+      "4, 0 os_image_hash 32 !, 1 compose_hash 32 !, 2 mr_aggregated 32, 3 mr_system 32",
+    ]);
+  });
+
   describe("given bytes that are no image", () => {
     const good = encodeImage(imageOf("dstack", ["os_image_hash", "compose_hash"]));
     const changed = (offset: number, byte: number): Uint8Array => {
