@@ -272,6 +272,18 @@ describe("core/image", () => {
       });
     }
 
+    it("says at which character it stopped", () => {
+      const first = `dstack:os_image_hash=${hash}`;
+      const positions: readonly [string, number][] = [
+        ["dstack", 0],
+        ["dstack:x", 7],
+        [`${first},`, first.length + 1],
+        [`${first},os_image_hash=${hash}`, first.length + 1],
+      ];
+      for (const [text, position] of positions)
+        expect(errorOf(() => parseImage(text)).details.position, text).to.equal(position);
+    });
+
     it("refuses with the contract's reason when a use is given", () => {
       expect(errorOf(() => parseImage("dstack:", "service")).code).to.equal("image/missing-registers");
       expect(errorOf(() => parseImage(`dstack:compose_hash=${"00".repeat(32)}`, "service")).code).to.equal(
