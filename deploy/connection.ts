@@ -1,0 +1,97 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { TransactionRequest } from "ethers";
+import type { NetworkConnection } from "hardhat/types/network";
+import { KeysteadError } from "../src/core/errors.ts";
+
+/** A Hardhat network connection of any chain type, as `hre.network.create()` gives it. */
+export type Connection = NetworkConnection<string>;
+
+/** Where progress goes: one line at a time, already fit for a person to read. */
+export type Log = (line: string) => void;
+
+/** For callers that want no progress. */
+export const silent: Log = () => {};
+
+/**
+ * Chain ids that only development nodes use: 31337 (Hardhat, anvil) and 1337 (geth --dev, Ganache). The list is short on purpose:
+ * an id that is not on it gets every check that a public chain gets.
+ */
+const LOCAL_CHAIN_IDS: ReadonlySet<bigint> = new Set([31337n, 1337n]);
+
+/**
+ * Whether a chain id belongs to a development node, where Safe contracts may be put in place and weak parameters are tolerated.
+ *
+ * @example isLocalChain(31337n) // true
+ */
+export function isLocalChain(chainId: bigint): boolean {
+  return LOCAL_CHAIN_IDS.has(chainId);
+}
+
+/** The chain id that the node itself reports. */
+export async function fetchChainId(connection: Connection): Promise<bigint> {
+  const answer: unknown = await connection.provider.request({ method: "eth_chainId" });
+  return BigInt(String(answer));
+}
+
+/**
+ * Sends a transaction from `from` (default: the connection's first account) and waits until it is mined.
+ *
+ * @throws KeysteadError `deploy/no-account` if the connection has no account to send with, `deploy/transaction-failed` if it reverted
+ */
+export async function sendAndWait(connection: Connection, transaction: TransactionRequest, from?: string) {
+  const signer = await fetchSigner(connection, from);
+  const sent = await signer.sendTransaction(transaction);
+  const receipt = await sent.wait();
+  if (receipt === null || receipt.status !== 1) {
+    throw new KeysteadError("deploy/transaction-failed", `transaction ${sent.hash} did not succeed`, {
+      remedy: "look the transaction up in an explorer, remove the cause, and run the same command again: it resumes",
+      details: { hash: sent.hash },
+    });
+  }
+  return receipt;
+}
+
+/**
+ * The signer of an account that the connection can send with.
+ *
+ * @throws KeysteadError `deploy/no-account`
+ */
+export async function fetchSigner(connection: Connection, address?: string) {
+  const signers = await connection.ethers.getSigners();
+  const signer =
+    address === undefined ? signers[0] : signers.find((s) => s.address.toLowerCase() === address.toLowerCase());
+  if (signer === undefined) {
+    throw new KeysteadError(
+      "deploy/no-account",
+      `network ${connection.networkName} has no account ${address ?? "to deploy with"}`,
+      {
+        argument: "from",
+        remedy: "set it with `npx hardhat keystore set KEYSTEAD_DEPLOYER_KEY`, or name an account of the node",
+      },
+    );
+  }
+  return signer;
+}
+
+/**
+ * Calls `attempt` until it answers something other than `undefined`.
+ *
+ * @throws KeysteadError `deploy/timeout` after `milliseconds`
+ */
+export async function waitFor<T>(
+  what: string,
+  milliseconds: number,
+  attempt: () => Promise<T | undefined>,
+  interval = 100,
+): Promise<T> {
+  const end = performance.now() + milliseconds;
+  while (performance.now() < end) {
+    const answer = await attempt();
+    if (answer !== undefined) return answer;
+    await sleep(interval);
+  }
+  throw new KeysteadError("deploy/timeout", `${what}: nothing after ${milliseconds} ms`, {
+    remedy: "try again, on a machine that is less busy",
+    retryable: true,
+  });
+}

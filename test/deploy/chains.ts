@@ -1,0 +1,36 @@
+import hre from "hardhat";
+import { type Anvil, startAnvil } from "../../deploy/anvil.ts";
+import type { Connection } from "../../deploy/connection.ts";
+
+/** A chain client under test: both are started afresh, and both can pretend to be a public chain by its id. */
+export interface Chain {
+  readonly name: "hardhat" | "anvil";
+  readonly connection: Connection;
+  readonly anvil?: Anvil;
+  stop(): Promise<void>;
+}
+
+/** The two chain clients that every deployment test runs on. */
+export const CLIENTS = ["hardhat", "anvil"] as const;
+
+/** Starts a fresh chain of one client. */
+export async function startChain(client: (typeof CLIENTS)[number], chainId = 31337): Promise<Chain> {
+  if (client === "hardhat") {
+    const connection = await hre.network.create({ network: "default", override: { chainId } });
+    return { name: client, connection, stop: () => connection.close() };
+  }
+  const anvil = await startAnvil({ chainId });
+  const connection = await hre.network.create({ network: "anvil", override: { url: anvil.url, chainId } });
+  const stop = async () => {
+    await connection.close();
+    await anvil.stop();
+  };
+  return { name: client, connection, anvil, stop };
+}
+
+/** Addresses of the connection's accounts: the deployer first, then people who own Safes, then strangers. */
+export async function fetchActors(connection: Connection) {
+  const addresses = (await connection.ethers.getSigners()).map((signer) => signer.address);
+  const [deployer = "", alice = "", bob = "", carol = "", dave = "", erin = "", frank = "", stranger = ""] = addresses;
+  return { deployer, alice, bob, carol, dave, erin, frank, stranger };
+}
