@@ -36,7 +36,7 @@ export async function startAnvil(
   const url = `http://127.0.0.1:${port}`;
   // osaka is what Hardhat's own network runs here, and has the P-256 precompile
   const args = ["--hardfork", "osaka", "--port", `${port}`, "--chain-id", `${chainId}`, ...(options.args ?? [])];
-  const child = spawn(findBinary(), args, { stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(findBinary(), args, { stdio: ["ignore", "ignore", "pipe"] });
   const orphaned = () => child.kill("SIGKILL");
   process.once("exit", orphaned);
   child.once("exit", () => process.off("exit", orphaned));
@@ -44,7 +44,6 @@ export async function startAnvil(
   child.stderr.on("data", (chunk) => {
     said += chunk;
   });
-  child.stdout.resume();
   const stop = () => stopProcess(child);
   try {
     await waitFor(`anvil on port ${port}`, 30_000, async () => {

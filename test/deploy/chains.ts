@@ -34,3 +34,14 @@ export async function fetchActors(connection: Connection) {
   const [deployer = "", alice = "", bob = "", carol = "", dave = "", erin = "", frank = "", stranger = ""] = addresses;
   return { deployer, alice, bob, carol, dave, erin, frank, stranger };
 }
+
+/** Puts code at an address, which only a development node can. */
+export async function setCode({ name, connection }: Chain, address: string, code: string): Promise<void> {
+  await connection.provider.request({ method: `${name}_setCode`, params: [address, code] });
+}
+
+/** Moves the chain's clock and mines a block. */
+export async function passTime({ connection }: Chain, seconds: number): Promise<void> {
+  await connection.provider.request({ method: "evm_increaseTime", params: [seconds] });
+  await connection.provider.request({ method: "evm_mine", params: [] });
+}

@@ -2,7 +2,7 @@ import { expect } from "chai";
 import { Interface, keccak256, parseEther, TypedDataEncoder } from "ethers";
 import { createSafe, executeThroughSafe, inspectSafe, predictSafeAddress } from "../../deploy/safe/account.ts";
 import { contractNetworks, ensureSafeContracts, SAFE_VERSIONS, safeRelease } from "../../deploy/safe/contracts.ts";
-import { type Chain, CLIENTS, fetchActors, startChain } from "./chains.ts";
+import { type Chain, CLIENTS, fetchActors, setCode, startChain } from "./chains.ts";
 import { refusal } from "./refusal.ts";
 
 /** Safe's CHANGELOG and safe-deployments, written down here a second time so that a wrong package shows. */
@@ -168,10 +168,7 @@ for (const client of CLIENTS) {
       await refusal(inspectSafe(connection, alice), "safe/not-a-safe");
       await refusal(inspectSafe(connection, proxyLike), "safe/not-a-safe");
       const delegated = "0x00000000000000000000000000000000000077aa";
-      await connection.provider.request({
-        method: client === "anvil" ? "anvil_setCode" : "hardhat_setCode",
-        params: [delegated, `0xef0100${proxyLike.slice(2)}`],
-      });
+      await setCode(chain, delegated, `0xef0100${proxyLike.slice(2)}`);
       const error = await refusal(inspectSafe(connection, delegated), "safe/not-a-safe");
       expect(error.message).to.match(/7702/);
     });
@@ -186,10 +183,7 @@ for (const client of CLIENTS) {
 
     it("refuses the chain", async () => {
       const { connection } = chain;
-      await connection.provider.request({
-        method: client === "anvil" ? "anvil_setCode" : "hardhat_setCode",
-        params: [CANONICAL["1.4.1"].safe_l2, "0x6000"],
-      });
+      await setCode(chain, CANONICAL["1.4.1"].safe_l2, "0x6000");
       await refusal(ensureSafeContracts(connection, "1.4.1"), "safe/wrong-code");
     });
   });

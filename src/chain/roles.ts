@@ -1,0 +1,77 @@
+import { getAddress, id, type Provider } from "ethers";
+
+/** Who holds which role of an OpenZeppelin AccessControl contract, as its own logs say. */
+export interface RoleState {
+  /** Role id (32 bytes, hex) → holders, checksummed and sorted; roles that nobody holds any more are left out. */
+  readonly holders: ReadonlyMap<string, readonly string[]>;
+  /** Role id → id of the role that administers it; roles with the default (0) are left out. */
+  readonly admins: ReadonlyMap<string, string>;
+}
+
+/** The parts of a log that roles are read from. */
+export interface RoleLog {
+  readonly topics: readonly string[];
+}
+
+const GRANTED = id("RoleGranted(bytes32,address,address)");
+const REVOKED = id("RoleRevoked(bytes32,address,address)");
+const ADMIN_CHANGED = id("RoleAdminChanged(bytes32,bytes32,bytes32)");
+const DEFAULT_ADMIN_ROLE = `0x${"00".repeat(32)}`;
+
+/** Blocks in one `eth_getLogs` query: what the strictest of the common RPC services allow. */
+const BLOCKS_PER_QUERY = 10_000;
+
+/**
+ * Folds role logs, in chain order, to the state that they leave. AccessControl keeps no list of holders: its logs are the only complete
+ * source.
+ *
+ * @example foldRoles(logs).holders.get(id("PROPOSER_ROLE"))
+ */
+export function foldRoles(logs: readonly RoleLog[]): RoleState {
+  const holders = new Map<string, Set<string>>();
+  const admins = new Map<string, string>();
+  for (const { topics } of logs) {
+    const [event, role = "", second = ""] = topics;
+    if (event === ADMIN_CHANGED) {
+      const admin = topics[3] ?? "";
+      if (admin === DEFAULT_ADMIN_ROLE) admins.delete(role);
+      else admins.set(role, admin);
+      continue;
+    }
+    const account = getAddress(`0x${second.slice(-40)}`);
+    const set = holders.get(role) ?? new Set();
+    if (event === GRANTED) set.add(account);
+    else if (event === REVOKED) set.delete(account);
+    if (set.size > 0) holders.set(role, set);
+    else holders.delete(role);
+  }
+  return { holders: new Map([...holders].map(([role, set]) => [role, [...set].sort()])), admins };
+}
+
+/**
+ * Reads every role log of a contract since its deployment and folds them.
+ *
+ * @param fromBlock the block of the contract's creation, or an earlier one
+ * @param toBlock last block that counts; default: the newest
+ * @throws what the provider throws: a range that can't be read is never taken for an empty one
+ */
+export async function fetchRoles(
+  provider: Provider,
+  address: string,
+  fromBlock: number,
+  toBlock?: number,
+): Promise<RoleState> {
+  const last = toBlock ?? (await provider.getBlockNumber());
+  const logs: RoleLog[] = [];
+  for (let start = fromBlock; start <= last; start += BLOCKS_PER_QUERY) {
+    logs.push(
+      ...(await provider.getLogs({
+        address,
+        topics: [[GRANTED, REVOKED, ADMIN_CHANGED]],
+        fromBlock: start,
+        toBlock: Math.min(start + BLOCKS_PER_QUERY - 1, last),
+      })),
+    );
+  }
+  return foldRoles(logs);
+}
