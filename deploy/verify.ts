@@ -15,7 +15,7 @@ const erc7201Slot = (namespace: string) =>
 /** OpenZeppelin's `Initializable`: `_initialized` is the lowest eight bytes of its first slot. */
 const INITIALIZABLE_SLOT = erc7201Slot("openzeppelin.storage.Initializable");
 /** What `_disableInitializers` leaves there. */
-const DISABLED = (1n << 64n) - 1n;
+export const INITIALIZERS_DISABLED = (1n << 64n) - 1n;
 
 const ABI = new Interface([
   "function implementation() view returns (address)",
@@ -120,7 +120,6 @@ async function findStateDifferences(connection: Connection, deployment: Deployme
     const data = await provider.call({ to: address, data: ABI.encodeFunctionData(name) });
     return ABI.decodeFunctionResult(name, data)[0];
   };
-  const initialized = async (address: string) => BigInt.asUintN(64, await slot(address, INITIALIZABLE_SLOT));
 
   for (const [name, implementation] of [
     ["policy", contracts.policyImplementation.address],
@@ -132,9 +131,13 @@ async function findStateDifferences(connection: Connection, deployment: Deployme
     expect(`${name}: implementation()`, await read(address, "implementation"), implementation);
     expect(`${name}: the ERC-1967 admin slot`, await slot(address, erc1967Slot("admin")), 0n);
     expect(`${name}: the ERC-1967 beacon slot`, await slot(address, erc1967Slot("beacon")), 0n);
-    expect(`${name}: being initialised`, (await initialized(address)) > 0n, true);
+    expect(`${name}: being initialised`, (await fetchInitializedVersion(connection, address)) > 0n, true);
     expect(`${name}: governorCount()`, await read(address, "governorCount"), 1n);
-    expect(`${name}Implementation: the initialised version`, await initialized(implementation), DISABLED);
+    expect(
+      `${name}Implementation: the initialised version`,
+      await fetchInitializedVersion(connection, implementation),
+      INITIALIZERS_DISABLED,
+    );
   }
   expect("registry: policy()", await read(contracts.registry.address, "policy"), contracts.policy.address);
   expect("dstackAuth: REGISTRY()", await read(contracts.dstackAuth.address, "REGISTRY"), contracts.registry.address);
@@ -142,6 +145,11 @@ async function findStateDifferences(connection: Connection, deployment: Deployme
   const delay = await read(contracts.timelock.address, "getMinDelay");
   expect("timelock: getMinDelay()", delay, BigInt(deployment.delaySeconds));
   return differences;
+}
+
+/** Which version of its initialisers a contract has run: 0 for none, {@link INITIALIZERS_DISABLED} on a locked implementation. */
+export async function fetchInitializedVersion(connection: Connection, address: string): Promise<bigint> {
+  return BigInt.asUintN(64, BigInt(await connection.ethers.provider.getStorage(address, INITIALIZABLE_SLOT)));
 }
 
 async function findSafeDifferences(connection: Connection, deployment: Deployment): Promise<string[]> {
