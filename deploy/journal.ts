@@ -43,7 +43,13 @@ export async function runModule(
   await claimFolder(connection, folder, log);
   const artifactResolver = new HardhatArtifactResolver(artifacts);
   const accounts = (await connection.ethers.getSigners()).map((signer) => signer.address);
+  // Fee limits and retries of this network, as `hardhat.config.ts` sets them for Ignition.
+  const { explorerUrl: _, maxRetries, retryInterval, ...fees } = connection.networkConfig.ignition;
+  const local = isLocalChain(await fetchChainId(connection))
+    ? { requiredConfirmations: 1, blockPollingInterval: 50 }
+    : {};
   const result = await deploy({
+    ...fees,
     provider: connection.provider,
     artifactResolver,
     deploymentDir: folder,
@@ -52,7 +58,11 @@ export async function runModule(
     accounts,
     defaultSender: (await fetchSigner(connection)).address,
     executionEventListener: reportTo(log),
-    config: isLocalChain(await fetchChainId(connection)) ? { requiredConfirmations: 1, blockPollingInterval: 50 } : {},
+    config: {
+      ...local,
+      ...(maxRetries === undefined ? {} : { maxRetries }),
+      ...(retryInterval === undefined ? {} : { retryInterval }),
+    },
   });
   if (result.type !== DeploymentResultType.SUCCESSFUL_DEPLOYMENT) {
     throw new KeysteadError("deploy/ignition-failed", errorDeploymentResultToExceptionMessage(result), {

@@ -116,13 +116,14 @@ export async function prepareUpgrade(
     contracts.policy.address,
   );
 
+  const delaySeconds = await fetchMinDelay(connection, contracts.timelock.address);
   const build = (id: string, calls: readonly TimelockCall[], predecessor?: string) =>
     buildTimelockOperation({
       id,
       chainId: deployment.chainId,
       timelock: contracts.timelock.address,
       calls,
-      delaySeconds: BigInt(deployment.delaySeconds),
+      delaySeconds,
       ...(predecessor === undefined ? {} : { predecessor }),
     });
   const operation = build(`${spec.id}-upgrade`, [
@@ -175,6 +176,13 @@ export async function isExecuted(
     (await behind(deployment.contracts.policy.address)) === upgrade.policyImplementation.address &&
     (await behind(deployment.contracts.registry.address)) === upgrade.registryImplementation.address
   );
+}
+
+/** The timelock's delay as it is now: one that was raised since deployment would make the scheduling revert. */
+async function fetchMinDelay(connection: Connection, timelock: string): Promise<bigint> {
+  const data = PROXY_ABI.encodeFunctionData("getMinDelay");
+  const answer = await connection.ethers.provider.call({ to: timelock, data });
+  return BigInt(PROXY_ABI.decodeFunctionResult("getMinDelay", answer)[0]);
 }
 
 function upgradeModule(spec: UpgradeSpec, policy: string) {

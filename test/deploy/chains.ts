@@ -1,3 +1,4 @@
+import { toBeHex, toQuantity } from "ethers";
 import hre from "hardhat";
 import { type Anvil, startAnvil } from "../../deploy/anvil.ts";
 import type { Connection } from "../../deploy/connection.ts";
@@ -38,6 +39,17 @@ export async function fetchActors(connection: Connection) {
 /** Puts code at an address, which only a development node can. */
 export async function setCode({ name, connection }: Chain, address: string, code: string): Promise<void> {
   await connection.provider.request({ method: `${name}_setCode`, params: [address, code] });
+}
+
+/** Writes one storage slot, which only a development node can. */
+export async function setSlot(
+  { name, connection }: Chain,
+  address: string,
+  slot: bigint,
+  value: string,
+): Promise<void> {
+  const params = [address, name === "hardhat" ? toQuantity(slot) : toBeHex(slot, 32), value];
+  await connection.provider.request({ method: `${name}_setStorageAt`, params });
 }
 
 /** Moves the chain's clock and mines a block. */

@@ -6,7 +6,7 @@ import { checkParameters, parseParameters, readParameters } from "../../deploy/p
 import { createSafe, executeThroughSafe } from "../../deploy/safe/account.ts";
 import { ensureSafeContracts, safeRelease } from "../../deploy/safe/contracts.ts";
 import { isKeysteadError } from "../../src/core/errors.ts";
-import { type Chain, CLIENTS, fetchActors, setCode, startChain } from "./chains.ts";
+import { type Chain, CLIENTS, fetchActors, setCode, setSlot, startChain } from "./chains.ts";
 import { refusal } from "./refusal.ts";
 
 const [A, B, C] = [
@@ -139,6 +139,10 @@ for (const client of CLIENTS) {
       await refused({ governance: { address: factory } }, "safe/not-a-safe", "governance.address");
       const copy = "0x0000000000000000000000000000000000c0ffee";
       await setCode(chain, copy, await chain.connection.ethers.provider.getCode(governance));
+      await refused({ governance: { address: copy } }, "safe/not-a-safe", "governance.address");
+      const singleton = await chain.connection.ethers.provider.getStorage(governance, 0);
+      await setSlot(chain, copy, 0n, singleton);
+      await setCode(chain, copy, "0x60016000526001601ff3");
       await refused({ governance: { address: copy } }, "safe/not-a-safe", "governance.address");
     });
 

@@ -13,7 +13,7 @@ import type { Deployment } from "../../src/chain/deployment.ts";
 import { compareStates, computeStateDigest, POLICY_ABI, REGISTRY_ABI } from "../../src/chain/state-digest.ts";
 import { encodeImage } from "../../src/core/image.ts";
 import { buildTimelockOperation, type TimelockOperation } from "../../src/governance/timelock.ts";
-import { type Chain, CLIENTS, fetchActors, passTime, startChain } from "./chains.ts";
+import { type Chain, CLIENTS, fetchActors, passTime, setSlot, startChain } from "./chains.ts";
 import { refusal } from "./refusal.ts";
 
 const DELAY = 3_600;
@@ -200,9 +200,9 @@ for (const client of CLIENTS) {
       const { connection } = chain;
       const spec = { ...V2, id: "unlocked" };
       const upgrade = await prepareUpgrade(connection, deployment, spec, undefined, { folder });
-      const slot = "0xf0c57e16840df040f15088dc2f81fe391c3923bec73e23a9662efc9c229c6a00"; // OpenZeppelin's Initializable
+      const slot = 0xf0c57e16840df040f15088dc2f81fe391c3923bec73e23a9662efc9c229c6a00n; // OpenZeppelin's Initializable
       const { address } = upgrade.registryImplementation;
-      await connection.provider.request({ method: `${client}_setStorageAt`, params: [address, slot, ZeroHash] });
+      await setSlot(chain, address, slot, ZeroHash);
       await refusal(prepareUpgrade(connection, deployment, spec, undefined, { folder }), "upgrade/not-locked");
     });
 
