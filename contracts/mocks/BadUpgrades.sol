@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+// solhint-disable one-contract-per-file
+
 import {Initializable} from "@openzeppelin/contracts/proxy/utils/Initializable.sol";
 import {UUPSUpgradeable} from "@openzeppelin/contracts/proxy/utils/UUPSUpgradeable.sol";
 
@@ -8,13 +10,15 @@ import {UUPSUpgradeable} from "@openzeppelin/contracts/proxy/utils/UUPSUpgradeab
  * @notice Implementations that must never follow KmsRegistry: the tests of the upgrade checks want each of them refused.
  */
 abstract contract BadUpgrade is Initializable, UUPSUpgradeable {
+    error BadUpgrade_Forbidden();
+
     /// @custom:oz-upgrades-unsafe-allow constructor
     constructor(address) {
         _disableInitializers();
     }
 
     function _authorizeUpgrade(address) internal view override {
-        require(msg.sender == address(this));
+        if (msg.sender != address(this)) revert BadUpgrade_Forbidden();
     }
 }
 
@@ -33,4 +37,21 @@ contract ReusesStorage is BadUpgrade {
 
     /// @custom:oz-upgrades-unsafe-allow constructor
     constructor(address policy) BadUpgrade(policy) {}
+}
+
+/// @notice Plain storage, as a first version might have it.
+contract PlainStorage is BadUpgrade {
+    uint256 public first;
+
+    /// @custom:oz-upgrades-unsafe-allow constructor
+    constructor() BadUpgrade(address(0)) {}
+}
+
+/// @notice Renames a variable in the way that OpenZeppelin's plugin accepts: it may follow PlainStorage, but what it means by the slot is its own.
+contract RenamesStorage is BadUpgrade {
+    /// @custom:oz-renamed-from first
+    uint256 public second;
+
+    /// @custom:oz-upgrades-unsafe-allow constructor
+    constructor() BadUpgrade(address(0)) {}
 }

@@ -14,6 +14,7 @@ import { readDeployment } from "../../deploy/record.ts";
 import { createSafe, executeThroughSafe } from "../../deploy/safe/account.ts";
 import { ensureSafeContracts } from "../../deploy/safe/contracts.ts";
 import { verifyDeployment } from "../../deploy/verify.ts";
+import type { Deployment } from "../../src/chain/deployment.ts";
 import { type Chain, CLIENTS, fetchActors, passTime, startChain } from "./chains.ts";
 import { refusal } from "./refusal.ts";
 
@@ -80,6 +81,41 @@ for (const client of CLIENTS) {
       const block = await connection.ethers.provider.getBlockNumber();
       expect(await deployKms(connection, parameters, undefined, { folder })).to.deep.equal(deployment);
       expect(await connection.ethers.provider.getBlockNumber()).to.equal(block);
+    });
+
+    it("believes a record in nothing that the chain can tell", async () => {
+      const { connection } = chain;
+      const honest = await deployKms(connection, await parametersFor(chain), undefined, { folder });
+      const { contracts, safes } = honest;
+      const { timelock, policy, dstackAuth } = contracts;
+      const withContract = (change: Partial<Deployment["contracts"]>) => ({
+        ...honest,
+        contracts: { ...contracts, ...change },
+      });
+      const governance = { ...safes.governance, threshold: 1 };
+      const guardian = { ...safes.guardian, owners: safes.governance.owners };
+      const hash = ZeroHash;
+      const lies: readonly (readonly [Deployment, RegExp])[] = [
+        [{ ...honest, chainId: 1n }, /^the chain's id is 31337, the deployment's is 1$/],
+        [{ ...honest, delaySeconds: 1 }, /^timelock: getMinDelay\(\) is 3600, not 1$/],
+        [{ ...honest, safes: { ...safes, governance } }, /^governance Safe: its threshold is 2, recorded is 1$/],
+        [{ ...honest, safes: { ...safes, guardian } }, /^guardian Safe: its owners are/],
+        [withContract({ timelock: { ...timelock, source: policy.source } }), /^timelock: it is recorded as/],
+        [withContract({ timelock: { ...timelock, codeHash: hash } }), /^timelock: its code hash is/],
+        [
+          withContract({ policy: { ...policy, transaction: timelock.transaction } }),
+          /^policy: transaction .* did not create it/,
+        ],
+        [withContract({ policy: { ...policy, block: policy.block + 1 } }), /policy: transaction .* did not create it/],
+        [withContract({ timelock: { ...timelock, address: ZeroAddress } }), /^timelock: there is no code at 0x0{40}/],
+        [withContract({ dstackAuth: policy }), /^dstackAuth: it is recorded as/],
+        [withContract({ registryImplementation: contracts.policyImplementation }), /^registryImplementation: /],
+        [withContract({ dstackAuth: { ...dstackAuth, address: policy.address } }), /^dstackAuth: its code hash/],
+      ];
+      for (const [lie, expected] of lies) {
+        const { differences } = await verifyDeployment(connection, lie, hre.artifacts);
+        expect(differences.join("\n")).to.match(expected);
+      }
     });
 
     it("takes Safes that exist", async () => {

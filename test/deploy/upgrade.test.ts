@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { upgrades } from "@openzeppelin/hardhat-upgrades";
 import { expect } from "chai";
 import { hexlify, Interface, id, ZeroHash } from "ethers";
 import hre from "hardhat";
@@ -236,7 +237,23 @@ describe("storage layouts", () => {
     await refusal(checkAppendOnly("KmsRegistryV2", "KmsRegistry"), "upgrade/not-only-appended");
     await refusal(checkAppendOnly("KmsRegistry", "ReusesStorage"), "upgrade/not-only-appended");
   });
+
+  it("may not be renamed either, though the plugin lets annotations excuse it", async () => {
+    const connection = await hre.network.create({ network: "default" });
+    try {
+      const plugin = await upgrades(hre, connection);
+      const from = await connection.ethers.getContractFactory("PlainStorage");
+      const to = await connection.ethers.getContractFactory("RenamesStorage");
+      await plugin.validateUpgrade(from, to, { kind: "uups", unsafeAllow: ["missing-initializer"] });
+    } finally {
+      await connection.close();
+    }
+    await refusal(checkAppendOnly("PlainStorage", "RenamesStorage"), "upgrade/not-only-appended");
+  });
 });
+
+/** Views that show no state of their own: decisions and clocks over what other views show, pure functions, and what an upgrade changes. */
+const NO_STATE = ["authorize", "authorizeKms", "decide", "isImageActive", "serviceIdOf", "implementation", "version"];
 
 describe("the state digest's interfaces", () => {
   for (const [name, abi] of [
@@ -254,6 +271,15 @@ describe("the state digest's interfaces", () => {
       });
       abi.forEachFunction((view) => {
         expect(compiled.getFunction(view.selector)?.name, view.name).to.equal(view.name);
+      });
+    });
+
+    it(`ask every view of ${name}'s that shows state`, async () => {
+      const compiled = new Interface((await hre.artifacts.readArtifact(name)).abi);
+      const asked: string[] = [];
+      abi.forEachFunction((view) => asked.push(view.name));
+      compiled.forEachFunction((view) => {
+        if (view.stateMutability === "view" && !NO_STATE.includes(view.name)) expect(asked).to.include(view.name);
       });
     });
 
