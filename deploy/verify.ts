@@ -19,10 +19,9 @@ export const INITIALIZERS_DISABLED = (1n << 64n) - 1n;
 
 const ABI = new Interface([
   "function implementation() view returns (address)",
-  "function policy() view returns (address)",
-  "function REGISTRY() view returns (address)",
   "function POLICY() view returns (address)",
-  "function governorCount() view returns (uint256)",
+  "function KMS_REGISTRY() view returns (address)",
+  "function PLATFORM_POLICY() view returns (address)",
   "function getMinDelay() view returns (uint256)",
 ]);
 
@@ -132,16 +131,16 @@ async function findStateDifferences(connection: Connection, deployment: Deployme
     expect(`${name}: the ERC-1967 admin slot`, await slot(address, erc1967Slot("admin")), 0n);
     expect(`${name}: the ERC-1967 beacon slot`, await slot(address, erc1967Slot("beacon")), 0n);
     expect(`${name}: being initialised`, (await fetchInitializedVersion(connection, address)) > 0n, true);
-    expect(`${name}: governorCount()`, await read(address, "governorCount"), 1n);
     expect(
       `${name}Implementation: the initialised version`,
       await fetchInitializedVersion(connection, implementation),
       INITIALIZERS_DISABLED,
     );
   }
-  expect("registry: policy()", await read(contracts.registry.address, "policy"), contracts.policy.address);
-  expect("dstackAuth: REGISTRY()", await read(contracts.dstackAuth.address, "REGISTRY"), contracts.registry.address);
-  expect("dstackAuth: POLICY()", await read(contracts.dstackAuth.address, "POLICY"), contracts.policy.address);
+  expect("registry: POLICY()", await read(contracts.registry.address, "POLICY"), contracts.policy.address);
+  const adapter = contracts.dstackAuth.address;
+  expect("dstackAuth: KMS_REGISTRY()", await read(adapter, "KMS_REGISTRY"), contracts.registry.address);
+  expect("dstackAuth: PLATFORM_POLICY()", await read(adapter, "PLATFORM_POLICY"), contracts.policy.address);
   const delay = await read(contracts.timelock.address, "getMinDelay");
   expect("timelock: getMinDelay()", delay, BigInt(deployment.delaySeconds));
   return differences;

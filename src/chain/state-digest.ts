@@ -20,16 +20,15 @@ export interface StateDigest {
 
 /** The events that bring new ids into being, and the views that answer about them; a test holds them against the compiled interfaces. */
 export const REGISTRY_ABI = new Interface([
-  "event CreateService(bytes20 indexed serviceId, address indexed creator, address indexed admin, (address admin, uint24 noticePeriod, (bool requireUpToDateTcb, bool restrictDevices, bytes32[] devices) rules, string description) config, bytes32 salt, uint32 sequence, uint40 previousBlock)",
-  "event AddSecretKeyByImage(bytes20 indexed serviceId, address indexed creator, bytes32 indexed imageId, bytes image, (bool requireUpToDateTcb, bool restrictDevices, bytes32[] devices) rules, bytes32 salt, string description, bytes sealedSecrets, uint32 sequence, uint40 previousBlock)",
+  "event CreateService(bytes20 indexed serviceId, address indexed creator, address indexed admin, uint24 noticePeriod, bool requireUpToDateTcb, string description, uint32 sequence, uint40 previousBlock)",
+  "event AddSecretKeyByImage(bytes20 indexed serviceId, address indexed creator, bytes32 indexed imageId, bytes image, bool requireUpToDateTcb, string description, uint32 sequence, uint40 previousBlock)",
   "event AddImageToService(bytes20 indexed serviceId, address indexed admin, bytes32 indexed imageId, bytes image, string description, uint40 activeFrom, uint32 sequence, uint40 previousBlock)",
-  "event SetDevice(bytes20 indexed serviceId, address indexed admin, bytes32 indexed deviceId, bool allowed, uint40 effectiveFrom, uint32 sequence, uint40 previousBlock)",
+  "event SetDevice(bytes20 indexed serviceId, address indexed actor, bytes32 indexed deviceId, bool allowed, uint40 effectiveFrom, uint32 sequence, uint40 previousBlock)",
   "function service(bytes20 serviceId) view",
   "function image(bytes20 serviceId, bytes32 imageId) view",
-  "function deviceAllowedFrom(bytes20 serviceId, bytes32 deviceId) view",
+  "function isDeviceAllowed(bytes20 serviceId, bytes32 deviceId) view",
   "function historyHead(bytes20 serviceId) view",
-  "function policy() view",
-  "function governorCount() view",
+  "function POLICY() view",
 ]);
 
 export const POLICY_ABI = new Interface([
@@ -48,7 +47,6 @@ export const POLICY_ABI = new Interface([
   "function policyVersion() view",
   "function lastUpdateBlock() view",
   "function historyHead() view",
-  "function governorCount() view",
 ]);
 
 /** TDX, SEV-SNP, Nitro, dstack. */
@@ -148,7 +146,7 @@ function asker(prefix: string, abi: Interface, to: string) {
 
 function askRegistry(registry: string, logs: readonly Log[]): Question[] {
   const ask = asker("registry", REGISTRY_ABI, registry);
-  const questions = [ask("policy"), ask("governorCount")];
+  const questions = [ask("POLICY")];
   for (const log of logs) {
     const event = REGISTRY_ABI.parseLog(log);
     if (event === null) continue;
@@ -157,9 +155,7 @@ function askRegistry(registry: string, logs: readonly Log[]): Question[] {
     if (event.name === "AddImageToService" || event.name === "AddSecretKeyByImage") {
       questions.push(ask("image", serviceId, event.args.imageId));
     }
-    const rules = event.name === "CreateService" ? event.args.config.rules : event.args.rules;
-    const devices: readonly string[] = event.name === "SetDevice" ? [event.args.deviceId] : (rules?.devices ?? []);
-    for (const device of devices) questions.push(ask("deviceAllowedFrom", serviceId, device));
+    if (event.name === "SetDevice") questions.push(ask("isDeviceAllowed", serviceId, event.args.deviceId));
   }
   return questions;
 }
@@ -167,7 +163,7 @@ function askRegistry(registry: string, logs: readonly Log[]): Question[] {
 function askPolicy(policy: string, logs: readonly Log[]): Question[] {
   const ask = asker("policy", POLICY_ABI, policy);
   const plain = ["releasePausedUntil", "gatewayAppId", "appImplementation", "policyVersion", "lastUpdateBlock"];
-  const questions = [...plain, "historyHead", "governorCount"].map((view) => ask(view));
+  const questions = [...plain, "historyHead"].map((view) => ask(view));
   for (const kind of TEE_KINDS) questions.push(ask("teeRules", kind));
   const views = { AllowPlatform: "platform", AllowKmsImage: "kmsImage", PublishKmsIdentity: "kmsIdentity" } as const;
   for (const log of logs) {

@@ -369,12 +369,12 @@ function brokenModules(): readonly (readonly [what: string, module: KeysteadModu
     [
       "the adapter has registry and policy the wrong way round",
       build({ swapped: true }),
-      [/^dstackAuth: REGISTRY\(\) is 0x\w+, not 0x\w+\ndstackAuth: POLICY\(\) is 0x\w+, not 0x\w+$/],
+      [/^dstackAuth: KMS_REGISTRY\(\) is 0x\w+, not 0x\w+\ndstackAuth: PLATFORM_POLICY\(\) is 0x\w+, not 0x\w+$/],
     ],
     [
       "the registry asks the policy's implementation",
       build({ otherPolicy: true }),
-      [/^registry: policy\(\) is 0x\w+, not 0x\w+$/],
+      [/^registry: POLICY\(\) is 0x\w+, not 0x\w+$/],
     ],
   ];
 }

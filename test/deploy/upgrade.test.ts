@@ -19,7 +19,6 @@ import { refusal } from "./refusal.ts";
 
 const DELAY = 3_600;
 const V2 = { id: "v2", policy: "PlatformPolicyV2", registry: "KmsRegistryV2" };
-const upgradeName = { policy: "PlatformPolicyV2", registry: "KmsRegistryV2" } as const;
 const TIMELOCK = new Interface([
   "error TimelockUnexpectedOperationState(bytes32 operationId, bytes32 expectedStates)",
   "error TimelockUnexecutedPredecessor(bytes32 predecessorId)",
@@ -96,20 +95,25 @@ for (const client of CLIENTS) {
         seen.push(after);
       };
 
-      const rules = { requireUpToDateTcb: true, restrictDevices: true, devices: [id("device one")] };
-      const config = { admin: stranger, noticePeriod: 60, rules, description: "a service" };
+      const config = {
+        admin: stranger,
+        noticePeriod: 60,
+        description: "a service",
+        devices: [id("device one")],
+        requireUpToDateTcb: true,
+      };
       await (await registry.getFunction("createService")(config, ZeroHash)).wait();
-      await changed([/registry\.service\(/, /registry\.historyHead\(/, /registry\.deviceAllowedFrom\(/]);
+      await changed([/registry\.service\(/, /registry\.historyHead\(/, /registry\.isDeviceAllowed\(/]);
 
       const sender = await connection.ethers.getSigner(stranger);
       const [{ address: deployer } = { address: "" }] = await connection.ethers.getSigners();
-      const service = await registry.getFunction("serviceIdOf")(deployer, ZeroHash);
+      const service = await registry.getFunction("serviceIdFor")(deployer, ZeroHash);
       const asAdmin = registry.connect(sender);
       const image = hexlify(encodeImage({ kind: "snp", registers: { measurement: `0x${"5a".repeat(48)}` } }));
       await (await asAdmin.getFunction("addImageToService")(service, image, "one")).wait();
       await changed([/registry\.image\(/, /registry\.service\(/]);
       await (await asAdmin.getFunction("setDevice")(service, id("device two"), true)).wait();
-      await changed([/registry\.deviceAllowedFrom\(/]);
+      await changed([/registry\.isDeviceAllowed\(/]);
 
       const platform = hexlify(encodeImage({ kind: "snp", registers: { measurement: `0x${"6b".repeat(48)}` } }));
       const call = (name: string, args: readonly unknown[]) => ({
@@ -163,10 +167,20 @@ for (const client of CLIENTS) {
       expect((await verifyUpgraded(connection, upgraded)).differences).to.deep.equal([]);
       expect((await verifyUpgraded(connection, deployment)).differences.join("\n")).to.match(/implementation slot is/);
 
-      for (const name of ["policy", "registry"] as const) {
-        const contract = await connection.ethers.getContractAt(upgradeName[name], deployment.contracts[name].address);
-        await (await contract.getFunction("visit")()).wait();
-      }
+      const setGeneration = new Interface(["function setGeneration(uint256)"]).encodeFunctionData("setGeneration", [2]);
+      await carryOut(
+        buildTimelockOperation({
+          id: "writes by both new versions",
+          chainId: deployment.chainId,
+          timelock: deployment.contracts.timelock.address,
+          delaySeconds: BigInt(DELAY),
+          calls: [deployment.contracts.policy, deployment.contracts.registry].map(({ address }) => ({
+            to: address,
+            value: 0n,
+            data: setGeneration,
+          })),
+        }),
+      );
       const back = (await govern(upgrade.rollback.execute)).blockNumber;
       expect(await versions()).to.deep.equal(["1.0.0", "1.0.0"]);
       expect(compareStates(await digestAt(back - 1), await digestAt(back))).to.deep.equal([]);
@@ -253,7 +267,7 @@ describe("storage layouts", () => {
 });
 
 /** Views that show no state of their own: decisions and clocks over what other views show, pure functions, and what an upgrade changes. */
-const NO_STATE = ["authorize", "authorizeKms", "decide", "isImageActive", "serviceIdOf", "implementation", "version"];
+const NO_STATE = ["authorize", "authorizeKms", "decide", "isImageActive", "serviceIdFor", "implementation", "version"];
 
 describe("the state digest's interfaces", () => {
   for (const [name, abi] of [
