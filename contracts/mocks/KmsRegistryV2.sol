@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {KmsRegistry} from "../registry/KmsRegistry.sol";
 
 /// @notice A next version for upgrade tests and the demo: one appended namespace, one new function, everything else as it was.
+/// @custom:oz-upgrades-unsafe-allow missing-initializer
 contract KmsRegistryV2 is KmsRegistry {
     /// @custom:storage-location erc7201:keystead.storage.KmsRegistryV2
     struct V2Storage {

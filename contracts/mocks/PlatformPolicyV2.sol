@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {PlatformPolicy} from "../policy/PlatformPolicy.sol";
 
 /// @notice A next version for upgrade tests and the demo: one appended namespace, one new function, everything else as it was.
+/// @custom:oz-upgrades-unsafe-allow missing-initializer
 contract PlatformPolicyV2 is PlatformPolicy {
     /// @custom:storage-location erc7201:keystead.storage.PlatformPolicyV2
     struct V2Storage {
