@@ -2,6 +2,7 @@ import { createRequire } from "node:module";
 import toolbox from "@nomicfoundation/hardhat-toolbox-mocha-ethers";
 import upgrades from "@openzeppelin/hardhat-upgrades";
 import { configVariable, defineConfig } from "hardhat/config";
+import { stableTypes } from "./tools/stable-types.ts";
 
 /** The compiler is the pinned npm package, so that building needs no download (docs/decisions/0002-compiler-from-npm.md). */
 const compiler = {
@@ -10,6 +11,8 @@ const compiler = {
   settings: {
     evmVersion: "cancun",
     viaIR: true,
+    // No hash of the metadata in the code: it varies with how files are grouped into compilation jobs, and code hashes must not.
+    metadata: { bytecodeHash: "none" },
     optimizer: { enabled: true, runs: 1000 },
     outputSelection: { "*": { "*": ["storageLayout"] } },
   },
@@ -28,7 +31,7 @@ const publicNetwork = (name: string, chainId: number, chainType: "l1" | "op" | "
 });
 
 export default defineConfig({
-  plugins: [toolbox, upgrades],
+  plugins: [toolbox, upgrades, stableTypes],
   solidity: {
     // One profile's settings for both: what tests measure is what gets deployed.
     profiles: {

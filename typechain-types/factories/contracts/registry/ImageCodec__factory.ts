@@ -112,7 +112,7 @@ import type { NonPayableOverrides } from "../../../common.js"
   }
 ] as const;
 
-  const _bytecode = "0x6080806040523460175760399081601c823930815050f35b5f80fdfe5f80fdfea2646970667358221220f8d6b18156e26780ad3e3945b0b4ec9ca2b653df7ef725fd1ec7145c9243847764736f6c63430008250033";
+  const _bytecode = "0x6080806040523460175760109081601c823930815050f35b5f80fdfe5f80fdfea164736f6c6343000825000a";
 
   
       type ImageCodecConstructorParams = [signer?: Signer] | ConstructorParameters<typeof ContractFactory>;
