@@ -12,15 +12,16 @@ declare module "@nomicfoundation/hardhat-ethers/types" {
   interface HardhatEthersHelpers extends HardhatEthersHelpersBase {
   getContractFactory(name: 'DstackAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.DstackAuth__factory>
 getContractFactory(name: 'IAppAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IAppAuth__factory>
-getContractFactory(name: 'GovernanceTimelock', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernanceTimelock__factory>
 getContractFactory(name: 'Governed', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Governed__factory>
 getContractFactory(name: 'IGoverned', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IGoverned__factory>
 getContractFactory(name: 'Actor', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Actor__factory>
-getContractFactory(name: 'BadUpgrade', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.BadUpgrade__factory>
-getContractFactory(name: 'ForgetsStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ForgetsStorage__factory>
-getContractFactory(name: 'PlainStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlainStorage__factory>
-getContractFactory(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.RenamesStorage__factory>
-getContractFactory(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ReusesStorage__factory>
+getContractFactory(name: 'GovernedUninitialized', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernedUninitialized__factory>
+getContractFactory(name: 'KmsRegistryReordered', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistryReordered__factory>
+getContractFactory(name: 'PlatformPolicyConstructed', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyConstructed__factory>
+getContractFactory(name: 'PlatformPolicyReordered', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyReordered__factory>
+getContractFactory(name: 'PlatformPolicyWidened', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyWidened__factory>
+getContractFactory(name: 'PolicyUnguarded', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PolicyUnguarded__factory>
+getContractFactory(name: 'HistoryHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.HistoryHarness__factory>
 getContractFactory(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ImageCodecHarness__factory>
 getContractFactory(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistryV2__factory>
 getContractFactory(name: 'PlatformPolicyV2', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyV2__factory>
@@ -35,15 +36,16 @@ getContractFactory(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | Facto
 
   getContractAt(name: 'DstackAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.DstackAuth>
 getContractAt(name: 'IAppAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IAppAuth>
-getContractAt(name: 'GovernanceTimelock', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernanceTimelock>
 getContractAt(name: 'Governed', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Governed>
 getContractAt(name: 'IGoverned', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IGoverned>
 getContractAt(name: 'Actor', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Actor>
-getContractAt(name: 'BadUpgrade', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.BadUpgrade>
-getContractAt(name: 'ForgetsStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ForgetsStorage>
-getContractAt(name: 'PlainStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlainStorage>
-getContractAt(name: 'RenamesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.RenamesStorage>
-getContractAt(name: 'ReusesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ReusesStorage>
+getContractAt(name: 'GovernedUninitialized', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernedUninitialized>
+getContractAt(name: 'KmsRegistryReordered', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistryReordered>
+getContractAt(name: 'PlatformPolicyConstructed', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyConstructed>
+getContractAt(name: 'PlatformPolicyReordered', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyReordered>
+getContractAt(name: 'PlatformPolicyWidened', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyWidened>
+getContractAt(name: 'PolicyUnguarded', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PolicyUnguarded>
+getContractAt(name: 'HistoryHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.HistoryHarness>
 getContractAt(name: 'ImageCodecHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ImageCodecHarness>
 getContractAt(name: 'KmsRegistryV2', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistryV2>
 getContractAt(name: 'PlatformPolicyV2', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyV2>
@@ -58,15 +60,16 @@ getContractAt(name: 'ERC1967Proxy', address: string | ethers.Addressable, signer
 
   deployContract(name: 'DstackAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAuth>
 deployContract(name: 'IAppAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
-deployContract(name: 'GovernanceTimelock', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernanceTimelock>
 deployContract(name: 'Governed', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
 deployContract(name: 'IGoverned', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
 deployContract(name: 'Actor', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Actor>
-deployContract(name: 'BadUpgrade', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.BadUpgrade>
-deployContract(name: 'ForgetsStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ForgetsStorage>
-deployContract(name: 'PlainStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlainStorage>
-deployContract(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.RenamesStorage>
-deployContract(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
+deployContract(name: 'GovernedUninitialized', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedUninitialized>
+deployContract(name: 'KmsRegistryReordered', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryReordered>
+deployContract(name: 'PlatformPolicyConstructed', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyConstructed>
+deployContract(name: 'PlatformPolicyReordered', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyReordered>
+deployContract(name: 'PlatformPolicyWidened', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyWidened>
+deployContract(name: 'PolicyUnguarded', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PolicyUnguarded>
+deployContract(name: 'HistoryHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.HistoryHarness>
 deployContract(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
 deployContract(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
 deployContract(name: 'PlatformPolicyV2', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyV2>
@@ -81,15 +84,16 @@ deployContract(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | DeployCon
 
   deployContract(name: 'DstackAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAuth>
 deployContract(name: 'IAppAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
-deployContract(name: 'GovernanceTimelock', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernanceTimelock>
 deployContract(name: 'Governed', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
 deployContract(name: 'IGoverned', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
 deployContract(name: 'Actor', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Actor>
-deployContract(name: 'BadUpgrade', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.BadUpgrade>
-deployContract(name: 'ForgetsStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ForgetsStorage>
-deployContract(name: 'PlainStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlainStorage>
-deployContract(name: 'RenamesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.RenamesStorage>
-deployContract(name: 'ReusesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
+deployContract(name: 'GovernedUninitialized', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedUninitialized>
+deployContract(name: 'KmsRegistryReordered', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryReordered>
+deployContract(name: 'PlatformPolicyConstructed', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyConstructed>
+deployContract(name: 'PlatformPolicyReordered', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyReordered>
+deployContract(name: 'PlatformPolicyWidened', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyWidened>
+deployContract(name: 'PolicyUnguarded', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PolicyUnguarded>
+deployContract(name: 'HistoryHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.HistoryHarness>
 deployContract(name: 'ImageCodecHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
 deployContract(name: 'KmsRegistryV2', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
 deployContract(name: 'PlatformPolicyV2', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyV2>
