@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import type { BaseContract, ContractTransactionResponse, Interface, Log, TransactionReceipt } from "ethers";
+import type { BaseContract, ContractTransactionResponse, Interface, Log, Result, TransactionReceipt } from "ethers";
 import { concat, keccak256 } from "ethers";
 import type { Suite } from "./suite.ts";
 
@@ -39,6 +39,9 @@ export const chainLog = (head: string, log: RawLog): string =>
 export function send(contract: BaseContract, name: string, args: readonly unknown[]) {
   return contract.getFunction(name)(...args) as Promise<ContractTransactionResponse>;
 }
+
+/** A struct that a view returned, as a plain object: TypeChain's types hide that ethers can do that. */
+export const fieldsOf = (struct: object): Record<string, unknown> => (struct as Result).toObject();
 
 /** Numbers as ethers reports them, so that expectations can be written as plain numbers. */
 const normal = (value: unknown): unknown => (typeof value === "number" ? BigInt(value) : value);

@@ -12,7 +12,7 @@ import {
   snpImage,
   tdxImage,
 } from "../../helpers/images.ts";
-import { DECISIONS, expectChange, expectRefusal, MAX_TEXT, now, STATE } from "../../helpers/policy.ts";
+import { DECISIONS, expectChange, expectRefusal, fieldsOf, MAX_TEXT, now, STATE } from "../../helpers/policy.ts";
 import { deployOpenSuite, type Suite } from "../../helpers/suite.ts";
 
 const connection = await network.create();
@@ -52,7 +52,7 @@ describe("PlatformPolicy: KMS nodes", () => {
           image: bytes,
           description,
         });
-        expect((await suite.policy.kmsImage(id)).toObject()).to.deep.equal({
+        expect(fieldsOf(await suite.policy.kmsImage(id))).to.deep.equal({
           state: STATE.allowed,
           kind: BigInt(kind),
           mask: BigInt(mask),
@@ -119,7 +119,7 @@ describe("PlatformPolicy: KMS nodes", () => {
             reason,
           },
         );
-        expect((await suite.policy.kmsImage(id)).toObject()).to.deep.equal({
+        expect(fieldsOf(await suite.policy.kmsImage(id))).to.deep.equal({
           state: STATE.revoked,
           kind: BigInt(KIND.snp),
           mask: 1n,

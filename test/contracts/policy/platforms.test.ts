@@ -2,7 +2,7 @@ import { expect } from "chai";
 import { keccak256, ZeroHash } from "ethers";
 import { network } from "hardhat";
 import { image, imageId, KIND, measured, nitroImage, PLATFORM, snpImage, tdxImage } from "../../helpers/images.ts";
-import { expectChange, expectRefusal, MAX_TEXT, now, STATE } from "../../helpers/policy.ts";
+import { expectChange, expectRefusal, fieldsOf, MAX_TEXT, now, STATE } from "../../helpers/policy.ts";
 import { deploySuite, type Suite } from "../../helpers/suite.ts";
 
 const connection = await network.create();
@@ -30,7 +30,7 @@ describe("PlatformPolicy: platforms", () => {
           image: bytes,
           description: "firmware 1.5, kernel 6.9",
         });
-        expect((await suite.policy.platform(keccak256(bytes))).toObject()).to.deep.equal({
+        expect(fieldsOf(await suite.policy.platform(keccak256(bytes)))).to.deep.equal({
           state: STATE.allowed,
           kind: BigInt(KIND[name]),
           mask: BigInt(masks[name]),
@@ -119,7 +119,7 @@ describe("PlatformPolicy: platforms", () => {
             actor: suite[actor].address,
             reason,
           });
-          expect((await policy.platform(id)).toObject()).to.deep.equal({
+          expect(fieldsOf(await policy.platform(id))).to.deep.equal({
             state: STATE.revoked,
             kind: BigInt(KIND.nitro),
             mask: 2n,

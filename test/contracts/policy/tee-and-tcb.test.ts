@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import { network } from "hardhat";
 import { KIND } from "../../helpers/images.ts";
-import { expectChange, expectRefusal, MAX_TEXT, UNKNOWN_KINDS } from "../../helpers/policy.ts";
+import { expectChange, expectRefusal, fieldsOf, MAX_TEXT, UNKNOWN_KINDS } from "../../helpers/policy.ts";
 import { deploySuite, type Suite } from "../../helpers/suite.ts";
 
 const connection = await network.create();
@@ -20,7 +20,7 @@ describe("PlatformPolicy: TEE kinds and TCB statuses", () => {
     guardian = suite.policy.connect(suite.guardian);
   });
 
-  const rules = async (kind: number) => (await suite.policy.teeRules(kind)).toObject();
+  const rules = async (kind: number) => fieldsOf(await suite.policy.teeRules(kind));
   const CLOSED = { enabled: false, devicesRestricted: false, acceptedTcb: 0n };
 
   it("given a new deployment, every kind is closed", async () => {
