@@ -18,6 +18,8 @@ getContractFactory(name: 'ForgetsStorage', signerOrOptions?: ethers.Signer | Fac
 getContractFactory(name: 'GovernanceTimelock', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernanceTimelock__factory>
 getContractFactory(name: 'Governed', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Governed__factory>
 getContractFactory(name: 'GovernedHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernedHarness__factory>
+getContractFactory(name: 'GovernedUninitialized', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernedUninitialized__factory>
+getContractFactory(name: 'HistoryHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.HistoryHarness__factory>
 getContractFactory(name: 'IAppAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IAppAuth__factory>
 getContractFactory(name: 'IGoverned', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IGoverned__factory>
 getContractFactory(name: 'IKmsRegistry', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IKmsRegistry__factory>
@@ -25,11 +27,16 @@ getContractFactory(name: 'IPlatformPolicy', signerOrOptions?: ethers.Signer | Fa
 getContractFactory(name: 'ImageCodec', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ImageCodec__factory>
 getContractFactory(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ImageCodecHarness__factory>
 getContractFactory(name: 'KmsRegistry', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistry__factory>
+getContractFactory(name: 'KmsRegistryReordered', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistryReordered__factory>
 getContractFactory(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistryV2__factory>
 getContractFactory(name: 'Newborn', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Newborn__factory>
 getContractFactory(name: 'PlainStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlainStorage__factory>
 getContractFactory(name: 'PlatformPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicy__factory>
+getContractFactory(name: 'PlatformPolicyConstructed', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyConstructed__factory>
+getContractFactory(name: 'PlatformPolicyReordered', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyReordered__factory>
 getContractFactory(name: 'PlatformPolicyV2', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyV2__factory>
+getContractFactory(name: 'PlatformPolicyWidened', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyWidened__factory>
+getContractFactory(name: 'PolicyUnguarded', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PolicyUnguarded__factory>
 getContractFactory(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.RenamesStorage__factory>
 getContractFactory(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ReusesStorage__factory>
 getContractFactory(name: 'ScriptedPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ScriptedPolicy__factory>
@@ -44,6 +51,8 @@ getContractAt(name: 'ForgetsStorage', address: string | ethers.Addressable, sign
 getContractAt(name: 'GovernanceTimelock', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernanceTimelock>
 getContractAt(name: 'Governed', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Governed>
 getContractAt(name: 'GovernedHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernedHarness>
+getContractAt(name: 'GovernedUninitialized', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernedUninitialized>
+getContractAt(name: 'HistoryHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.HistoryHarness>
 getContractAt(name: 'IAppAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IAppAuth>
 getContractAt(name: 'IGoverned', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IGoverned>
 getContractAt(name: 'IKmsRegistry', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IKmsRegistry>
@@ -51,11 +60,16 @@ getContractAt(name: 'IPlatformPolicy', address: string | ethers.Addressable, sig
 getContractAt(name: 'ImageCodec', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ImageCodec>
 getContractAt(name: 'ImageCodecHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ImageCodecHarness>
 getContractAt(name: 'KmsRegistry', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistry>
+getContractAt(name: 'KmsRegistryReordered', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistryReordered>
 getContractAt(name: 'KmsRegistryV2', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistryV2>
 getContractAt(name: 'Newborn', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Newborn>
 getContractAt(name: 'PlainStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlainStorage>
 getContractAt(name: 'PlatformPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicy>
+getContractAt(name: 'PlatformPolicyConstructed', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyConstructed>
+getContractAt(name: 'PlatformPolicyReordered', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyReordered>
 getContractAt(name: 'PlatformPolicyV2', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyV2>
+getContractAt(name: 'PlatformPolicyWidened', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyWidened>
+getContractAt(name: 'PolicyUnguarded', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PolicyUnguarded>
 getContractAt(name: 'RenamesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.RenamesStorage>
 getContractAt(name: 'ReusesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ReusesStorage>
 getContractAt(name: 'ScriptedPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ScriptedPolicy>
@@ -70,6 +84,8 @@ deployContract(name: 'ForgetsStorage', signerOrOptions?: ethers.Signer | DeployC
 deployContract(name: 'GovernanceTimelock', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernanceTimelock>
 deployContract(name: 'Governed', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
 deployContract(name: 'GovernedHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedHarness>
+deployContract(name: 'GovernedUninitialized', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedUninitialized>
+deployContract(name: 'HistoryHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.HistoryHarness>
 deployContract(name: 'IAppAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
 deployContract(name: 'IGoverned', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
 deployContract(name: 'IKmsRegistry', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IKmsRegistry>
@@ -77,11 +93,16 @@ deployContract(name: 'IPlatformPolicy', signerOrOptions?: ethers.Signer | Deploy
 deployContract(name: 'ImageCodec', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodec>
 deployContract(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
 deployContract(name: 'KmsRegistry', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistry>
+deployContract(name: 'KmsRegistryReordered', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryReordered>
 deployContract(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
 deployContract(name: 'Newborn', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Newborn>
 deployContract(name: 'PlainStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlainStorage>
 deployContract(name: 'PlatformPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicy>
+deployContract(name: 'PlatformPolicyConstructed', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyConstructed>
+deployContract(name: 'PlatformPolicyReordered', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyReordered>
 deployContract(name: 'PlatformPolicyV2', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyV2>
+deployContract(name: 'PlatformPolicyWidened', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyWidened>
+deployContract(name: 'PolicyUnguarded', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PolicyUnguarded>
 deployContract(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.RenamesStorage>
 deployContract(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
 deployContract(name: 'ScriptedPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ScriptedPolicy>
@@ -96,6 +117,8 @@ deployContract(name: 'ForgetsStorage', args: any[], signerOrOptions?: ethers.Sig
 deployContract(name: 'GovernanceTimelock', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernanceTimelock>
 deployContract(name: 'Governed', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
 deployContract(name: 'GovernedHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedHarness>
+deployContract(name: 'GovernedUninitialized', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedUninitialized>
+deployContract(name: 'HistoryHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.HistoryHarness>
 deployContract(name: 'IAppAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
 deployContract(name: 'IGoverned', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
 deployContract(name: 'IKmsRegistry', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IKmsRegistry>
@@ -103,11 +126,16 @@ deployContract(name: 'IPlatformPolicy', args: any[], signerOrOptions?: ethers.Si
 deployContract(name: 'ImageCodec', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodec>
 deployContract(name: 'ImageCodecHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
 deployContract(name: 'KmsRegistry', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistry>
+deployContract(name: 'KmsRegistryReordered', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryReordered>
 deployContract(name: 'KmsRegistryV2', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
 deployContract(name: 'Newborn', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Newborn>
 deployContract(name: 'PlainStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlainStorage>
 deployContract(name: 'PlatformPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicy>
+deployContract(name: 'PlatformPolicyConstructed', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyConstructed>
+deployContract(name: 'PlatformPolicyReordered', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyReordered>
 deployContract(name: 'PlatformPolicyV2', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyV2>
+deployContract(name: 'PlatformPolicyWidened', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyWidened>
+deployContract(name: 'PolicyUnguarded', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PolicyUnguarded>
 deployContract(name: 'RenamesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.RenamesStorage>
 deployContract(name: 'ReusesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
 deployContract(name: 'ScriptedPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ScriptedPolicy>

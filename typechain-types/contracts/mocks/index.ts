@@ -3,9 +3,12 @@
 /* eslint-disable */
 import type * as badUpgradesSol from './BadUpgrades.sol/index.js';
 export type { badUpgradesSol };
+import type * as brokenUpgradesSol from './BrokenUpgrades.sol/index.js';
+export type { brokenUpgradesSol };
 import type * as governedHarnessSol from './GovernedHarness.sol/index.js';
 export type { governedHarnessSol };
 export type { Actor } from './Actor.js';
+export type { HistoryHarness } from './HistoryHarness.js';
 export type { ImageCodecHarness } from './ImageCodecHarness.js';
 export type { KmsRegistryV2 } from './KmsRegistryV2.js';
 export type { PlatformPolicyV2 } from './PlatformPolicyV2.js';
