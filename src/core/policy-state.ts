@@ -65,8 +65,8 @@ export interface PolicyState {
   readonly notUnderstood: readonly number[];
 }
 
-type Tee = { -readonly [K in keyof TeeRules]: TeeRules[K] } & { devices: Set<Hex> };
-type Draft = { -readonly [K in keyof PolicyState]: PolicyState[K] } & {
+type Tee = { -readonly [K in Exclude<keyof TeeRules, "devices">]: TeeRules[K] } & { devices: Set<Hex> };
+type Draft = { -readonly [K in Exclude<keyof PolicyState, "tees">]: PolicyState[K] } & {
   platforms: Map<Hex, PolicyEntry>;
   kmsImages: Map<Hex, PolicyEntry>;
   kmsIdentities: Map<Hex, KmsIdentity>;
