@@ -1,5 +1,5 @@
 import { Interface, type Result } from "ethers/abi";
-import type { Hex } from "../core/bytes.ts";
+import { fromHex, type Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { EntryState } from "../core/policy-state.ts";
 import type { ImageListing, ServiceView } from "../core/state.ts";
@@ -14,6 +14,9 @@ import type { Client } from "./client.ts";
 export const REGISTRY = new Interface(KMS_REGISTRY_ABI);
 /** The policy's interface, for encoding and decoding. */
 export const POLICY = new Interface(PLATFORM_POLICY_ABI);
+
+/** A text read as the bytes that it is (the encoding is the same): ethers refuses text that is no UTF-8. */
+const TEXTS = new Interface(["function gatewayAppId() view returns (bytes)"]);
 
 /** What IKmsRegistry.image answers; undefined for an image that was never listed. */
 export interface ImageRecordView {
@@ -151,9 +154,10 @@ export async function readDevice(
  */
 export async function readPolicy(client: Client, policy: Hex, block: Block): Promise<PolicyView> {
   const ask = async (name: string) => (await callView(client, POLICY, policy, block, name, []))[0];
+  const [text] = await callView(client, TEXTS, policy, block, "gatewayAppId", []);
   return {
     pausedUntil: Number(await ask("releasePausedUntil")),
-    gatewayAppId: String(await ask("gatewayAppId")),
+    gatewayAppId: new TextDecoder("utf-8", { ignoreBOM: true }).decode(fromHex(String(text), "gatewayAppId")),
     appImplementation: lower(await ask("appImplementation")),
     policyVersion: Number(await ask("policyVersion")),
     lastUpdateBlock: Number(await ask("lastUpdateBlock")),

@@ -42,8 +42,8 @@ export interface TeeRules {
   readonly devicesRestricted: boolean;
   /** TCB statuses as bits (contracts/types/TcbStatus.sol). */
   readonly acceptedTcb: number;
-  /** The listed devices, which count only where devices are restricted. */
-  readonly devices: ReadonlySet<Hex>;
+  /** Every device that was ever listed, and whether it still is; they count only where devices are restricted. */
+  readonly devices: ReadonlyMap<Hex, boolean>;
 }
 
 /** The policy as its logs tell it. */
@@ -65,7 +65,7 @@ export interface PolicyState {
   readonly notUnderstood: readonly number[];
 }
 
-type Tee = { -readonly [K in Exclude<keyof TeeRules, "devices">]: TeeRules[K] } & { devices: Set<Hex> };
+type Tee = { -readonly [K in Exclude<keyof TeeRules, "devices">]: TeeRules[K] } & { devices: Map<Hex, boolean> };
 type Draft = { -readonly [K in Exclude<keyof PolicyState, "tees">]: PolicyState[K] } & {
   platforms: Map<Hex, PolicyEntry>;
   kmsImages: Map<Hex, PolicyEntry>;
@@ -129,10 +129,10 @@ function apply(draft: Draft, event: PolicyEvent, timestamp: number): void {
       teeOf(draft, event.args.kind).acceptedTcb = event.args.accepted;
       return;
     case "allow_device":
-      teeOf(draft, event.args.kind).devices.add(event.args.deviceId);
+      teeOf(draft, event.args.kind).devices.set(event.args.deviceId, true);
       return;
     case "revoke_device":
-      teeOf(draft, event.args.kind).devices.delete(event.args.deviceId);
+      teeOf(draft, event.args.kind).devices.set(event.args.deviceId, false);
       return;
     case "restrict_devices":
       teeOf(draft, event.args.kind).devicesRestricted = true;
@@ -172,7 +172,7 @@ function apply(draft: Draft, event: PolicyEvent, timestamp: number): void {
 function teeOf(draft: Draft, kind: number): Tee {
   const known = draft.tees.get(kind);
   if (known !== undefined) return known;
-  const tee: Tee = { enabled: false, devicesRestricted: false, acceptedTcb: 0, devices: new Set() };
+  const tee: Tee = { enabled: false, devicesRestricted: false, acceptedTcb: 0, devices: new Map() };
   draft.tees.set(kind, tee);
   return tee;
 }

@@ -70,7 +70,7 @@ export interface ServiceState {
   readonly lastUpdateBlock: number;
   readonly historyHead: Hex;
   readonly images: ReadonlyMap<Hex, ServiceImage>;
-  /** Device id → from when on it counts. */
+  /** Every device that was ever listed → from when on it counts; 0: taken off the list. */
   readonly devices: ReadonlyMap<Hex, number>;
   readonly secrets: ReadonlyMap<string, SealedSecrets>;
   /** The numbers of events that this version does not know: where there are any, the state may be incomplete. */
@@ -189,8 +189,7 @@ function apply(draft: Draft, event: ServiceEvent, { sequence, timestamp }: Timed
       return;
     case "set_device":
       draft.restrictDevices = true;
-      if (event.args.allowed) draft.devices.set(event.args.deviceId, event.args.effectiveFrom);
-      else draft.devices.delete(event.args.deviceId);
+      draft.devices.set(event.args.deviceId, event.args.allowed ? event.args.effectiveFrom : 0);
       return;
     case "set_require_up_to_date_tcb":
       draft.tcbRule = true;
