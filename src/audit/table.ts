@@ -1,7 +1,7 @@
 import type { Hex } from "../core/bytes.ts";
 import type { PolicyEvent, ServiceEvent } from "../core/events.ts";
-import { imageStatus, type TimedEntry, ZERO_ADDRESS } from "../core/state.ts";
 import { printable } from "../core/printable.ts";
+import { imageStatus, type TimedEntry, ZERO_ADDRESS } from "../core/state.ts";
 import type { SuiteAudit } from "./all.ts";
 import type { Audit, ServiceAudit } from "./result.ts";
 
