@@ -16,5 +16,7 @@ const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
  */
 export function printable(text: string, longest = Number.POSITIVE_INFINITY): string {
   const shown = text.replace(UNPRINTABLE, (char) => `\\u{${char.codePointAt(0)?.toString(16)}}`);
-  return shown.length <= longest ? shown : `${[...shown].slice(0, longest - 1).join("")}…`;
+  if (shown.length <= longest) return shown;
+  const characters = [...shown];
+  return characters.length <= longest ? shown : `${characters.slice(0, longest - 1).join("")}…`;
 }
