@@ -10,7 +10,7 @@ const contracts = [
   ["KMS_REGISTRY_ABI", "kms-registry.ts", "contracts/registry/KmsRegistry.sol/KmsRegistry.json"],
   ["PLATFORM_POLICY_ABI", "platform-policy.ts", "contracts/policy/PlatformPolicy.sol/PlatformPolicy.json"],
   ["DSTACK_AUTH_ABI", "dstack-auth.ts", "contracts/dstack/DstackAuth.sol/DstackAuth.json"],
-  ["TIMELOCK_ABI", "timelock.ts", "@openzeppelin/contracts/governance/TimelockController.sol/TimelockController.json"],
+  ["TIMELOCK_ABI", "timelock.ts", "contracts/governance/GovernanceTimelock.sol/GovernanceTimelock.json"],
 ];
 
 const check = process.argv.includes("--check");

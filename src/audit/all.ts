@@ -1,16 +1,20 @@
 import type { Block } from "../chain/block.ts";
-import type { Client } from "../chain/client.ts";
+import { type Client, mapLimited } from "../chain/client.ts";
 import { type LocatedLog, locateLogs, scanLogs } from "../chain/logs.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isGovernedLog, type RawLog } from "../core/events.ts";
 import type { Verdict } from "../core/history.ts";
 import { fetchServiceAnchors } from "./anchor.ts";
 import { auditPolicyAt } from "./policy.ts";
+import { fetchProxyCode, type ProxyCode } from "./proxy.ts";
 import { type PolicyAudit, type ServiceAudit, worstVerdict } from "./result.ts";
 import { judgeService, parseAddress, type ReadOptions, readAt } from "./walk.ts";
 
 /** A service id as a topic: 20 bytes, then zeros. */
 const SERVICE_TOPIC = /^(0x[0-9a-f]{40})0{24}$/;
+
+/** Services whose views are read at the same time. */
+const SERVICES_AT_ONCE = 8;
 
 /** What to audit. */
 export interface SuiteOptions extends ReadOptions {
@@ -29,6 +33,8 @@ export interface SuiteAudit {
   /** The worst of all verdicts. */
   readonly verdict: Verdict;
   readonly policy: PolicyAudit;
+  /** Which code the proxies run: a history says what the contracts did, this says which contracts they are. */
+  readonly code: { readonly registry: ProxyCode; readonly policy: ProxyCode };
   /**
    * Every service that has a log in the range, in the order of their first logs. Each one's history is judged on its own; that no whole service was
    * withheld rests on the endpoint's word, for no head covers the set of services.
@@ -52,12 +58,21 @@ export async function auditSuite(client: Client, options: SuiteOptions): Promise
   const registry = parseAddress(options.registry, "registry");
   const policyAddress = parseAddress(options.policy, "policy");
   const before = client.calls();
-  return readAt(client, options.at, async (block) => {
+  return readAt(client, options, async (block) => {
     const policy = await auditPolicyAt(client, policyAddress, block, options);
+    const code = {
+      registry: await fetchProxyCode(client, block, registry),
+      policy: await fetchProxyCode(client, block, policyAddress),
+    };
     const { services, unaccounted } = await auditServicesAt(client, registry, block, options);
     const verdicts = [policy, ...services].map((audit) => audit.verdict);
-    const verdict = worstVerdict(unaccounted.length === 0 ? verdicts : [...verdicts, "consistent"]);
-    return { chainId: client.chainId, block, verdict, policy, services, unaccounted, calls: client.calls() - before };
+    if (unaccounted.length !== 0) verdicts.push("consistent");
+    for (const { faults, basis } of Object.values(code)) {
+      verdicts.push(faults.length !== 0 ? "broken" : basis === "proof" ? "proven" : "consistent");
+    }
+    const verdict = worstVerdict(verdicts);
+    const calls = client.calls() - before;
+    return { chainId: client.chainId, block, verdict, policy, code, services, unaccounted, calls };
   });
 }
 
@@ -66,7 +81,7 @@ export async function auditSuite(client: Client, options: SuiteOptions): Promise
  *
  * @throws KeysteadError as {@link auditSuite}
  * @example
- * await readAt(client, "latest", (block) => auditServicesAt(client, registry, block, { fromBlock: 0 }));
+ * await readAt(client, {}, (block) => auditServicesAt(client, registry, block, { fromBlock: 0 }));
  */
 export async function auditServicesAt(
   client: Client,
@@ -90,14 +105,12 @@ export async function auditServicesAt(
     else own.push(each);
   }
   const ids = [...byService.keys()];
-  const anchors = await fetchServiceAnchors(client, block, registry, ids);
-  const audits: ServiceAudit[] = [];
-  for (const [index, id] of ids.entries()) {
-    const anchor = anchors[index];
-    const own = byService.get(id);
-    if (anchor !== undefined && own !== undefined) {
-      audits.push(await judgeService(client, registry, block, id, anchor, own));
-    }
-  }
+  const fetched = await fetchServiceAnchors(client, block, registry, ids);
+  const anchors = new Map(ids.map((id, index) => [id, fetched[index]]));
+  const audits = await mapLimited([...byService], SERVICES_AT_ONCE, async ([id, own]) => {
+    const anchor = anchors.get(id);
+    if (anchor === undefined) throw new Error(`no anchor was fetched for ${id}`);
+    return judgeService(client, registry, block, id, anchor, own);
+  });
   return { services: audits, unaccounted };
 }

@@ -1,14 +1,8 @@
 import type { Block } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
-import { fetchStorageProof } from "../chain/proof.ts";
+import { fetchStorageProof, type ProvenAccount } from "../chain/proof.ts";
 import { readPolicy, readService } from "../chain/reads.ts";
-import {
-  decodePolicyCounters,
-  decodeServiceWord,
-  IMPLEMENTATION_SLOT,
-  policySlots,
-  serviceSlots,
-} from "../chain/slots.ts";
+import { decodePolicyCounters, decodeServiceWord, policySlots, serviceSlots } from "../chain/slots.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, type KeysteadError } from "../core/errors.ts";
 import type { HeadBasis } from "../core/history.ts";
@@ -47,10 +41,10 @@ export async function fetchServiceAnchors(
   for (let at = 0; at < serviceIds.length; at += SERVICES_PER_PROOF) {
     const ids = serviceIds.slice(at, at + SERVICES_PER_PROOF);
     const slots = ids.flatMap((id) => [serviceSlots(id).word, serviceSlots(id).head]);
-    const proof = await tryProof(client, block, registry, [IMPLEMENTATION_SLOT, ...slots]);
+    const proof = await tryProof(client, block, registry, slots);
     for (const [index, id] of ids.entries()) {
       if ("values" in proof) {
-        const [word = 0n, head = 0n] = proof.values.slice(1 + 2 * index);
+        const [word = 0n, head = 0n] = proof.values.slice(2 * index);
         const { sequence, lastUpdateBlock } = decodeServiceWord(word);
         anchors.push({ head: hex32(head), count: sequence, lastUpdateBlock, basis: "proof", reasons: [], faults: [] });
       } else {
@@ -82,14 +76,27 @@ export async function fetchPolicyAnchor(client: Client, block: Block, policy: He
   return { head, count, lastUpdateBlock, basis: "view", ...proof };
 }
 
-type NoProof = { readonly reasons: readonly Reason[]; readonly faults: readonly AuditFault[] };
+/** Why there is no proof: the endpoint offers none, or a false one. */
+export interface NoProof {
+  readonly reasons: readonly Reason[];
+  readonly faults: readonly AuditFault[];
+}
 
-async function tryProof(
+/**
+ * A storage proof where the endpoint offers one that holds; otherwise why there is none.
+ *
+ * @param slots 32 bytes each
+ * @throws KeysteadError when the endpoint can't be asked at all
+ * @example
+ * const proof = await tryProof(client, block, registry, [slot]);
+ * if ("values" in proof) console.log(proof.values);
+ */
+export async function tryProof(
   client: Client,
   block: Block,
   address: Hex,
   slots: readonly Hex[],
-): Promise<{ readonly values: readonly bigint[] } | NoProof> {
+): Promise<ProvenAccount | NoProof> {
   try {
     return await fetchStorageProof(client, block, address, slots);
   } catch (error) {

@@ -21,7 +21,7 @@ import { parseAddress, type ReadOptions, readAt, requirePointers, timed } from "
  */
 export async function auditPolicy(client: Client, policy: Hex, options: ReadOptions = {}): Promise<PolicyAudit> {
   const address = parseAddress(policy, "policy");
-  return readAt(client, options.at, (block) => auditPolicyAt(client, address, block, options));
+  return readAt(client, options, (block) => auditPolicyAt(client, address, block, options));
 }
 
 /**
@@ -29,7 +29,7 @@ export async function auditPolicy(client: Client, policy: Hex, options: ReadOpti
  *
  * @throws KeysteadError as {@link auditPolicy}
  * @example
- * await readAt(client, "latest", (block) => auditPolicyAt(client, policy, block, {}));
+ * await readAt(client, {}, (block) => auditPolicyAt(client, policy, block, {}));
  */
 export async function auditPolicyAt(
   client: Client,

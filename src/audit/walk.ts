@@ -27,6 +27,11 @@ export interface ReadOptions extends ScanOptions {
   readonly at?: BlockTag | undefined;
   /** Scan from this block (the contract's deployment) instead of walking backwards through the pointers. */
   readonly fromBlock?: number | undefined;
+  /**
+   * Other endpoints that must have the same block. A storage proof proves what a block holds; that the block is the chain's rests on whoever names its
+   * hash, and with no witness that is the endpoint alone.
+   */
+  readonly witnesses?: readonly Client[] | undefined;
 }
 
 /**
@@ -47,7 +52,7 @@ export async function auditService(
 ): Promise<ServiceAudit> {
   const address = parseAddress(registry, "registry");
   const id = parseAddress(serviceId, "serviceId");
-  return readAt(client, options.at, async (block) => {
+  return readAt(client, options, async (block) => {
     const [anchor] = await fetchServiceAnchors(client, block, address, [id]);
     if (anchor === undefined || (anchor.count === 0 && anchor.faults.length === 0)) {
       throw new KeysteadError("audit/no-service", `there is no service ${id} at block ${block.number}`, {
@@ -93,25 +98,49 @@ export async function judgeService(
 }
 
 /**
- * Reads at one block, and again from the start if that block was replaced meanwhile.
+ * Reads at one block on which all witnesses agree, and again from the start if that block was replaced meanwhile.
  *
- * @throws KeysteadError `chain/reorg` if it keeps happening; whatever `read` throws
+ * @throws KeysteadError `chain/reorg` if it keeps happening; `chain/disagreement` (retryable) {number, hash, other}; `chain/wrong-chain`; whatever `read`
+ * throws
  * @example
- * await readAt(client, "finalized", (block) => readService(client, registry, block, serviceId));
+ * await readAt(client, { at: "finalized" }, (block) => readService(client, registry, block, serviceId));
  */
 export async function readAt<T>(
   client: Client,
-  at: BlockTag | undefined,
+  { at = "latest", witnesses = [] }: ReadOptions,
   read: (block: Block) => Promise<T>,
 ): Promise<T> {
   return againOnReorg(async () => {
-    const block = await fetchBlock(client, at ?? "latest");
+    const block = await fetchBlock(client, at);
+    for (const witness of witnesses) await requireAgreement(client, witness, block);
     const result = await read(block);
     const again = await fetchBlock(client, block.number).catch((error: unknown) => {
       throw isKeysteadError(error, "chain/no-block") ? reorg(block.number) : error;
     });
     if (again.hash !== block.hash) throw reorg(block.number);
     return result;
+  });
+}
+
+async function requireAgreement(client: Client, witness: Client, { number, hash }: Block): Promise<void> {
+  if (witness.chainId !== client.chainId) {
+    throw new KeysteadError(
+      "chain/wrong-chain",
+      `a witness is on chain ${witness.chainId} and not on ${client.chainId}`,
+      {
+        argument: "witnesses",
+        remedy: "Give endpoints of one chain.",
+        details: { expected: client.chainId, actual: witness.chainId },
+      },
+    );
+  }
+  const { hash: other } = await fetchBlock(witness, number);
+  if (other === hash) return;
+  throw new KeysteadError("chain/disagreement", `the endpoints disagree about block ${number}`, {
+    argument: "witnesses",
+    remedy: "Read at a finalized block. If they still disagree, one of them is wrong: find out which.",
+    retryable: true,
+    details: { number, hash, other },
   });
 }
 

@@ -1,5 +1,6 @@
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { parseQuantity } from "../core/log.ts";
+import { printable } from "../core/printable.ts";
 import { httpTransport } from "./http.ts";
 
 /** An EIP-1193 provider: a wallet's, Hardhat's `connection.provider`, or one of this room's transports. */
@@ -111,7 +112,7 @@ function rpcError(method: string, cause: unknown): KeysteadError {
   const info = thrown.info as { error?: { code?: unknown; message?: unknown } } | undefined;
   const inner = (thrown.error as { code?: unknown; message?: unknown } | undefined) ?? info?.error;
   const code = inner?.code ?? thrown.code;
-  const text = String(inner?.message ?? thrown.message ?? cause).slice(0, 300);
+  const text = printable(String(inner?.message ?? thrown.message ?? cause), 300);
   const make = (name: string, remedy: string, retryable = false) =>
     new KeysteadError(`chain/${name}`, `${method}: ${text}`, { remedy, retryable, details: { method, code }, cause });
 

@@ -30,7 +30,13 @@ const CONCURRENCY = 8;
  * const logs = await fetchLogsIn(client, await fetchBlock(client, 17), { address: registry });
  */
 export async function fetchLogsIn(client: Client, block: Block, filter: LogFilter): Promise<readonly RawLog[]> {
-  const logs = await getLogs(client, filter, { blockHash: block.hash });
+  const logs = await getLogs(client, filter, { blockHash: block.hash }).catch(async (error: unknown) => {
+    // Nodes refuse a hash that a reorganisation took away; in what words differs.
+    if (isKeysteadError(error) && !error.retryable && (await fetchBlock(client, block.number)).hash !== block.hash) {
+      throw reorg(block.number);
+    }
+    throw error;
+  });
   for (const log of logs) {
     if (log.blockHash !== block.hash || log.blockNumber !== block.number) throw reorg(block.number);
   }

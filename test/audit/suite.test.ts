@@ -1,4 +1,5 @@
 import { expect } from "chai";
+import { keccak256 } from "ethers";
 import { auditSuite } from "../../src/audit/all.ts";
 import { auditPolicy } from "../../src/audit/policy.ts";
 import { auditTable, findingsTable, timelineTable } from "../../src/audit/table.ts";
@@ -37,6 +38,17 @@ for (const clientName of CLIENTS) {
         new Set(entries.map(({ event }) => event?.name));
       expect(seen(audit.policy.entries)).to.have.all.keys(...Object.keys(POLICY_EVENTS));
       expect(seen(audit.services.flatMap(({ entries }) => entries))).to.have.all.keys(...Object.keys(SERVICE_EVENTS));
+    });
+
+    it("says which code the proxies run, by proof", async () => {
+      const { code } = await auditSuite(client, { ...story, fromBlock: 0 });
+      for (const each of [code.registry, code.policy]) {
+        const own = await client.request("eth_getCode", [each.address, "latest"]);
+        const behind = await client.request("eth_getCode", [each.implementation, "latest"]);
+        expect(each).to.deep.include({ basis: "proof", faults: [] });
+        expect([each.proxyCodeHash, each.codeHash]).to.deep.equal([keccak256(String(own)), keccak256(String(behind))]);
+      }
+      expect(code.registry.codeHash).not.to.equal(code.policy.codeHash);
     });
 
     it("at every earlier moment the walked history is proven and the rebuilt state is what the views said then", async () => {

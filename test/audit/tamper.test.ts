@@ -294,6 +294,87 @@ describe("audit of a lying endpoint", () => {
     });
   });
 
+  it("that refuses a block's logs because the block is gone is read again", async () => {
+    let refused = 0;
+    let moved = 0;
+    const endpoint = liar(chain.connection.provider, (method, answer) => {
+      if (method === "eth_getLogs" && refused++ === 0) throw { code: -32000, message: "unknown block" };
+      const isMoved = method === "eth_getBlockByNumber" && refused === 1 && moved++ === 0;
+      return isMoved ? { ...(answer as object), hash: `0x${"4e".repeat(32)}` } : answer;
+    });
+    const audit = await auditService(await connect(endpoint), story.registry, story.upgradeable);
+    expect(audit.verdict).to.equal("proven");
+    expect(moved).to.be.greaterThan(0);
+  });
+
+  it("that refuses a block's logs although the block is there is an error, and no verdict", async () => {
+    const endpoint = liar(chain.connection.provider, (method, answer) => {
+      if (method === "eth_getLogs") throw { code: -32000, message: "unknown block" };
+      return answer;
+    });
+    const reading = auditService(await connect(endpoint), story.registry, story.upgradeable);
+    expect(isKeysteadError(await reading.catch((error: unknown) => error), "chain/refused")).to.equal(true);
+  });
+
+  describe("beside witnesses", () => {
+    it("that agree is proven", async () => {
+      const client = await connect(chain.connection.provider);
+      const witnesses = [await connect(chain.connection.provider)];
+      expect((await auditPolicy(client, story.policy, { witnesses })).verdict).to.equal("proven");
+    });
+    it("that have another block is an error, and no verdict", async () => {
+      const twin = await startChain("hardhat");
+      await tellStory(await deploySuite(twin.connection));
+      const client = await connect(chain.connection.provider);
+      const witnesses = [await connect(twin.connection.provider)];
+      const failure = await auditPolicy(client, story.policy, { at: story.moments[0], witnesses }).catch(
+        (e: unknown) => e,
+      );
+      expect(isKeysteadError(failure, "chain/disagreement") && failure.retryable).to.equal(true);
+      await twin.stop();
+    });
+    it("of another chain is an error", async () => {
+      const client = await connect(chain.connection.provider);
+      const other = await connect(
+        liar(chain.connection.provider, (method, answer) => (method === "eth_chainId" ? "0x1" : answer)),
+      );
+      const failure = await auditPolicy(client, story.policy, { witnesses: [other] }).catch((e: unknown) => e);
+      expect(isKeysteadError(failure, "chain/wrong-chain")).to.equal(true);
+    });
+  });
+
+  it("on a chain whose pointers lead nowhere asks for a block to scan from", async () => {
+    const arbitrum = liar(chain.connection.provider, (method, answer) =>
+      method === "eth_chainId" ? "0xa4b1" : answer,
+    );
+    const failure = await auditService(await connect(arbitrum), story.registry, story.quiet).catch((e: unknown) => e);
+    expect(isKeysteadError(failure, "audit/needs-scan")).to.equal(true);
+    const scanned = await auditService(await connect(arbitrum), story.registry, story.quiet, { fromBlock: 0 });
+    expect(scanned.verdict).to.equal("proven");
+  });
+
+  it("given what is no service or no address is an error that names the argument", async () => {
+    const client = await connect(chain.connection.provider);
+    const nobody: Hex = `0x${"0b".repeat(20)}`;
+    for (const [act, code, argument] of [
+      [() => auditService(client, story.registry, nobody), "audit/no-service", "serviceId"],
+      [() => auditService(client, "0x12", nobody), "audit/bad-address", "registry"],
+      [() => auditService(client, story.registry, "0x"), "audit/bad-address", "serviceId"],
+      [() => auditSuite(client, { ...story, policy: "0x1", fromBlock: 0 }), "audit/bad-address", "policy"],
+    ] as const) {
+      const failure = await act().catch((error: unknown) => error);
+      expect(isKeysteadError(failure, code) && failure.argument).to.equal(argument);
+    }
+  });
+
+  it("given an account that is not the registry is never proven", async () => {
+    const client = await connect(chain.connection.provider);
+    for (const registry of [`0x${"0b".repeat(20)}`, story.policy] as const) {
+      const outcome = await auditSuite(client, { ...story, registry, fromBlock: 0 }).catch((error: unknown) => error);
+      expect(isKeysteadError(outcome) ? "refused" : (outcome as { verdict: string }).verdict).not.to.equal("proven");
+    }
+  });
+
   it("when walked, calls grow with the service's events and not with the chain", async () => {
     const cost = async (id: Hex) => {
       const endpoint = liar(chain.connection.provider);
