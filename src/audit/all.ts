@@ -1,0 +1,116 @@
+import type { Block } from "../chain/block.ts";
+import { type Client, mapLimited } from "../chain/client.ts";
+import { type LocatedLog, locateLogs, scanLogs } from "../chain/logs.ts";
+import type { Hex } from "../core/bytes.ts";
+import { isGovernedLog, type RawLog } from "../core/events.ts";
+import type { Verdict } from "../core/history.ts";
+import { fetchServiceAnchors } from "./anchor.ts";
+import { auditPolicyAt } from "./policy.ts";
+import { fetchProxyCode, type ProxyCode } from "./proxy.ts";
+import { type PolicyAudit, type ServiceAudit, worstVerdict } from "./result.ts";
+import { judgeService, parseAddress, type ReadOptions, readAt } from "./walk.ts";
+
+/** A service id as a topic: 20 bytes, then zeros. */
+const SERVICE_TOPIC = /^(0x[0-9a-f]{40})0{24}$/;
+
+/** Services whose views are read at the same time. */
+const SERVICES_AT_ONCE = 8;
+
+/** What to audit. */
+export interface SuiteOptions extends ReadOptions {
+  /** The registry's proxy. */
+  readonly registry: Hex;
+  /** The policy's proxy. */
+  readonly policy: Hex;
+  /** The block in which the older of the two was deployed, or an earlier one. */
+  readonly fromBlock: number;
+}
+
+/** Everything that was found. */
+export interface SuiteAudit {
+  readonly chainId: number;
+  readonly block: Block;
+  /** The worst of all verdicts. */
+  readonly verdict: Verdict;
+  readonly policy: PolicyAudit;
+  /** Which code the proxies run: a history says what the contracts did, this says which contracts they are. */
+  readonly code: { readonly registry: ProxyCode; readonly policy: ProxyCode };
+  /**
+   * Every service that has a log in the range, in the order of their first logs. Each one's history is judged on its own; that no whole service was
+   * withheld rests on the endpoint's word, for no head covers the set of services.
+   */
+  readonly services: readonly ServiceAudit[];
+  /** Logs of the registry that are about no service: no version known here emits any. Where there are some, the suite is not proven. */
+  readonly unaccounted: readonly RawLog[];
+  /** JSON-RPC calls that it took. */
+  readonly calls: number;
+}
+
+/**
+ * Audits the policy and every service, at one block.
+ *
+ * @throws KeysteadError `audit/bad-address`; `chain/…` when the endpoint can't be asked: that is no verdict
+ * @example
+ * const suite = await auditSuite(client, { registry, policy, fromBlock: 0 });
+ * if (suite.verdict === "broken") process.exitCode = 1;
+ */
+export async function auditSuite(client: Client, options: SuiteOptions): Promise<SuiteAudit> {
+  const registry = parseAddress(options.registry, "registry");
+  const policyAddress = parseAddress(options.policy, "policy");
+  const before = client.calls();
+  return readAt(client, options, async (block) => {
+    const policy = await auditPolicyAt(client, policyAddress, block, options);
+    const code = {
+      registry: await fetchProxyCode(client, block, registry),
+      policy: await fetchProxyCode(client, block, policyAddress),
+    };
+    const { services, unaccounted } = await auditServicesAt(client, registry, block, options);
+    const verdicts = [policy, ...services].map((audit) => audit.verdict);
+    if (unaccounted.length !== 0) verdicts.push("consistent");
+    for (const { faults, basis } of Object.values(code)) {
+      verdicts.push(faults.length !== 0 ? "broken" : basis === "proof" ? "proven" : "consistent");
+    }
+    const verdict = worstVerdict(verdicts);
+    const calls = client.calls() - before;
+    return { chainId: client.chainId, block, verdict, policy, code, services, unaccounted, calls };
+  });
+}
+
+/**
+ * Audits every service of a registry, at a block that the caller has fetched and will look at again.
+ *
+ * @throws KeysteadError as {@link auditSuite}
+ * @example
+ * await readAt(client, {}, (block) => auditServicesAt(client, registry, block, { fromBlock: 0 }));
+ */
+export async function auditServicesAt(
+  client: Client,
+  registry: Hex,
+  block: Block,
+  options: ReadOptions & { readonly fromBlock: number },
+): Promise<Pick<SuiteAudit, "services" | "unaccounted">> {
+  const logs = await scanLogs(client, { address: registry }, options.fromBlock, block.number, options);
+  const chained = logs.filter((log) => !isGovernedLog(log));
+  const located = await locateLogs(client, chained);
+  const byService = new Map<Hex, LocatedLog[]>();
+  const unaccounted: RawLog[] = [];
+  for (const each of located) {
+    const [, serviceId] = SERVICE_TOPIC.exec(each.log.topics[1] ?? "") ?? [];
+    if (serviceId === undefined) {
+      unaccounted.push(each.log);
+      continue;
+    }
+    const own = byService.get(serviceId as Hex);
+    if (own === undefined) byService.set(serviceId as Hex, [each]);
+    else own.push(each);
+  }
+  const ids = [...byService.keys()];
+  const fetched = await fetchServiceAnchors(client, block, registry, ids);
+  const anchors = new Map(ids.map((id, index) => [id, fetched[index]]));
+  const audits = await mapLimited([...byService], SERVICES_AT_ONCE, async ([id, own]) => {
+    const anchor = anchors.get(id);
+    if (anchor === undefined) throw new Error(`no anchor was fetched for ${id}`);
+    return judgeService(client, registry, block, id, anchor, own);
+  });
+  return { services: audits, unaccounted };
+}

@@ -1,0 +1,126 @@
+import type { Hex } from "../core/bytes.ts";
+import type { PolicyEvent, ServiceEvent } from "../core/events.ts";
+import { printable } from "../core/printable.ts";
+import { imageStatus, type TimedEntry, ZERO_ADDRESS } from "../core/state.ts";
+import type { SuiteAudit } from "./all.ts";
+import type { Audit, ServiceAudit } from "./result.ts";
+
+/* Rows for tables and timelines: data only. Text from the chain is made printable here; layout and colour are the printer's. */
+
+/** A table: column heads and rows of the same length. */
+export interface Table {
+  readonly head: readonly string[];
+  readonly rows: readonly (readonly string[])[];
+}
+
+/**
+ * One row for the policy and one for each service: what it is, whether it can be changed and by whom, its images, and the verdict on its history.
+ *
+ * @example
+ * const { head, rows } = auditTable(await auditSuite(client, options));
+ */
+export function auditTable(suite: SuiteAudit): Table {
+  const head = ["subject", "upgradeable", "admin", "notice", "images", "events", "history", "rests on"];
+  const policy = ["policy", "by governance", "governor", "timelock", platforms(suite), ...proofCells(suite.policy)];
+  const services = suite.services.map((audit) => serviceRow(audit, suite.block.timestamp));
+  return { head, rows: [policy, ...services] };
+}
+
+/**
+ * A history as rows: number, time, block, what happened, who did it, and the rest of the event in words.
+ *
+ * @example
+ * const { rows } = timelineTable(audit.entries);
+ */
+export function timelineTable(entries: readonly TimedEntry<ServiceEvent | PolicyEvent>[]): Table {
+  return {
+    head: ["#", "time (UTC)", "block", "event", "by", "details"],
+    rows: entries.map(({ sequence, timestamp, log, event }) => [
+      String(sequence),
+      isoTime(timestamp),
+      String(log.blockNumber),
+      event?.name ?? `unknown ${log.topics[0]?.slice(0, 10)}…`,
+      event === undefined ? "?" : actorOf(event),
+      event === undefined ? "" : detailsOf(event),
+    ]),
+  };
+}
+
+/**
+ * Everything that is wrong or not known about an audit, one row each.
+ *
+ * @example
+ * for (const row of findingsTable("policy", audit).rows) console.error(row.join("  "));
+ */
+export function findingsTable(subject: string, audit: Audit<unknown, unknown>): Table {
+  const faults = audit.faults.map(({ code, message }) => [subject, "broken", code, printable(message, 400)]);
+  const reasons = audit.reasons.map(({ code, message }) => [subject, "not proven", code, printable(message, 400)]);
+  const differences = audit.differences.map(({ what, rebuilt, contract }) => [
+    subject,
+    "differs",
+    what,
+    printable(`history says ${rebuilt}, contract says ${contract}`, 400),
+  ]);
+  return { head: ["subject", "kind", "what", "message"], rows: [...faults, ...differences, ...reasons] };
+}
+
+function serviceRow(audit: ServiceAudit, now: number): readonly string[] {
+  const { state, serviceId } = audit;
+  if (state === undefined) return [serviceId, "?", "?", "?", "?", ...proofCells(audit)];
+  const counts = new Map<string, number>();
+  for (const image of state.images.values()) {
+    const status = imageStatus(image, now);
+    counts.set(status, (counts.get(status) ?? 0) + 1);
+  }
+  const images = [...counts].map(([status, count]) => `${count} ${status}`).join(", ");
+  return [
+    serviceId,
+    state.upgradeable ? "yes" : "no, for ever",
+    state.admin === ZERO_ADDRESS ? "none" : state.admin,
+    state.upgradeable ? `${state.noticePeriod} s` : "",
+    images === "" ? "none" : images,
+    ...proofCells(audit),
+  ];
+}
+
+function proofCells({ verdict, count, basis, faults, reasons }: Audit<unknown, unknown>): readonly string[] {
+  const why = verdict === "broken" ? faults : verdict === "consistent" ? reasons : [];
+  const shown = verdict === "consistent" ? "consistent, unproven" : verdict;
+  const codes = [...new Set(why.map(({ code }) => code))].join(", ");
+  const rests = basis === "proof" ? "storage proof" : "the endpoint's word";
+  return [String(count), codes === "" ? shown : `${shown}: ${codes}`, rests];
+}
+
+function platforms(suite: SuiteAudit): string {
+  const { state } = suite.policy;
+  if (state === undefined) return "?";
+  const allowed = [...state.platforms.values()].filter((entry) => entry.state === "allowed").length;
+  return `${allowed} of ${state.platforms.size} platforms allowed`;
+}
+
+function actorOf({ args }: ServiceEvent | PolicyEvent): Hex {
+  if ("actor" in args) return args.actor;
+  if ("creator" in args) return args.creator;
+  return "admin" in args ? args.admin : args.previous;
+}
+
+/** Fields that have a column of their own, or are too long for one. */
+const ELSEWHERE = new Set(["serviceId", "sequence", "policyVersion", "previousBlock", "actor", "creator"]);
+
+function detailsOf({ args }: ServiceEvent | PolicyEvent): string {
+  return Object.entries(args)
+    .filter(([field]) => !ELSEWHERE.has(field))
+    .map(([field, value]) => `${field}=${cell(value)}`)
+    .join(" ");
+}
+
+function cell(value: string | number | boolean): string {
+  if (typeof value !== "string") return String(value);
+  if (/^0x[0-9a-f]*$/.test(value)) return value.length <= 42 ? value : `${value.slice(0, 18)}…`;
+  return JSON.stringify(printable(value, 80));
+}
+
+function isoTime(seconds: number): string {
+  const date = new Date(seconds * 1000);
+  return Number.isNaN(date.getTime()) ? String(seconds) : date.toISOString().replace(".000Z", "Z");
+}

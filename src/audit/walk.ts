@@ -1,0 +1,212 @@
+import { type Block, type BlockTag, fetchBlock } from "../chain/block.ts";
+import type { Client } from "../chain/client.ts";
+import {
+  againOnReorg,
+  type LocatedLog,
+  locateLogs,
+  reorg,
+  type ScanOptions,
+  scanLogs,
+  walkLogs,
+} from "../chain/logs.ts";
+import type { Hex } from "../core/bytes.ts";
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
+import { decodeServiceEvent, type RawLog } from "../core/events.ts";
+import { type HistoryEntry, verifyServiceHistory } from "../core/history.ts";
+import { rebuildService, type TimedEntry } from "../core/state.ts";
+import { type Anchor, fetchServiceAnchors } from "./anchor.ts";
+import { compareService } from "./rebuild.ts";
+import { concludeAudit, type ServiceAudit } from "./result.ts";
+
+/** Where `block.number` in a contract is not the number of the log's block: Arbitrum One, Nova, Sepolia. Pointers lead nowhere there. */
+const POINTERLESS_CHAINS: ReadonlySet<number> = new Set([42161, 42170, 421614]);
+
+/** How a history is read. */
+export interface ReadOptions extends ScanOptions {
+  /** The block at which everything is read. Default: `latest`. */
+  readonly at?: BlockTag | undefined;
+  /** Scan from this block (the contract's deployment) instead of walking backwards through the pointers. */
+  readonly fromBlock?: number | undefined;
+  /**
+   * Other endpoints that must have the same block. A storage proof proves what a block holds; that the block is the chain's rests on whoever names its
+   * hash, and with no witness that is the endpoint alone.
+   */
+  readonly witnesses?: readonly Client[] | undefined;
+}
+
+/**
+ * Audits one service: fetches its history (walking backwards, two small calls a block with events), verifies it against the head, proves the head, rebuilds
+ * the state and compares it with the contract's views. Starts again when the chain is reorganised meanwhile.
+ *
+ * @param registry the proxy
+ * @param serviceId 20 bytes
+ * @throws KeysteadError `audit/bad-address`, `audit/no-service`, `audit/needs-scan`; `chain/…` when the endpoint can't be asked: that is no verdict
+ * @example
+ * const { verdict, faults, reasons, state } = await auditService(client, registry, serviceId);
+ */
+export async function auditService(
+  client: Client,
+  registry: Hex,
+  serviceId: Hex,
+  options: ReadOptions = {},
+): Promise<ServiceAudit> {
+  const address = parseAddress(registry, "registry");
+  const id = parseAddress(serviceId, "serviceId");
+  return readAt(client, options, async (block) => {
+    const [anchor] = await fetchServiceAnchors(client, block, address, [id]);
+    if (anchor === undefined || (anchor.count === 0 && anchor.faults.length === 0)) {
+      throw new KeysteadError("audit/no-service", `there is no service ${id} at block ${block.number}`, {
+        argument: "serviceId",
+        remedy: "Check the id, the registry and the chain.",
+        details: { serviceId: id, block: block.number, basis: anchor?.basis },
+      });
+    }
+    const filter = { address, topics: [null, `${id}${"00".repeat(12)}`] as const };
+    const { fromBlock } = options;
+    if (fromBlock === undefined) requirePointers(client);
+    const located =
+      fromBlock === undefined
+        ? await walkLogs(client, filter, anchor.lastUpdateBlock, anchor.count, servicePointer)
+        : await locateLogs(client, await scanLogs(client, filter, fromBlock, block.number, options));
+    return judgeService(client, address, block, id, anchor, located);
+  });
+}
+
+/**
+ * The verdict on a service's fetched logs.
+ *
+ * @throws KeysteadError when the endpoint can't be asked for the views
+ * @example
+ * const audit = await judgeService(client, registry, block, serviceId, anchor, located);
+ */
+export async function judgeService(
+  client: Client,
+  registry: Hex,
+  block: Block,
+  serviceId: Hex,
+  anchor: Anchor,
+  located: readonly LocatedLog[],
+): Promise<ServiceAudit> {
+  const { chainId } = client;
+  const logs = located.map(({ log }) => log);
+  const verified = verifyServiceHistory({ chainId, logs }, { ...anchor, chainId, address: registry, serviceId });
+  const entries = timed(verified.entries, located);
+  const state = verified.verdict === "broken" ? undefined : rebuildService(entries);
+  const differences = state === undefined ? [] : await compareService(client, registry, block, serviceId, state);
+  const notUnderstood = state?.notUnderstood ?? [];
+  return { serviceId, ...concludeAudit({ anchor, block, verified, entries, state, differences, notUnderstood }) };
+}
+
+/**
+ * Reads at one block on which all witnesses agree, and again from the start if that block was replaced meanwhile.
+ *
+ * @throws KeysteadError `chain/reorg` if it keeps happening; `chain/disagreement` (retryable) {number, hash, other}; `chain/wrong-chain`; whatever `read`
+ * throws
+ * @example
+ * await readAt(client, { at: "finalized" }, (block) => readService(client, registry, block, serviceId));
+ */
+export async function readAt<T>(
+  client: Client,
+  { at = "latest", witnesses = [] }: ReadOptions,
+  read: (block: Block) => Promise<T>,
+): Promise<T> {
+  return againOnReorg(async () => {
+    const block = await fetchBlock(client, at);
+    for (const witness of witnesses) await requireAgreement(client, witness, block);
+    const result = await read(block);
+    const again = await fetchBlock(client, block.number).catch((error: unknown) => {
+      throw isKeysteadError(error, "chain/no-block") ? reorg(block.number) : error;
+    });
+    if (again.hash !== block.hash) throw reorg(block.number);
+    return result;
+  });
+}
+
+async function requireAgreement(client: Client, witness: Client, { number, hash }: Block): Promise<void> {
+  if (witness.chainId !== client.chainId) {
+    throw new KeysteadError(
+      "chain/wrong-chain",
+      `a witness is on chain ${witness.chainId} and not on ${client.chainId}`,
+      {
+        argument: "witnesses",
+        remedy: "Give endpoints of one chain.",
+        details: { expected: client.chainId, actual: witness.chainId },
+      },
+    );
+  }
+  const { hash: other } = await fetchBlock(witness, number);
+  if (other === hash) return;
+  throw new KeysteadError("chain/disagreement", `the endpoints disagree about block ${number}`, {
+    argument: "witnesses",
+    remedy: "Read at a finalized block. If they still disagree, one of them is wrong: find out which.",
+    retryable: true,
+    details: { number, hash, other },
+  });
+}
+
+/**
+ * Puts the times of their blocks to verified entries.
+ *
+ * @example
+ * rebuildService(timed(verified.entries, located));
+ */
+export function timed<E>(
+  entries: readonly HistoryEntry<E>[],
+  located: readonly LocatedLog[],
+): readonly TimedEntry<E>[] {
+  const blocks = new Map(located.map(({ log, block }) => [log, block]));
+  return entries.map((entry) => ({ ...entry, timestamp: blocks.get(entry.log)?.timestamp ?? 0 }));
+}
+
+/**
+ * An address or a service id, in any case, as 20 bytes of lower-case hex.
+ *
+ * @throws KeysteadError `audit/bad-address`
+ * @example
+ * parseAddress("0xAb…", "registry"); // "0xab…"
+ */
+export function parseAddress(text: string, argument: string): Hex {
+  if (!/^0x[0-9a-fA-F]{40}$/.test(text)) {
+    throw new KeysteadError("audit/bad-address", `${argument} is not 20 bytes of hex`, {
+      argument,
+      remedy: "Give 0x and 40 hex digits.",
+    });
+  }
+  return text.toLowerCase() as Hex;
+}
+
+/**
+ * Refuses to walk where pointers lead nowhere.
+ *
+ * @throws KeysteadError `audit/needs-scan`
+ * @example
+ * if (options.fromBlock === undefined) requirePointers(client);
+ */
+export function requirePointers(client: Client): void {
+  if (!POINTERLESS_CHAINS.has(client.chainId)) return;
+  throw new KeysteadError(
+    "audit/needs-scan",
+    `on chain ${client.chainId} a history can't be walked: it must be scanned`,
+    {
+      argument: "fromBlock",
+      remedy: "Give the block in which the contract was deployed.",
+    },
+  );
+}
+
+/** The block of the event before; unknown for an event that this version can't read. */
+function servicePointer(log: RawLog): number | undefined {
+  try {
+    return decodeServiceEvent(log).args.previousBlock;
+  } catch (error) {
+    if (isKeysteadError(error, "event/unknown")) {
+      throw new KeysteadError("audit/needs-scan", "the history holds an event that this version does not know", {
+        argument: "fromBlock",
+        remedy: "Give the block in which the contract was deployed, or upgrade keystead.",
+        cause: error,
+      });
+    }
+    if (isKeysteadError(error)) return undefined;
+    throw error;
+  }
+}

@@ -1,0 +1,131 @@
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
+import { parseQuantity } from "../core/log.ts";
+import { printable } from "../core/printable.ts";
+import { httpTransport } from "./http.ts";
+
+/** An EIP-1193 provider: a wallet's, Hardhat's `connection.provider`, or one of this room's transports. */
+export interface Eip1193Provider {
+  request(call: { readonly method: string; readonly params?: readonly unknown[] }): Promise<unknown>;
+}
+
+/** What ethers' `JsonRpcProvider` offers for the same purpose. */
+export interface SendingProvider {
+  send(method: string, params: unknown[]): Promise<unknown>;
+}
+
+/** One endpoint of one chain. */
+export interface Client {
+  readonly chainId: number;
+  /**
+   * One JSON-RPC call, tried again where trying again helps. The answer is unchecked.
+   *
+   * @throws KeysteadError `chain/unreachable`, `chain/rate-limited` (both retryable), `chain/unsupported`, `chain/too-much`, `chain/reverted`, `chain/refused`
+   */
+  request(method: string, params: readonly unknown[]): Promise<unknown>;
+  /** How many calls were sent so far. */
+  readonly calls: () => number;
+}
+
+/** How a client behaves. */
+export interface ClientOptions {
+  /** The chain that must answer. Default: whichever does. */
+  readonly chainId?: number | undefined;
+  /** How often a call is sent at most when the endpoint is unreachable or asks to slow down. Default: 4. */
+  readonly attempts?: number | undefined;
+  /** Milliseconds before the second attempt; doubles with each. Default: 250. */
+  readonly backoff?: number | undefined;
+  /** Milliseconds that one call may take, for an endpoint given by URL. Default: 30000. */
+  readonly timeout?: number | undefined;
+}
+
+/**
+ * Connects to an endpoint and asks for its chain id.
+ *
+ * @param endpoint an `http(s)` URL, an EIP-1193 provider, or ethers' `JsonRpcProvider`
+ * @throws KeysteadError `chain/wrong-chain` {expected, actual}; `chain/bad-endpoint` for a URL that is none; as {@link Client.request}
+ * @example
+ * const client = await connect("https://rpc.example", { chainId: 1 });
+ */
+export async function connect(
+  endpoint: string | Eip1193Provider | SendingProvider,
+  options: ClientOptions = {},
+): Promise<Client> {
+  const { attempts = 4, backoff = 250, timeout = 30_000 } = options;
+  const provider = typeof endpoint === "string" ? httpTransport(endpoint, timeout) : endpoint;
+  const send = (method: string, params: readonly unknown[]) =>
+    "request" in provider ? provider.request({ method, params }) : provider.send(method, [...params]);
+  let calls = 0;
+  const request = async (method: string, params: readonly unknown[]): Promise<unknown> => {
+    for (let attempt = 1; ; attempt++) {
+      calls += 1;
+      try {
+        return await send(method, params);
+      } catch (cause) {
+        const error = rpcError(method, cause);
+        if (!error.retryable || attempt >= attempts) throw error;
+        await new Promise((resolve) => setTimeout(resolve, backoff * 2 ** (attempt - 1)));
+      }
+    }
+  };
+  const actual = parseQuantity(await request("eth_chainId", []), "eth_chainId");
+  const expected = options.chainId ?? actual;
+  if (actual !== expected) {
+    throw new KeysteadError("chain/wrong-chain", `the endpoint is on chain ${actual} and not on ${expected}`, {
+      argument: "chainId",
+      remedy: "Give an endpoint of the chain that is meant.",
+      details: { expected, actual },
+    });
+  }
+  return { chainId: actual, request, calls: () => calls };
+}
+
+/**
+ * Applies `act` to every item, at most `limit` at a time, and keeps the order. The first failure ends it.
+ *
+ * @example
+ * const headers = await mapLimited(numbers, 8, (number) => fetchBlock(client, number));
+ */
+export async function mapLimited<T, R>(
+  items: readonly T[],
+  limit: number,
+  act: (item: T) => Promise<R>,
+): Promise<readonly R[]> {
+  const results: R[] = new Array(items.length);
+  let next = 0;
+  const worker = async () => {
+    for (let at = next++; at < items.length; at = next++) results[at] = await act(items[at] as T);
+  };
+  await Promise.all(Array.from({ length: Math.min(limit, items.length) }, worker));
+  return results;
+}
+
+const LIMITED = /rate.?limit|too many requests|compute units|throughput|capacity exceeded|\b429\b/i;
+const TOO_MUCH =
+  /block range|range (is )?too|too many (results|logs|blocks)|more than \d+ (results|logs)|response size|query returned|limit exceeded|exceed(s|ed)? (the )?max|timed? ?out/i;
+const UNSUPPORTED =
+  /not (supported|available|found|implemented)|does not exist|unsupported|unknown method|not whitelisted/i;
+
+/** Sorts what providers throw by what helps against it. The texts are those of common endpoints; a text not known is refused, not retried. */
+function rpcError(method: string, cause: unknown): KeysteadError {
+  if (isKeysteadError(cause)) return cause;
+  const thrown = typeof cause === "object" && cause !== null ? (cause as Readonly<Record<string, unknown>>) : {};
+  const info = thrown.info as { error?: { code?: unknown; message?: unknown } } | undefined;
+  const inner = (thrown.error as { code?: unknown; message?: unknown } | undefined) ?? info?.error;
+  const code = inner?.code ?? thrown.code;
+  const text = printable(String(inner?.message ?? thrown.message ?? cause), 300);
+  const make = (name: string, remedy: string, retryable = false) =>
+    new KeysteadError(`chain/${name}`, `${method}: ${text}`, { remedy, retryable, details: { method, code }, cause });
+
+  if (code === 3 || /revert/i.test(text))
+    return make("reverted", "Check the address: the contract there refuses this question.");
+  if (code === 429 || LIMITED.test(text))
+    return make("rate-limited", "Try again later, or use another endpoint.", true);
+  if (method === "eth_getLogs" && (code === -32005 || TOO_MUCH.test(text))) {
+    return make("too-much", "Ask for fewer blocks at once.");
+  }
+  if (code === -32601 || code === -32004 || code === 4200 || (typeof code === "number" && UNSUPPORTED.test(text))) {
+    return make("unsupported", "Use an endpoint that offers this method, for blocks as old as those asked for.");
+  }
+  if (typeof code === "number") return make("refused", "Check the endpoint and what it is asked.");
+  return make("unreachable", "Check the endpoint and the network, and try again.", true);
+}
