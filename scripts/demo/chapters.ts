@@ -1,6 +1,10 @@
 import { createHash } from "node:crypto";
+import CliTable from "cli-table3";
 import { keccak256, toUtf8Bytes } from "ethers";
 import { prepareUpgrade } from "../../deploy/upgrade.ts";
+import { auditSuite } from "../../src/audit/all.ts";
+import { auditTable, timelineTable } from "../../src/audit/table.ts";
+import { connect } from "../../src/chain/client.ts";
 import { compareStates, computeStateDigest } from "../../src/chain/state-digest.ts";
 import { type Hex, toHex } from "../../src/core/bytes.ts";
 import { encodeImage, formatImage, imageId } from "../../src/core/image.ts";
@@ -256,4 +260,49 @@ export async function upgradeAndBack(world: World, { wallet }: Services, folder:
   );
 }
 
-export async function audit(_world: World): Promise<void> {}
+export async function audit({ connection, deployment }: World): Promise<void> {
+  chapter(
+    "The audit",
+    "An outsider with nothing but an RPC endpoint: every event is folded into its hash chain, the chain is held against the contract's head, all state is rebuilt from event logs alone and compared with what the contracts answer.",
+  );
+  const client = await connect(connection.provider, { chainId: Number(deployment.chainId) });
+  const { contracts, block } = deployment;
+  const suite = await auditSuite(client, {
+    registry: contracts.registry.address.toLowerCase() as Hex,
+    policy: contracts.policy.address.toLowerCase() as Hex,
+    fromBlock: block,
+  });
+  const audits = [
+    { name: "policy", ...suite.policy },
+    ...suite.services.map((own) => ({ name: own.serviceId, ...own })),
+  ];
+  for (const { name, entries, verdict, differences, head, faults } of audits) {
+    check(`${name}: ${entries.length} events fold to the head on chain, ${short(head)}`, faults.length === 0);
+    check(`${name}: the state rebuilt from logs is what the contract answers`, differences.length === 0);
+    did(`${name}: ${verdict}`);
+  }
+  check(
+    "two services and the policy were found, and all of it is proven",
+    audits.length === 3 && suite.verdict === "proven",
+  );
+
+  for (const { name, entries } of audits) {
+    console.log(`\n${name}`);
+    print(timelineTable(entries));
+  }
+  console.log();
+  print(auditTable(suite));
+  did(`audited at block ${suite.block.number} with ${suite.calls} JSON-RPC calls`);
+}
+
+function print({
+  head,
+  rows,
+}: {
+  readonly head: readonly string[];
+  readonly rows: readonly (readonly string[])[];
+}): void {
+  const table = new CliTable({ head: [...head], style: { head: [], border: [], compact: true } });
+  table.push(...rows.map((row) => row.map((text) => (text.length > 64 ? `${text.slice(0, 63)}…` : text))));
+  console.log(table.toString());
+}
