@@ -7,3 +7,4 @@ export type { Actor } from './Actor.js';
 export type { ImageCodecHarness } from './ImageCodecHarness.js';
 export type { KmsRegistryV2 } from './KmsRegistryV2.js';
 export type { PlatformPolicyV2 } from './PlatformPolicyV2.js';
+export type { ScriptedPolicy } from './ScriptedPolicy.js';

@@ -6,3 +6,4 @@ export { Actor__factory } from './Actor__factory.js';
 export { ImageCodecHarness__factory } from './ImageCodecHarness__factory.js';
 export { KmsRegistryV2__factory } from './KmsRegistryV2__factory.js';
 export { PlatformPolicyV2__factory } from './PlatformPolicyV2__factory.js';
+export { ScriptedPolicy__factory } from './ScriptedPolicy__factory.js';
