@@ -100,7 +100,7 @@ abstract contract ServiceStore is IKmsRegistry {
     function _listDevices(Service storage created, ServiceId serviceId, bytes32[] calldata devices) internal {
         if (devices.length > MAX_DEVICES) revert KmsRegistry_TooManyDevices(devices.length, MAX_DEVICES);
         for (uint256 i = 0; i < devices.length; ++i) {
-            if (created.devices[devices[i]] != 0) revert KmsRegistry_DeviceAlreadyListed(serviceId, devices[i]);
+            if (created.devices[devices[i]] != 0) revert KmsRegistry_DuplicateDevice(devices[i]);
             _setDevice(created, created.word, serviceId, devices[i], true, uint40(block.timestamp));
         }
     }

@@ -4,6 +4,7 @@ import {
   type ContractTransactionResponse,
   concat,
   keccak256,
+  Result,
   ZeroHash,
   zeroPadBytes,
 } from "ethers";
@@ -33,6 +34,12 @@ export async function logsOf(registry: KmsRegistry, serviceId: string): Promise<
 /** The head that a service's logs fold to. */
 export const headFromLogs = async (registry: KmsRegistry, serviceId: string): Promise<string> =>
   (await logsOf(registry, serviceId)).reduce(fold, ZeroHash);
+
+/** A struct's fields by name, as a view returned it. */
+export function fieldsOf(struct: object): Record<string, unknown> {
+  if (!(struct instanceof Result)) throw new Error("not a struct that a contract returned");
+  return struct.toObject();
+}
 
 /** Sends, and returns the receipt. */
 export async function mined(sent: Promise<ContractTransactionResponse>): Promise<ContractTransactionReceipt> {

@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import { AbiCoder, dataSlice, keccak256, ZeroAddress, ZeroHash } from "ethers";
 import { connection } from "../../helpers/connection.ts";
-import { expectHistory, mined, timeOf } from "../../helpers/history.ts";
+import { expectHistory, fieldsOf, mined, timeOf } from "../../helpers/history.ts";
 import { dstackImage, imageId, KIND, nitroImage, snpImage } from "../../helpers/images.ts";
 import {
   bareService,
@@ -39,7 +39,7 @@ describe("KmsRegistry: creating an upgradeable service", () => {
           },
         },
       ]);
-      const { historyHead, lastUpdateBlock, ...made } = (await registry.service(serviceId)).toObject();
+      const { historyHead, lastUpdateBlock, ...made } = fieldsOf(await registry.service(serviceId));
       expect(made).to.deep.equal({
         exists: true,
         upgradeable: true,
@@ -180,7 +180,7 @@ describe("KmsRegistry: creating an upgradeable service", () => {
   describe("serviceIdFor", () => {
     it("is bound to chain, registry, creator and salt, by a hash computed here", async () => {
       const { registry, deployer, eve } = await networkHelpers.loadFixture(openSuite);
-      const { chainId } = await deployer.provider.getNetwork();
+      const { chainId } = await connection.ethers.provider.getNetwork();
       const idOf = (chain: bigint, address: string, creator: string, salt: string) =>
         dataSlice(
           keccak256(
