@@ -17,6 +17,7 @@ getContractFactory(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | Facto
 getContractFactory(name: 'ForgetsStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ForgetsStorage__factory>
 getContractFactory(name: 'GovernanceTimelock', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernanceTimelock__factory>
 getContractFactory(name: 'Governed', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Governed__factory>
+getContractFactory(name: 'GovernedHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernedHarness__factory>
 getContractFactory(name: 'IAppAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IAppAuth__factory>
 getContractFactory(name: 'IGoverned', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IGoverned__factory>
 getContractFactory(name: 'IKmsRegistry', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IKmsRegistry__factory>
@@ -25,11 +26,13 @@ getContractFactory(name: 'ImageCodec', signerOrOptions?: ethers.Signer | Factory
 getContractFactory(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ImageCodecHarness__factory>
 getContractFactory(name: 'KmsRegistry', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistry__factory>
 getContractFactory(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistryV2__factory>
+getContractFactory(name: 'Newborn', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Newborn__factory>
 getContractFactory(name: 'PlainStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlainStorage__factory>
 getContractFactory(name: 'PlatformPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicy__factory>
 getContractFactory(name: 'PlatformPolicyV2', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyV2__factory>
 getContractFactory(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.RenamesStorage__factory>
 getContractFactory(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ReusesStorage__factory>
+getContractFactory(name: 'ScriptedPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ScriptedPolicy__factory>
 getContractFactory(name: 'ServiceStore', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ServiceStore__factory>
 getContractFactory(name: 'TimelockController', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.TimelockController__factory>
 
@@ -40,6 +43,7 @@ getContractAt(name: 'ERC1967Proxy', address: string | ethers.Addressable, signer
 getContractAt(name: 'ForgetsStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ForgetsStorage>
 getContractAt(name: 'GovernanceTimelock', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernanceTimelock>
 getContractAt(name: 'Governed', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Governed>
+getContractAt(name: 'GovernedHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernedHarness>
 getContractAt(name: 'IAppAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IAppAuth>
 getContractAt(name: 'IGoverned', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IGoverned>
 getContractAt(name: 'IKmsRegistry', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IKmsRegistry>
@@ -48,11 +52,13 @@ getContractAt(name: 'ImageCodec', address: string | ethers.Addressable, signer?:
 getContractAt(name: 'ImageCodecHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ImageCodecHarness>
 getContractAt(name: 'KmsRegistry', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistry>
 getContractAt(name: 'KmsRegistryV2', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistryV2>
+getContractAt(name: 'Newborn', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Newborn>
 getContractAt(name: 'PlainStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlainStorage>
 getContractAt(name: 'PlatformPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicy>
 getContractAt(name: 'PlatformPolicyV2', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyV2>
 getContractAt(name: 'RenamesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.RenamesStorage>
 getContractAt(name: 'ReusesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ReusesStorage>
+getContractAt(name: 'ScriptedPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ScriptedPolicy>
 getContractAt(name: 'ServiceStore', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ServiceStore>
 getContractAt(name: 'TimelockController', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.TimelockController>
 
@@ -63,6 +69,7 @@ deployContract(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | DeployCon
 deployContract(name: 'ForgetsStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ForgetsStorage>
 deployContract(name: 'GovernanceTimelock', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernanceTimelock>
 deployContract(name: 'Governed', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
+deployContract(name: 'GovernedHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedHarness>
 deployContract(name: 'IAppAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
 deployContract(name: 'IGoverned', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
 deployContract(name: 'IKmsRegistry', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IKmsRegistry>
@@ -71,11 +78,13 @@ deployContract(name: 'ImageCodec', signerOrOptions?: ethers.Signer | DeployContr
 deployContract(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
 deployContract(name: 'KmsRegistry', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistry>
 deployContract(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
+deployContract(name: 'Newborn', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Newborn>
 deployContract(name: 'PlainStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlainStorage>
 deployContract(name: 'PlatformPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicy>
 deployContract(name: 'PlatformPolicyV2', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyV2>
 deployContract(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.RenamesStorage>
 deployContract(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
+deployContract(name: 'ScriptedPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ScriptedPolicy>
 deployContract(name: 'ServiceStore', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceStore>
 deployContract(name: 'TimelockController', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.TimelockController>
 
@@ -86,6 +95,7 @@ deployContract(name: 'ERC1967Proxy', args: any[], signerOrOptions?: ethers.Signe
 deployContract(name: 'ForgetsStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ForgetsStorage>
 deployContract(name: 'GovernanceTimelock', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernanceTimelock>
 deployContract(name: 'Governed', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
+deployContract(name: 'GovernedHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedHarness>
 deployContract(name: 'IAppAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
 deployContract(name: 'IGoverned', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
 deployContract(name: 'IKmsRegistry', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IKmsRegistry>
@@ -94,11 +104,13 @@ deployContract(name: 'ImageCodec', args: any[], signerOrOptions?: ethers.Signer 
 deployContract(name: 'ImageCodecHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
 deployContract(name: 'KmsRegistry', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistry>
 deployContract(name: 'KmsRegistryV2', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
+deployContract(name: 'Newborn', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Newborn>
 deployContract(name: 'PlainStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlainStorage>
 deployContract(name: 'PlatformPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicy>
 deployContract(name: 'PlatformPolicyV2', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyV2>
 deployContract(name: 'RenamesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.RenamesStorage>
 deployContract(name: 'ReusesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
+deployContract(name: 'ScriptedPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ScriptedPolicy>
 deployContract(name: 'ServiceStore', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceStore>
 deployContract(name: 'TimelockController', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.TimelockController>
 

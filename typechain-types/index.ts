@@ -20,6 +20,8 @@ export type { GovernanceTimelock } from './contracts/governance/GovernanceTimelo
 export { GovernanceTimelock__factory } from './factories/contracts/governance/GovernanceTimelock__factory.js';
 export type { Governed } from './contracts/governance/Governed.js';
 export { Governed__factory } from './factories/contracts/governance/Governed__factory.js';
+export type { GovernedHarness } from './contracts/mocks/GovernedHarness.sol/GovernedHarness.js';
+export { GovernedHarness__factory } from './factories/contracts/mocks/GovernedHarness.sol/GovernedHarness__factory.js';
 export type { IAppAuth } from './contracts/dstack/IAppAuth.js';
 export { IAppAuth__factory } from './factories/contracts/dstack/IAppAuth__factory.js';
 export type { IGoverned } from './contracts/governance/IGoverned.js';
@@ -36,6 +38,8 @@ export type { KmsRegistry } from './contracts/registry/KmsRegistry.js';
 export { KmsRegistry__factory } from './factories/contracts/registry/KmsRegistry__factory.js';
 export type { KmsRegistryV2 } from './contracts/mocks/KmsRegistryV2.js';
 export { KmsRegistryV2__factory } from './factories/contracts/mocks/KmsRegistryV2__factory.js';
+export type { Newborn } from './contracts/mocks/GovernedHarness.sol/Newborn.js';
+export { Newborn__factory } from './factories/contracts/mocks/GovernedHarness.sol/Newborn__factory.js';
 export type { PlainStorage } from './contracts/mocks/BadUpgrades.sol/PlainStorage.js';
 export { PlainStorage__factory } from './factories/contracts/mocks/BadUpgrades.sol/PlainStorage__factory.js';
 export type { PlatformPolicy } from './contracts/policy/PlatformPolicy.js';
@@ -46,6 +50,8 @@ export type { RenamesStorage } from './contracts/mocks/BadUpgrades.sol/RenamesSt
 export { RenamesStorage__factory } from './factories/contracts/mocks/BadUpgrades.sol/RenamesStorage__factory.js';
 export type { ReusesStorage } from './contracts/mocks/BadUpgrades.sol/ReusesStorage.js';
 export { ReusesStorage__factory } from './factories/contracts/mocks/BadUpgrades.sol/ReusesStorage__factory.js';
+export type { ScriptedPolicy } from './contracts/mocks/ScriptedPolicy.js';
+export { ScriptedPolicy__factory } from './factories/contracts/mocks/ScriptedPolicy__factory.js';
 export type { ServiceStore } from './contracts/registry/ServiceStore.js';
 export { ServiceStore__factory } from './factories/contracts/registry/ServiceStore__factory.js';
 export type { TimelockController } from './@openzeppelin/contracts/governance/TimelockController.js';

@@ -2,6 +2,7 @@
 /* tslint:disable */
 /* eslint-disable */
 export * as badUpgradesSol from './BadUpgrades.sol/index.js';
+export * as governedHarnessSol from './GovernedHarness.sol/index.js';
 export { Actor__factory } from './Actor__factory.js';
 export { ImageCodecHarness__factory } from './ImageCodecHarness__factory.js';
 export { KmsRegistryV2__factory } from './KmsRegistryV2__factory.js';
