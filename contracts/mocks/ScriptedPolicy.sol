@@ -17,7 +17,7 @@ contract ScriptedPolicy {
         _answer = answer;
     }
 
-    // solhint-disable-next-line payable-fallback
+    // solhint-disable-next-line payable-fallback, no-complex-fallback
     fallback(bytes calldata) external returns (bytes memory) {
         bytes memory answer = _answer;
         if (MANNER == Manner.Answers) return answer;

@@ -2,8 +2,8 @@ import { expect } from "chai";
 import { id, toBeHex, ZeroAddress, ZeroHash } from "ethers";
 import { IKmsRegistry__factory } from "../../../typechain-types/index.ts";
 import { connection } from "../../helpers/connection.ts";
-import { fieldsOf, headFromLogs, logsOf } from "../../helpers/history.ts";
-import { imageId } from "../../helpers/images.ts";
+import { expectHistory, fieldsOf, headFromLogs, logsOf, mined, timeOf } from "../../helpers/history.ts";
+import { imageId, tdxImage } from "../../helpers/images.ts";
 import {
   at,
   DEVICE,
@@ -117,6 +117,29 @@ describe("KmsRegistry: views", () => {
     expect((await logsOf(registry, serviceId)).length).to.equal(Number(sequence));
     expect(await headFromLogs(registry, serviceId)).to.equal(historyHead);
     expect(await registry.historyHead(serviceId)).to.equal(historyHead);
+  });
+
+  it("given texts of every length around a word's, each log is chained whole, with no byte more or less", async () => {
+    const { own, registry, serviceId, admin } = await networkHelpers.loadFixture(serviceWithImage);
+    for (const length of [0, 1, 31, 32, 33, 63, 64, 65, 511, 512]) {
+      const description = "é".repeat(length / 2) + "x".repeat(length % 2);
+      const image = tdxImage(`description of ${length} bytes`);
+      const receipt = await mined(own.addImageToService(serviceId, image, description));
+      const activeFrom = (await timeOf(receipt)) + NOTICE;
+      await expectHistory(registry, serviceId, receipt, [
+        {
+          name: "AddImageToService",
+          fields: { admin: admin.address, imageId: imageId(image), image, description, activeFrom },
+        },
+      ]);
+      const removed = await mined(own.removeImageFromService(serviceId, imageId(image), description));
+      await expectHistory(registry, serviceId, removed, [
+        {
+          name: "RemoveImageFromService",
+          fields: { actor: admin.address, imageId: imageId(image), reason: description },
+        },
+      ]);
+    }
   });
 
   it("supportsInterface: the registry's own interface, IGoverned, IAccessControl and ERC-165", async () => {
