@@ -18,6 +18,8 @@ getContractFactory(name: 'ForgetsStorage', signerOrOptions?: ethers.Signer | Fac
 getContractFactory(name: 'GovernanceTimelock', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernanceTimelock__factory>
 getContractFactory(name: 'Governed', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Governed__factory>
 getContractFactory(name: 'GovernedHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernedHarness__factory>
+getContractFactory(name: 'GovernedUninitialized', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernedUninitialized__factory>
+getContractFactory(name: 'HistoryHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.HistoryHarness__factory>
 getContractFactory(name: 'IAppAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IAppAuth__factory>
 getContractFactory(name: 'IGoverned', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IGoverned__factory>
 getContractFactory(name: 'IKmsRegistry', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IKmsRegistry__factory>
@@ -49,6 +51,8 @@ getContractAt(name: 'ForgetsStorage', address: string | ethers.Addressable, sign
 getContractAt(name: 'GovernanceTimelock', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernanceTimelock>
 getContractAt(name: 'Governed', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Governed>
 getContractAt(name: 'GovernedHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernedHarness>
+getContractAt(name: 'GovernedUninitialized', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernedUninitialized>
+getContractAt(name: 'HistoryHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.HistoryHarness>
 getContractAt(name: 'IAppAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IAppAuth>
 getContractAt(name: 'IGoverned', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IGoverned>
 getContractAt(name: 'IKmsRegistry', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IKmsRegistry>
@@ -80,6 +84,8 @@ deployContract(name: 'ForgetsStorage', signerOrOptions?: ethers.Signer | DeployC
 deployContract(name: 'GovernanceTimelock', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernanceTimelock>
 deployContract(name: 'Governed', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
 deployContract(name: 'GovernedHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedHarness>
+deployContract(name: 'GovernedUninitialized', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedUninitialized>
+deployContract(name: 'HistoryHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.HistoryHarness>
 deployContract(name: 'IAppAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
 deployContract(name: 'IGoverned', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
 deployContract(name: 'IKmsRegistry', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IKmsRegistry>
@@ -111,6 +117,8 @@ deployContract(name: 'ForgetsStorage', args: any[], signerOrOptions?: ethers.Sig
 deployContract(name: 'GovernanceTimelock', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernanceTimelock>
 deployContract(name: 'Governed', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
 deployContract(name: 'GovernedHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedHarness>
+deployContract(name: 'GovernedUninitialized', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedUninitialized>
+deployContract(name: 'HistoryHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.HistoryHarness>
 deployContract(name: 'IAppAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
 deployContract(name: 'IGoverned', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
 deployContract(name: 'IKmsRegistry', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IKmsRegistry>

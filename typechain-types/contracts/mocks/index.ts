@@ -3,6 +3,8 @@
 /* eslint-disable */
 import type * as badUpgradesSol from './BadUpgrades.sol/index.js';
 export type { badUpgradesSol };
+import type * as brokenUpgradesSol from './BrokenUpgrades.sol/index.js';
+export type { brokenUpgradesSol };
 import type * as governedHarnessSol from './GovernedHarness.sol/index.js';
 export type { governedHarnessSol };
 export type { Actor } from './Actor.js';
