@@ -3,7 +3,7 @@
 //
 //   npm run generated:check
 import { spawnSync } from "node:child_process";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -22,29 +22,13 @@ const build = run("hardhat", ["build", "--force", "--no-tests"], "inherit");
 if (build.status !== 0) process.exit(build.status ?? 1);
 
 // Not time stamps and not an earlier state of this folder: what git would commit.
-const askGit = (...args) => {
-  const { status, stdout, stderr } = run("git", args, "pipe");
-  if (status === 0) return stdout;
-  console.error(`generated-check: git can't tell what changed: ${stderr.trim()}`);
+const status = run("git", ["status", "--porcelain", "--untracked-files=all", "--", GENERATED], "pipe");
+if (status.status !== 0) {
+  console.error(`generated-check: git can't tell what changed: ${status.stderr.trim()}`);
   process.exit(1);
-};
-const changes = () =>
-  askGit("status", "--porcelain", "--untracked-files=all", "--", GENERATED)
-    .split("\n")
-    .filter((line) => line !== "");
-
-// TypeChain lists contracts in the order in which they were compiled, which differs from build to build: the same lines in another order are no drift.
-const sortLines = (text) => text.trim().split("\n").sort().join("\n");
-for (const change of changes().filter((line) => line.startsWith(" M "))) {
-  const file = change.slice(3);
-  const committed = askGit("show", `HEAD:${file}`);
-  if (sortLines(committed) === sortLines(readFileSync(join(root, file), "utf8")))
-    writeFileSync(join(root, file), committed);
 }
-
-const drift = changes();
-if (drift.length > 0) {
-  console.error(`${GENERATED} is not what the contracts give:\n${drift.join("\n")}`);
+if (status.stdout !== "") {
+  console.error(`${GENERATED} is not what the contracts give:\n${status.stdout}`);
   console.error("It is generated anew now: look at it, and commit it with the contracts.");
   process.exit(1);
 }
