@@ -84,6 +84,14 @@ contract KmsRegistryReordered is Governed {
         mapping(ServiceId => Service) services;
     }
 
+    /// @custom:oz-upgrades-unsafe-allow state-variable-immutable
+    address public immutable POLICY;
+
+    /// @custom:oz-upgrades-unsafe-allow constructor
+    constructor(address policyProxy) {
+        POLICY = policyProxy;
+    }
+
     function initialize(address governor) external initializer {
         __Governed_init(governor);
     }
@@ -108,6 +116,7 @@ contract PolicyUnguarded is AccessControlUpgradeable, UUPSUpgradeable {
         _grantRole(DEFAULT_ADMIN_ROLE, governor);
     }
 
+    // solhint-disable-next-line no-empty-blocks
     function _authorizeUpgrade(address) internal view override onlyRole(DEFAULT_ADMIN_ROLE) {}
 }
 

@@ -6,13 +6,14 @@ import type { TypedContractEvent, TypedDeferredTopicFilter, TypedEventLog, Typed
   
 
   export interface KmsRegistryReorderedInterface extends Interface {
-    getFunction(nameOrSignature: "DEFAULT_ADMIN_ROLE" | "GOVERNOR_ROLE" | "GUARDIAN_ROLE" | "UPGRADE_INTERFACE_VERSION" | "getRoleAdmin" | "grantRole" | "hasRole" | "implementation" | "initialize" | "proxiableUUID" | "renounceRole" | "revokeRole" | "supportsInterface" | "upgradeTo" | "upgradeToAndCall" | "version"): FunctionFragment;
+    getFunction(nameOrSignature: "DEFAULT_ADMIN_ROLE" | "GOVERNOR_ROLE" | "GUARDIAN_ROLE" | "POLICY" | "UPGRADE_INTERFACE_VERSION" | "getRoleAdmin" | "grantRole" | "hasRole" | "implementation" | "initialize" | "proxiableUUID" | "renounceRole" | "revokeRole" | "supportsInterface" | "upgradeTo" | "upgradeToAndCall" | "version"): FunctionFragment;
 
     getEvent(nameOrSignatureOrTopic: "Initialized" | "RoleAdminChanged" | "RoleGranted" | "RoleRevoked" | "Upgraded"): EventFragment;
 
     encodeFunctionData(functionFragment: 'DEFAULT_ADMIN_ROLE', values?: undefined): string;
 encodeFunctionData(functionFragment: 'GOVERNOR_ROLE', values?: undefined): string;
 encodeFunctionData(functionFragment: 'GUARDIAN_ROLE', values?: undefined): string;
+encodeFunctionData(functionFragment: 'POLICY', values?: undefined): string;
 encodeFunctionData(functionFragment: 'UPGRADE_INTERFACE_VERSION', values?: undefined): string;
 encodeFunctionData(functionFragment: 'getRoleAdmin', values: [BytesLike]): string;
 encodeFunctionData(functionFragment: 'grantRole', values: [BytesLike, AddressLike]): string;
@@ -30,6 +31,7 @@ encodeFunctionData(functionFragment: 'version', values?: undefined): string;
     decodeFunctionResult(functionFragment: 'DEFAULT_ADMIN_ROLE', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'GOVERNOR_ROLE', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'GUARDIAN_ROLE', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'POLICY', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'UPGRADE_INTERFACE_VERSION', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'getRoleAdmin', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'grantRole', data: BytesLike): Result;
@@ -164,6 +166,14 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
     
 
     
+    POLICY: TypedContractMethod<
+      [],
+      [string],
+      'view'
+    >
+    
+
+    
     UPGRADE_INTERFACE_VERSION: TypedContractMethod<
       [],
       [string],
@@ -281,6 +291,11 @@ getFunction(nameOrSignature: 'GOVERNOR_ROLE'): TypedContractMethod<
       'view'
     >;
 getFunction(nameOrSignature: 'GUARDIAN_ROLE'): TypedContractMethod<
+      [],
+      [string],
+      'view'
+    >;
+getFunction(nameOrSignature: 'POLICY'): TypedContractMethod<
       [],
       [string],
       'view'
