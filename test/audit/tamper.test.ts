@@ -276,6 +276,19 @@ describe("audit of a lying endpoint", () => {
       });
     }
 
+    it("is read again when nothing but the block at which it is read was replaced, at the very end", async () => {
+      const at = story.moments.at(-1) ?? 0;
+      const tag = `0x${at.toString(16)}`;
+      let looks = 0;
+      const endpoint = liar(chain.connection.provider, (method, answer, params) => {
+        if (method !== "eth_getBlockByNumber" || params[0] !== tag || ++looks !== 2) return answer;
+        return { ...(answer as object), hash: `0x${"4e".repeat(32)}` };
+      });
+      const client = await connect(endpoint);
+      const audit = await auditService(client, story.registry, story.upgradeable, { at, fromBlock: 0 });
+      expect([audit.verdict, looks]).to.deep.equal(["proven", 4]);
+    });
+
     it("is an error that says to try again when it never settles, and no verdict", async () => {
       const client = await connect(liar(chain.connection.provider, reorganise(5, 1_000_000)));
       const failure = await auditService(client, story.registry, story.upgradeable, { fromBlock: 0 }).catch(

@@ -201,6 +201,12 @@ describe("tries with nodes inside nodes", () => {
   it("show that a slot is empty where the paths part", () => {
     expect(verifyStorageProof(stateRoot, address, [UNUSED], answer([root, branch])).values).to.deep.equal([0n]);
   });
+  it("show that a slot is empty where only the ends of the paths are the same", () => {
+    let twin: Hex = UNUSED;
+    for (let at = 0n; keccak256(twin).slice(-4) !== path.slice(-4); at++) twin = toBeHex(at, 32) as Hex;
+    expect(twin).not.to.equal(slot);
+    expect(verifyStorageProof(stateRoot, address, [twin], answer([root, branch])).values).to.deep.equal([0n]);
+  });
   it("are invalid without the branch", () => {
     expect(errorOf(() => verifyStorageProof(stateRoot, address, [slot], answer([root]))).code).to.equal(
       "proof/invalid",

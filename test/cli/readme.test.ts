@@ -5,13 +5,13 @@ import { keystead } from "../helpers/cli.ts";
 
 const SRC = join(import.meta.dirname, "..", "..", "src");
 
-describe("READMEs of core and cli", () => {
-  for (const room of ["core", "cli"]) {
+describe("READMEs of core, chain, audit and cli", () => {
+  for (const room of ["core", "chain", "audit", "cli"]) {
     const text = readFileSync(join(SRC, room, "README.md"), "utf8");
 
     it(`src/${room}/README.md lists only what is there`, () => {
       const tree = text.split("```")[1] ?? "";
-      const names = [...tree.matchAll(/^([\w./-]+)/gm)].map(([, name]) => name ?? "");
+      const names = [...tree.matchAll(/^((?:[\w./-]+(?:, )?)+)/gm)].flatMap(([, names = ""]) => names.split(", "));
       expect(names.length).to.be.greaterThan(5);
       for (const name of names) expect(existsSync(join(SRC, room, name)), name).to.equal(true);
     });
