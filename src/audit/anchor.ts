@@ -20,6 +20,9 @@ export interface Anchor {
   readonly faults: readonly AuditFault[];
 }
 
+/** How often a proof that does not hold is asked for before it is called false. */
+const PROOF_ATTEMPTS = 3;
+
 /** Services proved by one call: two slots each. */
 const SERVICES_PER_PROOF = 64;
 
@@ -97,14 +100,16 @@ export async function tryProof(
   address: Hex,
   slots: readonly Hex[],
 ): Promise<ProvenAccount | NoProof> {
-  try {
-    return await fetchStorageProof(client, block, address, slots);
-  } catch (error) {
-    if (isKeysteadError(error, "proof/invalid")) {
-      return { reasons: [], faults: [{ code: "false-proof", message: error.message }] };
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await fetchStorageProof(client, block, address, slots);
+    } catch (error) {
+      if (!isKeysteadError(error) || error.retryable) throw error;
+      if (error.code !== "proof/invalid") return { reasons: [reasonOf(error)], faults: [] };
+      if (attempt === PROOF_ATTEMPTS) return { reasons: [], faults: [{ code: "false-proof", message: error.message }] };
+      // An honest node that is just adding a block, or one of several behind one address, may prove another block's state.
+      await new Promise((resolve) => setTimeout(resolve, 50 * attempt));
     }
-    if (!isKeysteadError(error) || error.retryable) throw error;
-    return { reasons: [reasonOf(error)], faults: [] };
   }
 }
 

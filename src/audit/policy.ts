@@ -7,7 +7,7 @@ import { decodePolicyEvent, isGovernedLog, type RawLog } from "../core/events.ts
 import { verifyPolicyHistory } from "../core/history.ts";
 import { rebuildPolicy } from "../core/policy-state.ts";
 import { fetchPolicyAnchor } from "./anchor.ts";
-import { comparePolicy } from "./rebuild.ts";
+import { comparePolicy, compareTwice } from "./rebuild.ts";
 import { concludeAudit, type PolicyAudit } from "./result.ts";
 import { parseAddress, type ReadOptions, readAt, requirePointers, timed } from "./walk.ts";
 
@@ -53,7 +53,7 @@ export async function auditPolicyAt(
   const verified = verifyPolicyHistory({ chainId, logs }, { ...anchor, chainId, address: policy });
   const entries = timed(verified.entries, located);
   const state = verified.verdict === "broken" ? undefined : rebuildPolicy(entries);
-  const differences = state === undefined ? [] : await comparePolicy(client, policy, block, state);
+  const differences = state === undefined ? [] : await compareTwice(() => comparePolicy(client, policy, block, state));
   const notUnderstood = state?.notUnderstood ?? [];
   return concludeAudit({ anchor, block, verified, entries, state, differences, notUnderstood });
 }

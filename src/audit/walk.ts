@@ -15,7 +15,7 @@ import { decodeServiceEvent, type RawLog } from "../core/events.ts";
 import { type HistoryEntry, verifyServiceHistory } from "../core/history.ts";
 import { rebuildService, type TimedEntry } from "../core/state.ts";
 import { type Anchor, fetchServiceAnchors } from "./anchor.ts";
-import { compareService } from "./rebuild.ts";
+import { compareService, compareTwice } from "./rebuild.ts";
 import { concludeAudit, type ServiceAudit } from "./result.ts";
 
 /** Where `block.number` in a contract is not the number of the log's block: Arbitrum One, Nova, Sepolia. Pointers lead nowhere there. */
@@ -92,7 +92,8 @@ export async function judgeService(
   const verified = verifyServiceHistory({ chainId, logs }, { ...anchor, chainId, address: registry, serviceId });
   const entries = timed(verified.entries, located);
   const state = verified.verdict === "broken" ? undefined : rebuildService(entries);
-  const differences = state === undefined ? [] : await compareService(client, registry, block, serviceId, state);
+  const differences =
+    state === undefined ? [] : await compareTwice(() => compareService(client, registry, block, serviceId, state));
   const notUnderstood = state?.notUnderstood ?? [];
   return { serviceId, ...concludeAudit({ anchor, block, verified, entries, state, differences, notUnderstood }) };
 }

@@ -307,6 +307,16 @@ describe("audit of a lying endpoint", () => {
     });
   });
 
+  it("that slips once, in a proof or in a view, is asked again", async () => {
+    const slipped = new Set<string>();
+    const audit = await scan((method, answer) => {
+      if (slipped.has(method) || (method !== "eth_getProof" && method !== "eth_call")) return answer;
+      slipped.add(method);
+      return method === "eth_call" ? `0x${"00".repeat(15 * 32)}` : { accountProof: [], storageProof: [] };
+    });
+    expect([audit.verdict, [...slipped]]).to.deep.equal(["proven", ["eth_getProof", "eth_call"]]);
+  });
+
   it("that refuses a block's logs because the block is gone is read again", async () => {
     let refused = 0;
     let moved = 0;
