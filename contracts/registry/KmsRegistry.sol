@@ -459,14 +459,14 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
 
     /* POLICY */
 
-    /// @dev A policy that fails, or answers with a number that is no decision here, is a denial.
+    /// @dev A policy that fails, or answers with what is no decision here, is a denial. A plain call, for `try` would revert on an answer that is too short.
     function _askPolicy(uint8 kind, BootRequest calldata request) private view returns (Decision) {
-        try IPlatformPolicy(POLICY).decide(kind, request.platformId, request.deviceId, request.tcbStatus) returns (
-            uint256 decision
-        ) {
-            return decision > uint256(type(Decision).max) ? Decision.PolicyUnavailable : Decision(decision);
-        } catch {
-            return Decision.PolicyUnavailable;
-        }
+        // solhint-disable-next-line avoid-low-level-calls
+        (bool ok, bytes memory answer) = POLICY.staticcall(
+            abi.encodeCall(IPlatformPolicy.decide, (kind, request.platformId, request.deviceId, request.tcbStatus))
+        );
+        if (!ok || answer.length < 32) return Decision.PolicyUnavailable;
+        uint256 decision = uint256(bytes32(answer));
+        return decision > uint256(type(Decision).max) ? Decision.PolicyUnavailable : Decision(decision);
     }
 }

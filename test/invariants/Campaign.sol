@@ -10,7 +10,7 @@ import {PolicyHandler} from "./handlers/PolicyHandler.t.sol";
 import {RegistryHandler} from "./handlers/RegistryHandler.t.sol";
 
 /// @title Campaign
-/// @notice A world with an open policy and two services in it, and the handlers that act on it. Each invariant is a campaign of its own.
+/// @notice A world with an open policy and two services in it, and the handlers that act on it.
 abstract contract Campaign is Deployment {
     World internal world;
     RegistryHandler internal registryHandler;

@@ -20,7 +20,7 @@ abstract contract GovernanceInvariants is Campaign {
     bytes32 private constant GOVERNOR = keccak256("keystead.GOVERNOR");
     bytes32 private constant GUARDIAN = keccak256("keystead.GUARDIAN");
 
-    function invariant_5_rolesBelongToContractsAndPausesEnd() public view {
+    function _rolesBelongToContractsAndPausesEnd() internal view {
         _assertNothingFound(5);
         _checkRoles(world.REGISTRY());
         _checkRoles(world.POLICY());
@@ -29,7 +29,7 @@ abstract contract GovernanceInvariants is Campaign {
         vm.assertEq(until, world.pausedUntil(), "a pause that no event names");
     }
 
-    function invariant_6_upgradesChangeNothing() public view {
+    function _upgradesChangeNothing() internal view {
         _assertNothingFound(6);
     }
 

@@ -22,7 +22,7 @@ import {Campaign} from "./Campaign.sol";
  * 7. `authorize` never reverts, whatever its input; unknown ids are denied.
  */
 abstract contract LaneInvariants is Campaign {
-    function invariant_4_onlyGovernorAndOwnAdminLoosen() public view {
+    function _onlyGovernorAndOwnAdminLoosen() internal view {
         _assertNothingFound(4);
         uint256 answers = world.decisions();
         vm.assertEq(answers, world.answers(), "an answer changed without an action");
@@ -33,7 +33,7 @@ abstract contract LaneInvariants is Campaign {
         }
     }
 
-    function invariant_7_authorizeAlwaysAnswers() public view {
+    function _authorizeAlwaysAnswers() internal view {
         bytes32 noise = keccak256(abi.encode(world.decisions(), vm.getBlockTimestamp()));
         for (uint256 s = 0; s < world.services(); ++s) {
             BootRequest memory request = world.probe(s);

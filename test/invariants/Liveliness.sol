@@ -12,11 +12,11 @@ import {RegistryHandler} from "./handlers/RegistryHandler.t.sol";
 
 /**
  * @title Liveliness
- * @notice That the invariants are not vacuous: in one fixed run, as long as a fiftieth of a campaign, every action of every handler succeeds, those that can be refused are, and
+ * @notice That the invariants are not vacuous: in one fixed run of two thousand steps, every action of every handler succeeds, those that can be refused are, and
  * answers do turn into Allowed.
  */
 abstract contract Liveliness is Campaign {
-    uint256 private constant STEPS = 1000;
+    uint256 private constant STEPS = 2000;
 
     string[41] private _actions = [
         "create",
@@ -133,7 +133,7 @@ abstract contract Liveliness is Campaign {
         }
         for (uint256 a = 0; a < counts.length; ++a) {
             console.log(_actions[a], counts[a]);
-            if (false) vm.assertGt(counts[a], 0, _actions[a]);
+            vm.assertGt(counts[a], 0, _actions[a]);
         }
         console.log("refusals that became Allowed", releases);
         console.log("attacks refused", attacks);

@@ -24,7 +24,7 @@ import {ServiceGhost} from "./ghost/ServiceGhost.sol";
  *    logs say.
  */
 abstract contract ServiceInvariants is Campaign {
-    function invariant_1_upgradeabilityIsFinal() public view {
+    function _upgradeabilityIsFinal() internal view {
         _assertNothingFound(1);
         for (uint256 s = 0; s < world.services(); ++s) {
             bytes20 id = world.serviceIds(s);
@@ -44,7 +44,7 @@ abstract contract ServiceInvariants is Campaign {
                 "a sealed service lost its image"
             );
             for (uint256 i = 0; i < TestImages.IMAGES; ++i) {
-                bytes32 imageId = TestImages.imageId(i);
+                bytes32 imageId = world.imageIdAt(i);
                 IKmsRegistry.ImageState state = _image(id, imageId).state;
                 bool only = imageId == facts.sealedImage;
                 IKmsRegistry.ImageState wanted =
@@ -54,12 +54,12 @@ abstract contract ServiceInvariants is Campaign {
         }
     }
 
-    function invariant_2_imagesAreActiveInTheirTimeAlone() public view {
+    function _imagesAreActiveInTheirTimeAlone() internal view {
         _assertNothingFound(2);
         for (uint256 s = 0; s < world.services(); ++s) {
             bytes20 id = world.serviceIds(s);
             for (uint256 i = 0; i < TestImages.IMAGES; ++i) {
-                bytes32 imageId = TestImages.imageId(i);
+                bytes32 imageId = world.imageIdAt(i);
                 ServiceGhost.ImageFacts memory facts = world.imageFacts(id, imageId);
                 IKmsRegistry.ImageRecord memory record = _image(id, imageId);
                 bool active = world.REGISTRY().isImageActive(ServiceId.wrap(id), ImageId.wrap(imageId));
@@ -71,7 +71,7 @@ abstract contract ServiceInvariants is Campaign {
         }
     }
 
-    function invariant_3_noticeGrowsAndHistoryIsComplete() public view {
+    function _noticeGrowsAndHistoryIsComplete() internal view {
         _assertNothingFound(3);
         for (uint256 s = 0; s < world.services(); ++s) {
             bytes20 id = world.serviceIds(s);

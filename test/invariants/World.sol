@@ -40,6 +40,9 @@ contract World is ServiceGhost, PolicyGhost {
     /// @dev The answers to the probes after the latest action or passage of time.
     uint256 public answers;
 
+    bytes32[TestImages.IMAGES] private _imageIds;
+    bytes32[5] private _platformIds;
+
     mapping(string action => uint256) public succeeded;
     mapping(string action => uint256) public refused;
     /// @dev Answers that became Allowed, by any permitted way.
@@ -49,6 +52,8 @@ contract World is ServiceGhost, PolicyGhost {
         _suite = suite;
         REGISTRY = suite.registry;
         POLICY = suite.policy;
+        for (uint256 i = 0; i < TestImages.IMAGES; ++i) _imageIds[i] = TestImages.imageId(i);
+        for (uint8 kind = TeeKind.FIRST; kind <= TeeKind.LAST; ++kind) _platformIds[kind] = TestImages.platformId(kind);
         for (uint256 i = 0; i < 5; ++i) accounts.push(address(uint160(uint256(keccak256(abi.encode("account", i))))));
         accounts.push(suite.governor);
         accounts.push(suite.guardian);
@@ -127,6 +132,11 @@ contract World is ServiceGhost, PolicyGhost {
 
     /* QUESTIONS */
 
+    /// @notice The pool's image ids, computed once.
+    function imageIdAt(uint256 index) external view returns (bytes32) {
+        return _imageIds[index];
+    }
+
     /// @notice The answers to all probes, four bits each.
     function decisions() public view returns (uint256 packed) {
         for (uint256 p = 0; p < PROBES; ++p) {
@@ -140,8 +150,8 @@ contract World is ServiceGhost, PolicyGhost {
         uint256 index = (p / MAX_SERVICES) % TestImages.IMAGES;
         uint256 lesser = p / (MAX_SERVICES * TestImages.IMAGES);
         request.serviceId = ServiceId.wrap(serviceIds[p % MAX_SERVICES]);
-        request.imageId = ImageId.wrap(TestImages.imageId(index));
-        request.platformId = PlatformId.wrap(TestImages.platformId(TestImages.kindOf(index)));
+        request.imageId = ImageId.wrap(_imageIds[index]);
+        request.platformId = PlatformId.wrap(_platformIds[TestImages.kindOf(index)]);
         request.deviceId = TestImages.device(lesser);
         request.tcbStatus = uint8(lesser);
     }
@@ -165,14 +175,14 @@ contract World is ServiceGhost, PolicyGhost {
             ServiceId id = ServiceId.wrap(serviceIds[s]);
             digest = keccak256(abi.encode(digest, REGISTRY.service(id), REGISTRY.historyHead(id)));
             for (uint256 i = 0; i < TestImages.IMAGES; ++i) {
-                ImageId imageId = ImageId.wrap(TestImages.imageId(i));
+                ImageId imageId = ImageId.wrap(_imageIds[i]);
                 (bool allowed, uint40 from) = REGISTRY.isDeviceAllowed(id, TestImages.device(i));
                 digest = keccak256(abi.encode(digest, REGISTRY.image(id, imageId), allowed, from));
             }
         }
         for (uint8 kind = TeeKind.FIRST; kind <= TeeKind.LAST; ++kind) {
-            PlatformId platformId = PlatformId.wrap(TestImages.platformId(kind));
-            ImageId imageId = ImageId.wrap(TestImages.imageId(kind));
+            PlatformId platformId = PlatformId.wrap(_platformIds[kind]);
+            ImageId imageId = ImageId.wrap(_imageIds[kind]);
             digest = keccak256(abi.encode(digest, POLICY.teeRules(kind), POLICY.platform(platformId)));
             digest = keccak256(abi.encode(digest, POLICY.kmsImage(imageId), POLICY.kmsIdentity(digest)));
             for (uint256 d = 0; d < 3; ++d) {

@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {IPlatformPolicy} from "../../../contracts/policy/IPlatformPolicy.sol";
 import {ImageId, PlatformId} from "../../../contracts/types/Ids.sol";
 import {TestImages} from "../../helpers/TestImages.sol";
+import {vm} from "../../helpers/Vm.sol";
 import {World} from "../World.sol";
 import {Handler} from "./Handler.sol";
 
@@ -75,6 +76,9 @@ contract PolicyHandler is Handler {
     }
 
     function extendPause(uint256 seed) external {
+        if (WORLD.pausedUntil() <= vm.getBlockTimestamp()) {
+            _policyCall("pauseRelease", GUARDIAN, abi.encodeCall(POLICY.pauseRelease, (1 hours, "incident")));
+        }
         uint256 duration = 1 + _draw(seed, "duration", 15 days);
         _policyCall("extendPause", _governor(seed), abi.encodeCall(POLICY.extendPause, (duration)));
     }
@@ -102,9 +106,14 @@ contract PolicyHandler is Handler {
         _policyCall("rejectTcb", _guard(seed), abi.encodeCall(POLICY.rejectTcb, (_kind(seed), statuses)));
     }
 
+    /// @dev Of a kind whose devices are restricted, which it brings about if it must.
     function revokeDevice(uint256 seed) external {
         if (!_oneIn(2, seed)) return;
-        bytes memory call = abi.encodeCall(POLICY.revokeDevice, (_kind(seed), _device(seed)));
+        uint8 kind = _kind(seed);
+        if (!WORLD.kindFacts(kind).restricted) {
+            _policyCall("restrictDevices", GUARDIAN, abi.encodeCall(POLICY.restrictDevices, (kind)));
+        }
+        bytes memory call = abi.encodeCall(POLICY.revokeDevice, (kind, _device(seed)));
         _policyCall("revokeDevice", _guard(seed), call);
     }
 
@@ -126,7 +135,7 @@ contract PolicyHandler is Handler {
 
     function pauseRelease(uint256 seed) external {
         if (!_oneIn(3, seed)) return;
-        uint256 duration = 1 + _draw(seed, "duration", _oneIn(6, seed) ? 15 days : 6 hours);
+        uint256 duration = 1 + _draw(seed, "duration", _oneIn(6, seed) ? 15 days : 1 days);
         _policyCall("pauseRelease", _guard(seed), abi.encodeCall(POLICY.pauseRelease, (duration, "incident")));
     }
 

@@ -131,8 +131,13 @@ contract RegistryHandler is Handler {
     }
 
     function acceptAdmin(uint256 seed) external {
-        bytes20 id = _serviceIdAt(seed);
-        address from = WORLD.serviceFacts(id).pendingAdmin;
+        uint256 first = _draw(seed, "service", WORLD.services());
+        bytes20 id;
+        address from = address(0);
+        for (uint256 i = 0; i < WORLD.services() && from == address(0); ++i) {
+            id = WORLD.serviceIds((first + i) % WORLD.services());
+            from = WORLD.serviceFacts(id).pendingAdmin;
+        }
         if (from == address(0) || _oneIn(8, seed)) from = _person(seed);
         _registryCall("acceptAdmin", from, abi.encodeCall(REGISTRY.acceptServiceAdmin, (ServiceId.wrap(id))));
     }
@@ -159,10 +164,10 @@ contract RegistryHandler is Handler {
         _registryCall("batch", from, abi.encodeCall(REGISTRY.multicall, (calls)));
     }
 
-    /// @dev A creation and its first changes by a creator who may not be the admin.
+    /// @dev A creation and its first change, by a creator who is mostly the admin.
     function batchCreate(uint256 seed) external {
         if (_isFull()) return;
-        address from = _person(seed);
+        address from = _oneIn(4, seed) ? _person(seed) : _config(seed).admin;
         ServiceId id = REGISTRY.serviceIdFor(from, bytes32(seed));
         bytes[] memory calls = new bytes[](2);
         calls[0] = abi.encodeCall(REGISTRY.createService, (_config(seed), bytes32(seed)));
