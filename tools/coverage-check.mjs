@@ -39,7 +39,10 @@ export function summarize(files) {
     .map(([file, lines]) => ({
       file,
       lines: lines.size,
-      missed: [...lines].filter(([, times]) => times === 0).map(([number]) => number).sort((a, b) => a - b),
+      missed: [...lines]
+        .filter(([, times]) => times === 0)
+        .map(([number]) => number)
+        .sort((a, b) => a - b),
     }))
     .sort((a, b) => (a.file < b.file ? -1 : 1));
 }

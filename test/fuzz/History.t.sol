@@ -52,13 +52,7 @@ contract HistoryFuzz {
         return History.append(0, record, topics);
     }
 
-    function _check(
-        bytes32 head,
-        bytes32 next,
-        bytes32[4] memory topics,
-        uint256 n,
-        bytes memory data
-    ) private {
+    function _check(bytes32 head, bytes32 next, bytes32[4] memory topics, uint256 n, bytes memory data) private {
         Vm.Log[] memory logs = vm.getRecordedLogs();
         vm.assertEq(logs.length, 1, "not one log");
         vm.assertEq(logs[0].topics.length, n, "another number of topics");

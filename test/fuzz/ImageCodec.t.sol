@@ -100,8 +100,10 @@ contract ImageCodecFuzz {
         uint256 faulty = (fault >> 8) % 16;
         for (uint256 bit = 0; bit < 16; ++bit) {
             if ((mask >> bit) & 1 == 0) continue;
-            bytes memory value =
-                abi.encodePacked(keccak256(abi.encode(seed, bit)), bytes16(keccak256(abi.encode(bit, seed))));
+            bytes memory value = abi.encodePacked(
+                keccak256(abi.encode(seed, bit)),
+                bytes16(keccak256(abi.encode(bit, seed)))
+            );
             uint256 width = _registers[kind][bit].width;
             for (uint256 i = width; i < 48; ++i) value[i] = 0;
             if (bit == faulty && fault % 16 == 2) value = new bytes(48);
@@ -141,11 +143,12 @@ contract ImageCodecFuzz {
     }
 
     function _accepts(bytes memory image, uint256 use) private view returns (bool ok) {
-        bytes memory call = use == 0
-            ? abi.encodeCall(_harness.checkService, (image))
-            : use == 1
-                ? abi.encodeCall(_harness.checkSealed, (image))
-                : abi.encodeCall(_harness.checkPlatform, (image));
+        bytes memory call =
+            use == 0
+                ? abi.encodeCall(_harness.checkService, (image))
+                : use == 1
+                    ? abi.encodeCall(_harness.checkSealed, (image))
+                    : abi.encodeCall(_harness.checkPlatform, (image));
         // solhint-disable-next-line avoid-low-level-calls
         (ok, ) = address(_harness).staticcall(call);
     }
@@ -159,7 +162,12 @@ contract ImageCodecFuzz {
         for (uint256 bit = 0; bit < 16; ++bit) {
             Register memory register = _registers[kind][bit];
             bool named = (uint8(image[bit < 8 ? 3 : 2]) >> (bit % 8)) & 1 == 1;
-            bool required = use == 0 ? register.service : use == 1 ? register.isSealed : register.platform;
+            bool required =
+                use == 0
+                    ? register.service
+                    : use == 1
+                        ? register.isSealed
+                        : register.platform;
             if (!named) {
                 if (required) return false;
                 continue;

@@ -62,7 +62,12 @@ contract KmsRegistryFuzz is Deployment {
         vm.assertTrue(_registry.serviceIdFor(creator, salt) == ServiceId.wrap(bytes20(hash)), "another id");
     }
 
-    function testFuzz_idsDependOnAllParts(address creator, bytes32 salt, uint160 otherCreator, bytes32 otherSalt) public view {
+    function testFuzz_idsDependOnAllParts(
+        address creator,
+        bytes32 salt,
+        uint160 otherCreator,
+        bytes32 otherSalt
+    ) public view {
         vm.assume(uint160(creator) != otherCreator && salt != otherSalt);
         ServiceId id = _registry.serviceIdFor(creator, salt);
         vm.assertTrue(!(id == _registry.serviceIdFor(address(otherCreator), salt)), "the creator does not count");
@@ -105,8 +110,9 @@ contract KmsRegistryFuzz is Deployment {
 
     /// @dev Bytes that are no request are met with a revert or a denial, never with Allowed.
     function testFuzz_authorizeDeniesAnyBytes(bytes calldata noise) public view {
-        (bool ok, bytes memory answer) =
-            address(_registry).staticcall(abi.encodePacked(IKmsRegistry.authorize.selector, noise));
+        (bool ok, bytes memory answer) = address(_registry).staticcall(
+            abi.encodePacked(IKmsRegistry.authorize.selector, noise)
+        );
         vm.assertTrue(!ok || abi.decode(answer, (Decision)) != Decision.Allowed, "noise is allowed");
     }
 
@@ -154,7 +160,12 @@ contract KmsRegistryFuzz is Deployment {
         if (second % 4 == 0) second = uint40(uint256(first) + (second % 3)) - (first == 0 ? 0 : 1);
         bool again = _retire(id, imageId, second);
         vm.assertEq(again, second > earliest && (!ok || second < first), "a second retirement that may not be");
-        uint256 until = again ? second : ok ? first : 0;
+        uint256 until =
+            again
+                ? second
+                : ok
+                    ? first
+                    : 0;
         vm.assertEq(_registry.image(id, imageId).activeUntil, until, "another end");
         if (until == 0) return;
         vm.warp(until - 1);

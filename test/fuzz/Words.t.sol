@@ -63,8 +63,14 @@ contract WordsFuzz {
 
     function testFuzz_imageRoundTrip(ImageFields memory its) public pure {
         ImageWord word = ImageWords.list(its.activeFrom, its.kind, its.mask, its.restrictsDevices);
-        ImageFields memory wanted =
-            ImageFields(its.activeFrom, 0, ImageWords.LISTED, its.kind, its.mask, its.restrictsDevices);
+        ImageFields memory wanted = ImageFields(
+            its.activeFrom,
+            0,
+            ImageWords.LISTED,
+            its.kind,
+            its.mask,
+            its.restrictsDevices
+        );
         _assertImage(word, wanted);
         wanted.activeUntil = its.activeUntil;
         _assertImage(word.withActiveUntil(its.activeUntil), wanted);

@@ -61,8 +61,9 @@ abstract contract LaneInvariants is Campaign {
 
     /// @dev The answer, which must come without a revert and be one word.
     function _answer(BootRequest memory request) private view returns (Decision) {
-        (bool ok, bytes memory answer) =
-            address(world.REGISTRY()).staticcall(abi.encodeCall(world.REGISTRY().authorize, (request)));
+        (bool ok, bytes memory answer) = address(world.REGISTRY()).staticcall(
+            abi.encodeCall(world.REGISTRY().authorize, (request))
+        );
         vm.assertTrue(ok && answer.length == 32, "authorize did not answer");
         return abi.decode(answer, (Decision));
     }

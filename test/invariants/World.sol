@@ -40,7 +40,7 @@ contract World is ServiceGhost, PolicyGhost {
     /// @dev The answers to the probes after the latest action or passage of time.
     uint256 public answers;
 
-    bytes32[TestImages.IMAGES] private _imageIds;
+    bytes32[5] private _imageIds;
     bytes32[5] private _platformIds;
 
     mapping(string action => uint256) public succeeded;

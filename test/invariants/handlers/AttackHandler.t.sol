@@ -54,8 +54,7 @@ contract AttackHandler is Handler {
             abi.encodeCall(REGISTRY.initialize, (from)),
             abi.encodeCall(POLICY.initialize, (from, from))
         ];
-        address[4] memory targets =
-            [address(REGISTRY), address(POLICY), suite.registryCode[0], suite.policyCode[0]];
+        address[4] memory targets = [address(REGISTRY), address(POLICY), suite.registryCode[0], suite.policyCode[0]];
         bytes memory call = calls[_draw(seed, "call", calls.length)];
         WORLD.send("attack: seize", from, targets[_draw(seed, "target", targets.length)], call);
     }
@@ -104,7 +103,12 @@ contract AttackHandler is Handler {
 
     /// @dev Any function of either contract, by its selector, with ids that exist and any bytes behind them.
     function rawCall(uint256 seed, bytes calldata tail) external {
-        bytes memory data = abi.encodePacked(_selector(seed), bytes32(_serviceIdAt(seed)), keccak256(_image(seed)), tail);
+        bytes memory data = abi.encodePacked(
+            _selector(seed),
+            bytes32(_serviceIdAt(seed)),
+            keccak256(_image(seed)),
+            tail
+        );
         address target = _draw(seed, "target", 2) == 0 ? address(REGISTRY) : address(POLICY);
         WORLD.send("attack: raw", _outsider(seed), target, data);
     }

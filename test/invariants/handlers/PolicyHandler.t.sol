@@ -67,7 +67,8 @@ contract PolicyHandler is Handler {
 
     function setDstackFacts(uint256 seed) external {
         if (_oneIn(2, seed)) {
-            string memory gateway = _oneIn(3, seed) ? "one gateway" : "another gateway, with a longer name than fits a slot";
+            string memory gateway =
+                _oneIn(3, seed) ? "one gateway" : "another gateway, with a longer name than fits a slot";
             _policyCall("setGatewayAppId", _governor(seed), abi.encodeCall(POLICY.setGatewayAppId, (gateway)));
             return;
         }

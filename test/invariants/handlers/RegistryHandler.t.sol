@@ -180,8 +180,10 @@ contract RegistryHandler is Handler {
         uint256 time = vm.getBlockTimestamp();
         uint256 target = time + 1 + _draw(seed, "seconds", 2 days);
         bytes20 id = _serviceIdAt(seed);
-        ServiceGhost.ImageFacts memory image =
-            WORLD.imageFacts(id, TestImages.imageId(_draw(seed, "image", TestImages.IMAGES)));
+        ServiceGhost.ImageFacts memory image = WORLD.imageFacts(
+            id,
+            TestImages.imageId(_draw(seed, "image", TestImages.IMAGES))
+        );
         uint256 edge = _oneIn(2, seed) ? image.from : image.until;
         if (edge > time + 1) target = edge - _draw(seed, "before", 2);
         WORLD.pass(target);
