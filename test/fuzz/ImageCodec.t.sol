@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {ImageCodecHarness} from "../../contracts/mocks/ImageCodecHarness.sol";
+import {vm} from "../helpers/Vm.sol";
+
+/**
+ * @title ImageCodecFuzz
+ * @notice The codec against a second one, written from the table in the contract's NatSpec in the slowest and plainest way: byte by byte, no masks. Both must give the same
+ * verdict on any bytes, for every use.
+ */
+contract ImageCodecFuzz {
+    struct Register {
+        uint256 width; // 0: there is no such register
+        bool service;
+        bool isSealed; // required where nothing can be replaced; these say what code runs, so they are never zero either
+        bool platform;
+    }
+
+    ImageCodecHarness private _harness;
+    mapping(uint256 kind => mapping(uint256 bit => Register)) private _registers;
+
+    function setUp() public {
+        _harness = new ImageCodecHarness();
+        for (uint256 bit = 0; bit <= 9; ++bit) _registers[1][bit] = Register(48, false, false, false);
+        _registers[1][0] = Register(48, true, true, true);
+        for (uint256 bit = 2; bit <= 4; ++bit) _registers[1][bit] = Register(48, true, true, false);
+
+        _registers[2][0] = Register(48, true, true, true);
+        _registers[2][1] = Register(32, false, false, false);
+        _registers[2][2] = Register(48, false, false, false);
+        _registers[2][3] = Register(48, false, false, false);
+        _registers[2][4] = Register(16, false, false, false);
+        _registers[2][5] = Register(16, false, false, false);
+
+        _registers[3][0] = Register(48, true, true, false);
+        _registers[3][1] = Register(48, true, true, true);
+        _registers[3][2] = Register(48, true, true, false);
+        _registers[3][3] = Register(48, false, false, false);
+        _registers[3][4] = Register(48, false, false, false);
+        _registers[3][8] = Register(48, false, false, false);
+
+        _registers[4][0] = Register(32, false, true, true);
+        _registers[4][1] = Register(32, true, true, false);
+        _registers[4][2] = Register(32, false, false, false);
+        _registers[4][3] = Register(32, false, false, false);
+    }
+
+    function testFuzz_randomBytes(bytes calldata image) public view {
+        _compare(image);
+    }
+
+    function testFuzz_randomBytesBehindAKnownHeader(uint8 kind, uint16 mask, bytes calldata rest) public view {
+        _compare(abi.encodePacked(uint8(1), kind % 6, mask, rest));
+    }
+
+    /// @dev Nearly canonical: at most one fault of each sort.
+    function testFuzz_nearlyCanonical(uint256 seed, uint16 mask, uint256 fault) public view {
+        uint8 kind = uint8(1 + (seed % 4));
+        _compare(_build(seed, kind, _knownOf(kind, mask, seed), fault));
+    }
+
+    /// @dev Canonical and complete: accepted for every use, with the id that anyone computes.
+    function testFuzz_completeImagesAreAccepted(uint256 seed, uint16 mask) public view {
+        uint8 kind = uint8(1 + (seed % 4));
+        bytes memory image = _build(seed, kind, _knownOf(kind, mask, 0x3f01), 0);
+        vm.assertTrue(_accepts(image, 0) && _accepts(image, 1) && _accepts(image, 2), "a complete image is refused");
+        _compare(image);
+    }
+
+    /// @dev Any single bit makes another image, or none.
+    function testFuzz_everyBitCounts(uint256 seed, uint256 position) public view {
+        uint8 kind = uint8(1 + (seed % 4));
+        bytes memory image = _build(seed, kind, _knownOf(kind, 0x001f, 1), 0);
+        (bytes32 id, , ) = _harness.checkSealed(image);
+        position %= image.length * 8;
+        image[position / 8] ^= bytes1(uint8(1 << (position % 8)));
+        _compare(image);
+        if (_accepts(image, 1)) {
+            (bytes32 other, , ) = _harness.checkSealed(image);
+            vm.assertTrue(other != id, "two images with one id");
+        }
+    }
+
+    /* BUILDING */
+
+    /// @dev The bits of `mask` that name registers; now and then one that names none.
+    function _knownOf(uint8 kind, uint16 mask, uint256 seed) private view returns (uint16 known) {
+        for (uint256 bit = 0; bit < 16; ++bit) {
+            bool named = _registers[kind][bit].width != 0;
+            if ((mask >> bit) & 1 == 1 && (named || (seed >> 8) % 64 == bit)) known |= uint16(1 << bit);
+        }
+        if (seed & 1 == 1) {
+            for (uint256 bit = 0; bit < 16; ++bit) if (_registers[kind][bit].isSealed) known |= uint16(1 << bit);
+        }
+    }
+
+    function _build(uint256 seed, uint8 kind, uint16 mask, uint256 fault) private view returns (bytes memory image) {
+        image = abi.encodePacked(uint8(fault % 16 == 1 ? 2 : 1), kind, mask);
+        uint256 faulty = (fault >> 8) % 16;
+        for (uint256 bit = 0; bit < 16; ++bit) {
+            if ((mask >> bit) & 1 == 0) continue;
+            bytes memory value = abi.encodePacked(
+                keccak256(abi.encode(seed, bit)),
+                bytes16(keccak256(abi.encode(bit, seed)))
+            );
+            uint256 width = _registers[kind][bit].width;
+            for (uint256 i = width; i < 48; ++i) value[i] = 0;
+            if (bit == faulty && fault % 16 == 2) value = new bytes(48);
+            if (bit == faulty && fault % 16 == 3) value[(fault >> 16) % 48] ^= 0x01;
+            if (bit == faulty && fault % 16 == 4 && width < 48) value[width] = 0x01;
+            if (bit == faulty && fault % 16 == 5) {
+                value = new bytes(48);
+                value[(fault >> 16) % 48] = 0x01;
+            }
+            image = abi.encodePacked(image, value);
+        }
+        if (fault % 16 == 6) image = abi.encodePacked(image, bytes1(0));
+        if (fault % 16 == 7) image = abi.encodePacked(image, new bytes(48));
+        if (fault % 16 == 8) {
+            bytes memory shorter = new bytes(image.length - 1);
+            for (uint256 i = 0; i < shorter.length; ++i) shorter[i] = image[i];
+            image = shorter;
+        }
+    }
+
+    /* COMPARING */
+
+    function _compare(bytes memory image) private view {
+        for (uint256 use = 0; use < 3; ++use) {
+            bool accepted = _accepts(image, use);
+            vm.assertEq(accepted, _isCanonical(image, use), "the codecs disagree");
+            if (!accepted) continue;
+            (bytes32 id, uint8 kind, uint16 mask) = use == 2
+                ? _harness.checkPlatform(image)
+                : use == 1
+                    ? _harness.checkSealed(image)
+                    : _harness.checkService(image);
+            vm.assertEq(id, keccak256(image), "the id is not the hash");
+            vm.assertEq(kind, uint8(image[1]), "another kind");
+            vm.assertEq(mask, uint256(uint8(image[2])) * 256 + uint8(image[3]), "another mask");
+        }
+    }
+
+    function _accepts(bytes memory image, uint256 use) private view returns (bool ok) {
+        bytes memory call =
+            use == 0
+                ? abi.encodeCall(_harness.checkService, (image))
+                : use == 1
+                    ? abi.encodeCall(_harness.checkSealed, (image))
+                    : abi.encodeCall(_harness.checkPlatform, (image));
+        // solhint-disable-next-line avoid-low-level-calls
+        (ok, ) = address(_harness).staticcall(call);
+    }
+
+    /// @dev The second opinion. Uses: 0 service, 1 sealed, 2 platform.
+    function _isCanonical(bytes memory image, uint256 use) private view returns (bool) {
+        if (image.length < 4 || uint8(image[0]) != 1) return false;
+        uint256 kind = uint8(image[1]);
+        if (kind == 0 || kind > 4) return false;
+        uint256 position = 4;
+        for (uint256 bit = 0; bit < 16; ++bit) {
+            Register memory register = _registers[kind][bit];
+            bool named = (uint8(image[bit < 8 ? 3 : 2]) >> (bit % 8)) & 1 == 1;
+            bool required =
+                use == 0
+                    ? register.service
+                    : use == 1
+                        ? register.isSealed
+                        : register.platform;
+            if (!named) {
+                if (required) return false;
+                continue;
+            }
+            if (register.width == 0 || image.length < position + 48) return false;
+            bool zero = true;
+            for (uint256 i = 0; i < 48; ++i) {
+                if (image[position + i] == 0) continue;
+                if (i >= register.width) return false;
+                zero = false;
+            }
+            if (zero && register.isSealed) return false;
+            position += 48;
+        }
+        return image.length == position;
+    }
+}
