@@ -10,7 +10,8 @@ import {PlatformPolicy} from "../policy/PlatformPolicy.sol";
 import {ImageId, ServiceId} from "../types/Ids.sol";
 import {ServiceWord} from "../registry/Words.sol";
 
-// Next versions that nobody may deploy: each has one fault that the upgrade checks must find.
+// Next versions that nobody may deploy: each has one fault that the upgrade checks must find. Each has a version of its own as well: the validator knows contracts
+// by their code alone, and what differs in unused storage only would be one contract to it.
 
 /// @notice The policy's first two slots have changed places.
 contract PlatformPolicyReordered is Governed {
@@ -60,7 +61,7 @@ contract PlatformPolicyWidened is Governed {
     }
 
     function version() external pure returns (string memory) {
-        return "2.0.0";
+        return "2.0.1";
     }
 }
 
@@ -123,6 +124,6 @@ contract PolicyUnguarded is AccessControlUpgradeable, UUPSUpgradeable {
 /// @notice It inherits an initializer that must run, and has none of its own.
 contract GovernedUninitialized is Governed {
     function version() external pure returns (string memory) {
-        return "2.0.0";
+        return "2.0.2";
     }
 }
