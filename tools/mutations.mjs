@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Breaks the contracts on purpose, one rule at a time, and shows which test notices: test/mutations.json says what to break and which test file must fail.
+// Breaks the contracts on purpose, one rule at a time, and shows which test notices: test/mutations*.json say what to break and which test file must fail.
 // Works on a copy in the temporary folder; this tree is not touched.
 //
 //   node tools/bootstrap.mjs node tools/mutations.mjs              every mutation (about half a minute each)
@@ -101,7 +101,10 @@ function firstFailure(output) {
   );
 }
 
-const mutations = JSON.parse(readFileSync(join(root, "test", "mutations.json"), "utf8"));
+const mutations = readdirSync(join(root, "test"))
+  .filter((name) => /^mutations.*\.json$/.test(name))
+  .sort()
+  .flatMap((name) => JSON.parse(readFileSync(join(root, "test", name), "utf8")));
 const args = process.argv.slice(2);
 const faults = faultsOf(mutations);
 if (args[0] === "--check" || faults.length > 0) {
