@@ -459,14 +459,21 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
 
     /* POLICY */
 
-    /// @dev A policy that fails, or answers with what is no decision here, is a denial. A plain call, for `try` would revert on an answer that is too short.
+    /// @dev A policy that fails, answers with less than a word, or with a number that is no decision here, is a denial. Not a `try`: that reverts, uncaught,
+    /// where it cannot decode the answer.
     function _askPolicy(uint8 kind, BootRequest calldata request) private view returns (Decision) {
-        // solhint-disable-next-line avoid-low-level-calls
-        (bool ok, bytes memory answer) = POLICY.staticcall(
-            abi.encodeCall(IPlatformPolicy.decide, (kind, request.platformId, request.deviceId, request.tcbStatus))
+        bytes memory question = abi.encodeCall(
+            IPlatformPolicy.decide,
+            (kind, request.platformId, request.deviceId, request.tcbStatus)
         );
-        if (!ok || answer.length < 32) return Decision.PolicyUnavailable;
-        uint256 decision = uint256(bytes32(answer));
+        address policy = POLICY;
+        uint256 decision = type(uint256).max;
+        assembly ("memory-safe") {
+            let answered := staticcall(gas(), policy, add(question, 0x20), mload(question), 0x00, 0x20)
+            if and(answered, gt(returndatasize(), 0x1f)) {
+                decision := mload(0x00)
+            }
+        }
         return decision > uint256(type(Decision).max) ? Decision.PolicyUnavailable : Decision(decision);
     }
 }
