@@ -10,73 +10,73 @@ import * as Contracts from "./index.js";
 
 declare module "@nomicfoundation/hardhat-ethers/types" {
   interface HardhatEthersHelpers extends HardhatEthersHelpersBase {
-  getContractFactory(name: 'DstackAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.DstackAuth__factory>
+  getContractFactory(name: 'TimelockController', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.TimelockController__factory>
+getContractFactory(name: 'DstackAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.DstackAuth__factory>
 getContractFactory(name: 'IAppAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IAppAuth__factory>
+getContractFactory(name: 'Governed', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Governed__factory>
+getContractFactory(name: 'IGoverned', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IGoverned__factory>
 getContractFactory(name: 'Actor', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Actor__factory>
 getContractFactory(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ImageCodecHarness__factory>
 getContractFactory(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistryV2__factory>
 getContractFactory(name: 'PlatformPolicyV2', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyV2__factory>
-getContractFactory(name: 'Governed', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Governed__factory>
-getContractFactory(name: 'IGoverned', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IGoverned__factory>
 getContractFactory(name: 'IKmsRegistry', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IKmsRegistry__factory>
 getContractFactory(name: 'ImageCodec', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ImageCodec__factory>
 getContractFactory(name: 'KmsRegistry', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistry__factory>
 getContractFactory(name: 'ServiceStore', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ServiceStore__factory>
-getContractFactory(name: 'TimelockController', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.TimelockController__factory>
-getContractFactory(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ERC1967Proxy__factory>
 getContractFactory(name: 'IPlatformPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IPlatformPolicy__factory>
 getContractFactory(name: 'PlatformPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicy__factory>
+getContractFactory(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ERC1967Proxy__factory>
 
-  getContractAt(name: 'DstackAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.DstackAuth>
+  getContractAt(name: 'TimelockController', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.TimelockController>
+getContractAt(name: 'DstackAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.DstackAuth>
 getContractAt(name: 'IAppAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IAppAuth>
+getContractAt(name: 'Governed', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Governed>
+getContractAt(name: 'IGoverned', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IGoverned>
 getContractAt(name: 'Actor', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Actor>
 getContractAt(name: 'ImageCodecHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ImageCodecHarness>
 getContractAt(name: 'KmsRegistryV2', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistryV2>
 getContractAt(name: 'PlatformPolicyV2', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyV2>
-getContractAt(name: 'Governed', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Governed>
-getContractAt(name: 'IGoverned', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IGoverned>
 getContractAt(name: 'IKmsRegistry', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IKmsRegistry>
 getContractAt(name: 'ImageCodec', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ImageCodec>
 getContractAt(name: 'KmsRegistry', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistry>
 getContractAt(name: 'ServiceStore', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ServiceStore>
-getContractAt(name: 'TimelockController', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.TimelockController>
-getContractAt(name: 'ERC1967Proxy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ERC1967Proxy>
 getContractAt(name: 'IPlatformPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IPlatformPolicy>
 getContractAt(name: 'PlatformPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicy>
+getContractAt(name: 'ERC1967Proxy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ERC1967Proxy>
 
-  deployContract(name: 'DstackAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAuth>
+  deployContract(name: 'TimelockController', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.TimelockController>
+deployContract(name: 'DstackAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAuth>
 deployContract(name: 'IAppAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
+deployContract(name: 'Governed', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
+deployContract(name: 'IGoverned', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
 deployContract(name: 'Actor', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Actor>
 deployContract(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
 deployContract(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
 deployContract(name: 'PlatformPolicyV2', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyV2>
-deployContract(name: 'Governed', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
-deployContract(name: 'IGoverned', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
 deployContract(name: 'IKmsRegistry', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IKmsRegistry>
 deployContract(name: 'ImageCodec', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodec>
 deployContract(name: 'KmsRegistry', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistry>
 deployContract(name: 'ServiceStore', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceStore>
-deployContract(name: 'TimelockController', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.TimelockController>
-deployContract(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ERC1967Proxy>
 deployContract(name: 'IPlatformPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IPlatformPolicy>
 deployContract(name: 'PlatformPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicy>
+deployContract(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ERC1967Proxy>
 
-  deployContract(name: 'DstackAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAuth>
+  deployContract(name: 'TimelockController', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.TimelockController>
+deployContract(name: 'DstackAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAuth>
 deployContract(name: 'IAppAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
+deployContract(name: 'Governed', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
+deployContract(name: 'IGoverned', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
 deployContract(name: 'Actor', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Actor>
 deployContract(name: 'ImageCodecHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
 deployContract(name: 'KmsRegistryV2', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
 deployContract(name: 'PlatformPolicyV2', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyV2>
-deployContract(name: 'Governed', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
-deployContract(name: 'IGoverned', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
 deployContract(name: 'IKmsRegistry', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IKmsRegistry>
 deployContract(name: 'ImageCodec', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodec>
 deployContract(name: 'KmsRegistry', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistry>
 deployContract(name: 'ServiceStore', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceStore>
-deployContract(name: 'TimelockController', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.TimelockController>
-deployContract(name: 'ERC1967Proxy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ERC1967Proxy>
 deployContract(name: 'IPlatformPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IPlatformPolicy>
 deployContract(name: 'PlatformPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicy>
+deployContract(name: 'ERC1967Proxy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ERC1967Proxy>
 
     // default types
     getContractFactory(
