@@ -96,8 +96,10 @@ contract ImageCodecFuzz {
     }
 
     function _build(uint256 seed, uint8 kind, uint16 mask, uint256 fault) private view returns (bytes memory image) {
-        image = abi.encodePacked(uint8(fault % 16 == 1 ? 2 : 1), kind, mask);
-        uint256 faulty = (fault >> 8) % 16;
+        if (fault != 0) fault = uint256(keccak256(abi.encode(fault)));
+        uint256 mode = fault % 9; // 0: no fault
+        image = abi.encodePacked(uint8(mode == 1 ? 2 : 1), kind, mask);
+        uint256 faulty = (fault >> 8) % (kind == 4 ? 4 : 6);
         for (uint256 bit = 0; bit < 16; ++bit) {
             if ((mask >> bit) & 1 == 0) continue;
             bytes memory value = abi.encodePacked(
@@ -106,18 +108,18 @@ contract ImageCodecFuzz {
             );
             uint256 width = _registers[kind][bit].width;
             for (uint256 i = width; i < 48; ++i) value[i] = 0;
-            if (bit == faulty && fault % 16 == 2) value = new bytes(48);
-            if (bit == faulty && fault % 16 == 3) value[(fault >> 16) % 48] ^= 0x01;
-            if (bit == faulty && fault % 16 == 4 && width < 48) value[width] = 0x01;
-            if (bit == faulty && fault % 16 == 5) {
+            if (bit == faulty && mode == 2) value = new bytes(48);
+            if (bit == faulty && mode == 3) value[(fault >> 16) % 48] ^= 0x01;
+            if (bit == faulty && mode == 4 && width < 48) value[width] = 0x01;
+            if (bit == faulty && mode == 5) {
                 value = new bytes(48);
                 value[(fault >> 16) % 48] = 0x01;
             }
             image = abi.encodePacked(image, value);
         }
-        if (fault % 16 == 6) image = abi.encodePacked(image, bytes1(0));
-        if (fault % 16 == 7) image = abi.encodePacked(image, new bytes(48));
-        if (fault % 16 == 8) {
+        if (mode == 6) image = abi.encodePacked(image, bytes1(0));
+        if (mode == 7) image = abi.encodePacked(image, new bytes(48));
+        if (mode == 8) {
             bytes memory shorter = new bytes(image.length - 1);
             for (uint256 i = 0; i < shorter.length; ++i) shorter[i] = image[i];
             image = shorter;
