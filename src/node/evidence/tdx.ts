@@ -208,7 +208,10 @@ interface PckChain {
 
 const PCK = defineChainKind<PckChain>();
 
-function readPckChain({ signatureData }: TdxQuote, { chains, unsafeTestRoots = [] }: TdxQuoteOptions): PckChain {
+function readPckChain(
+  { signatureData }: TdxQuote,
+  { chains, unsafeTestRoots = [] }: Pick<TdxQuoteOptions, "chains" | "unsafeTestRoots">,
+): PckChain {
   const { pckChain, certificationType } = signatureData;
   if (pckChain === undefined) {
     throw refuse(
@@ -289,39 +292,23 @@ function readAttestationKey(point: Uint8Array): KeyObject | undefined {
 const verifyP256 = (key: KeyObject, message: Uint8Array, signature: Uint8Array): boolean =>
   verify("sha256", message, { key, dsaEncoding: "ieee-p1363" }, signature);
 
-/** What one needs to know to fetch a quote's collateral. Claims of an unverified quote: good for choosing collateral, for nothing else. */
+/** What one needs to know to fetch a quote's collateral. */
 export interface TdxCollateralKey {
   readonly fmspc: Hex;
   readonly ca: "platform" | "processor";
 }
 
 /**
- * Reads from a quote which collateral it needs. Nothing is verified.
+ * Says which collateral a quote needs. The PCK chain's signatures are checked, so only real platform families are ever asked for; nothing else is.
  *
- * @throws KeysteadError those of `parseTdxQuote`, `tdx/certification-type`, `tdx/chain-malformed`, `tdx/certificate-malformed`, `tdx/wrong-issuer`,
- * `tdx/pck-certificate`
+ * @throws KeysteadError `tdx/certification-type`, `tdx/wrong-issuer`, `tdx/pck-certificate`; those of `parseTdxQuote` and `verifyChain`
  * @example
- * const { fmspc, ca } = readTdxCollateralKey(bytes);
+ * const { fmspc, ca } = readTdxCollateralKey(bytes, { chains });
  */
-export function readTdxCollateralKey(bytes: Uint8Array): TdxCollateralKey {
-  const { pckChain, certificationType } = parseTdxQuote(bytes).signatureData;
-  if (pckChain === undefined) {
-    throw refuse(
-      "certification-type",
-      "the quote does not carry its PCK certificate chain",
-      "Configure the quoting service.",
-      {
-        certificationType,
-      },
-    );
-  }
-  const [leafDer, issuerDer] = parsePemChain(pckChain, "tdx", "PCK chain");
-  if (leafDer === undefined || issuerDer === undefined)
-    throw refuse("pck-certificate", "the quote's PCK chain is incomplete", FORGED);
-  const { fmspc } = readSgxExtension(parseCertificate(leafDer, "tdx", "PCK certificate"));
-  const { commonName } = parseCertificate(issuerDer, "tdx", "PCK CA");
-  const ca = (["platform", "processor"] as const).find((name) => PCK_CAS[name] === commonName);
-  if (ca === undefined)
-    throw refuse("wrong-issuer", `${JSON.stringify(commonName)} does not issue PCK certificates`, FORGED);
-  return { fmspc: toHex(fmspc), ca };
+export function readTdxCollateralKey(
+  bytes: Uint8Array,
+  options: Pick<TdxQuoteOptions, "chains" | "unsafeTestRoots"> = {},
+): TdxCollateralKey {
+  const { issuer, sgx } = readPckChain(parseTdxQuote(bytes), options);
+  return { fmspc: toHex(sgx.fmspc), ca: issuer.commonName === PCK_CAS.processor ? "processor" : "platform" };
 }
