@@ -230,7 +230,8 @@ export function parseQeIdentity(text: string): QeIdentity {
   const fields = new Fields(parseJson(text, "QE identity"), "QE identity");
   fields.exactly("id", "TD_QE");
   fields.exactly("version", 2);
-  const u32 = (name: string) => new DataView(fields.hex(name, 4).buffer).getUint32(0, false);
+  // In the order of memory, as all of its hex.
+  const u32 = (name: string) => new DataView(fields.hex(name, 4).buffer).getUint32(0, true);
   return {
     ...readSigned(fields),
     miscSelect: u32("miscselect"),

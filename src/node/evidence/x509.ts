@@ -2,7 +2,7 @@ import "reflect-metadata"; // @peculiar/x509 resolves its algorithms through it,
 import { createHash, type KeyObject, X509Certificate as NodeCertificate, verify } from "node:crypto";
 import { BasicConstraintsExtension, KeyUsageFlags, KeyUsagesExtension, X509Certificate, X509Crl } from "@peculiar/x509";
 import { decodeUtf8, equalBytes, fromBase64, type Hex, toHex } from "../../core/bytes.ts";
-import { KeysteadError } from "../../core/errors.ts";
+import { isKeysteadError, KeysteadError } from "../../core/errors.ts";
 import { DER_BIT_STRING, DER_INTEGER, DER_SEQUENCE, readDer, readDerList, readDerSerial } from "./der.ts";
 
 /*
@@ -85,31 +85,26 @@ const seconds = (date: Date): number => Math.floor(date.getTime() / 1000);
  * parseCertificate(der, "snp", "VCEK").serial;
  */
 export function parseCertificate(der: Uint8Array, room: Room, argument: string): Certificate {
-  const malformed = (cause?: unknown) =>
-    new KeysteadError(`${room}/certificate-malformed`, `${argument} is not a DER certificate`, {
+  try {
+    return readCertificate(der, room, argument);
+  } catch (cause) {
+    if (isKeysteadError(cause, `${room}/certificate-extension`)) throw cause;
+    // The library reads some fields only when asked for them, and throws errors of its own.
+    throw new KeysteadError(`${room}/certificate-malformed`, `${argument} is not a DER certificate`, {
       argument,
       remedy: "Give the certificate exactly as its issuer published it.",
       cause,
     });
-  if (der.length > MAX_CERTIFICATE_BYTES) throw malformed();
-  let parsed: X509Certificate;
-  let node: NodeCertificate;
-  let publicKey: KeyObject;
-  let serial: Hex;
-  let subject: Uint8Array;
-  try {
-    const fields = readDerList(readDerList(readDer(der, argument), argument)[0], argument);
-    serial = readDerSerial(fields[1], argument);
-    const name = fields[5];
-    if (name === undefined) throw malformed();
-    subject = name.bytes;
-    parsed = new X509Certificate(new Uint8Array(der));
-    node = new NodeCertificate(der);
-    publicKey = node.publicKey;
-    if (!equalBytes(node.raw, der)) throw malformed();
-  } catch (cause) {
-    throw malformed(cause);
   }
+}
+
+function readCertificate(der: Uint8Array, room: Room, argument: string): Certificate {
+  if (der.length > MAX_CERTIFICATE_BYTES) throw new RangeError(`${der.length} bytes`);
+  const fields = readDerList(readDerList(readDer(der, argument), argument)[0], argument);
+  const subject = fields[5];
+  const parsed = new X509Certificate(new Uint8Array(der));
+  const node = new NodeCertificate(der);
+  if (subject === undefined || !equalBytes(node.raw, der)) throw new RangeError("not a certificate's fields");
   const extensions = new Map<string, Uint8Array>();
   for (const { type, critical, value } of parsed.extensions) {
     if (extensions.has(type) || (critical && !KNOWN_CRITICAL.has(type))) {
@@ -126,19 +121,18 @@ export function parseCertificate(der: Uint8Array, room: Room, argument: string):
   }
   const constraints = parsed.getExtension(BasicConstraintsExtension);
   const usage = parsed.getExtension(KeyUsagesExtension);
-  const { name, hash } = readAlgorithm(parsed.signatureAlgorithm);
   return {
     der,
     sha256: sha256(der),
     commonName: parsed.subjectName.getField("CN")[0] ?? "",
-    subject,
-    serial,
+    subject: subject.bytes,
+    serial: readDerSerial(fields[1], argument),
     notBefore: seconds(parsed.notBefore),
     notAfter: seconds(parsed.notAfter),
-    publicKey,
+    publicKey: node.publicKey,
     isCa: constraints?.ca === true && (usage === null || (usage.usages & KeyUsageFlags.keyCertSign) !== 0),
     pathLength: constraints?.pathLength,
-    signatureAlgorithm: { name, hash },
+    signatureAlgorithm: readAlgorithm(parsed.signatureAlgorithm),
     extensions,
     node,
   };
