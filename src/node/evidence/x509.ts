@@ -36,6 +36,8 @@ export interface Certificate {
   readonly notBefore: number;
   readonly notAfter: number;
   readonly publicKey: KeyObject;
+  /** SubjectPublicKeyInfo, DER: compared in place of key objects, which is slow. */
+  readonly spki: Uint8Array;
   readonly isCa: boolean;
   /** How many CAs may follow below; `undefined`: any number. */
   readonly pathLength: number | undefined;
@@ -101,10 +103,11 @@ export function parseCertificate(der: Uint8Array, room: Room, argument: string):
 function readCertificate(der: Uint8Array, room: Room, argument: string): Certificate {
   if (der.length > MAX_CERTIFICATE_BYTES) throw new RangeError(`${der.length} bytes`);
   const fields = readDerList(readDerList(readDer(der, argument), argument)[0], argument);
-  const subject = fields[5];
+  const [, , , , , subject, spki] = fields;
   const parsed = new X509Certificate(new Uint8Array(der));
   const node = new NodeCertificate(der);
-  if (subject === undefined || !equalBytes(node.raw, der)) throw new RangeError("not a certificate's fields");
+  if (subject === undefined || spki === undefined || !equalBytes(node.raw, der))
+    throw new RangeError("not a certificate's fields");
   const extensions = new Map<string, Uint8Array>();
   for (const { type, critical, value } of parsed.extensions) {
     if (extensions.has(type) || (critical && !KNOWN_CRITICAL.has(type))) {
@@ -130,6 +133,7 @@ function readCertificate(der: Uint8Array, room: Room, argument: string): Certifi
     notBefore: seconds(parsed.notBefore),
     notAfter: seconds(parsed.notAfter),
     publicKey: node.publicKey,
+    spki: spki.bytes,
     isCa: constraints?.ca === true && (usage === null || (usage.usages & KeyUsageFlags.keyCertSign) !== 0),
     pathLength: constraints?.pathLength,
     signatureAlgorithm: readAlgorithm(parsed.signatureAlgorithm),

@@ -101,6 +101,8 @@ export interface CrlRequest {
   readonly thisUpdate: number;
   readonly nextUpdate: number;
   readonly revoked?: readonly TestCertificate[];
+  /** Further serial numbers, hex. */
+  readonly serials?: readonly string[];
   /** Signs in the issuer's place. */
   readonly signer?: TestCertificate | undefined;
 }
@@ -116,6 +118,7 @@ export async function issueCrl({
   thisUpdate,
   nextUpdate,
   revoked = [],
+  serials = [],
   signer,
 }: CrlRequest): Promise<Uint8Array> {
   const crl = await X509CrlGenerator.create({
@@ -124,7 +127,10 @@ export async function issueCrl({
     nextUpdate: new Date(nextUpdate * 1000),
     signingAlgorithm: SIGN[issuer.kind],
     signingKey: (signer ?? issuer).keys.privateKey,
-    entries: revoked.map(({ serial }) => ({ serialNumber: serial, revocationDate: new Date(thisUpdate * 1000) })),
+    entries: [...revoked.map(({ serial }) => serial), ...serials].map((serialNumber) => ({
+      serialNumber,
+      revocationDate: new Date(thisUpdate * 1000),
+    })),
   });
   return new Uint8Array(crl.rawData);
 }

@@ -1,4 +1,4 @@
-import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
+import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
 import { concatBytes } from "../../core/bytes.ts";
 import type { TdxCollateral } from "../evidence/tdx-collateral.ts";
 import {
@@ -89,6 +89,8 @@ export interface TestTdxCollateral {
   readonly qeIsvSvn?: number;
   /** Serial numbers to revoke. */
   readonly revoke?: readonly ("pck" | "pck-ca" | "tcb-signing")[];
+  /** How many other certificates the PCK CRL names: Intel's had 44 in 2025. Default: none. */
+  readonly otherRevocations?: number;
   /** Parts to sign with a key that is not theirs. */
   readonly forge?: readonly ("tcb-info" | "qe-identity" | "pck-crl" | "root-crl")[];
   /** Whose chain goes with TCB info in place of the TCB signing certificate's. */
@@ -162,7 +164,15 @@ function sgxExtension(): Uint8Array {
   return encodeDer(
     0x30,
     pair("1", encodeDer(0x04, new Uint8Array(16).fill(0x77))),
-    pair("2", encodeDer(0x30, ...svns, pair("2.17", encodeDerUint(11)), pair("2.18", encodeDer(0x04, zeros(16))))),
+    pair(
+      "2",
+      encodeDer(
+        0x30,
+        ...svns,
+        pair("2.17", encodeDerUint(11)),
+        pair("2.18", encodeDer(0x04, new Uint8Array(16).fill(2))),
+      ),
+    ),
     pair("3", encodeDer(0x04, hex(PCE_ID))),
     pair("4", encodeDer(0x04, hex(FMSPC))),
     pair("5", encodeDer(0x0a, Uint8Array.of(1))),
@@ -317,6 +327,7 @@ async function buildCollateral(what: TestTdxCollateral, by: Authorities): Promis
       thisUpdate: issuedAt,
       nextUpdate: what.pckCrlNextUpdate ?? nextUpdate,
       revoked: revoked("pck", by.pck),
+      serials: Array.from({ length: what.otherRevocations ?? 0 }, () => `02${randomBytes(19).toString("hex")}`),
       signer: forged("pck-crl") ? by.root : undefined,
     }),
     tcbInfoIssuerChain: formatPem([infoSigner, by.root]),

@@ -38,11 +38,6 @@ const DISAGREEMENTS: Readonly<Record<string, readonly [ours: string, theirs: str
     "the library does not compare a list's issuer with the certificate's",
   ],
   "PCK CRL that is no list": ["refused", "UpToDate", "the library passes over a list that it cannot parse"],
-  "TCB info signed by the PCK CA": [
-    "refused",
-    "UpToDate",
-    "the library takes any certificate under the root as signer of TCB info",
-  ],
   "trailing bytes": ["refused", "UpToDate", "the library ignores what follows the quote"],
   "module out of date": ["OutOfDate", "UpToDate", "the library ignores tdxModuleIdentities"],
   "module revoked": ["refused", "UpToDate", "as above"],
