@@ -46,6 +46,8 @@ export interface CertificateRequest {
   readonly notBefore: number;
   readonly notAfter: number;
   readonly ca: boolean;
+  /** Key usage; default: that of a CA where `ca`. */
+  readonly signsCertificates?: boolean;
   /** `undefined`: self-signed. */
   readonly issuer?: TestCertificate | undefined;
   /** Extension values by OID, not critical. */
@@ -78,7 +80,9 @@ export async function issueCertificate(request: CertificateRequest): Promise<Tes
     extensions: [
       new BasicConstraintsExtension(request.ca, undefined, true),
       new KeyUsagesExtension(
-        request.ca ? KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign : KeyUsageFlags.digitalSignature,
+        (request.signsCertificates ?? request.ca)
+          ? KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign
+          : KeyUsageFlags.digitalSignature,
         true,
       ),
       ...custom(request.extensions, false),

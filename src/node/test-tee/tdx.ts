@@ -56,6 +56,8 @@ export interface TestTdxQuote {
   readonly qeMiscSelect?: number;
   /** What the QE report binds in place of the attestation key. */
   readonly boundKey?: Uint8Array;
+  /** The second half of the QE report's data, which is zero. */
+  readonly qeReportDataTail?: Uint8Array;
   /** Puts another chain into the quote. */
   readonly pckChain?: string;
   /** Certification data type; default 5, a PEM chain. */
@@ -232,7 +234,7 @@ function buildQuote(quote: TestTdxQuote, attestation: KeyObject, pck: TestCertif
       .update(quote.boundKey ?? point)
       .update(authData)
       .digest(),
-    zeros(32),
+    quote.qeReportDataTail ?? zeros(32),
   );
   const pem = new TextEncoder().encode(quote.pckChain ?? chain);
   const certification = concatBytes(

@@ -117,6 +117,7 @@ describe("verifyTdxQuote", () => {
       ["misc select", { qeMiscSelect: 1 }, "tdx/qe-identity"],
       ["attributes (debug)", { qeAttributes: attributes("17000000000000000000000000000000") }, "tdx/qe-identity"],
       ["version", { qeIsvSvn: 3 }, "tdx/qe-no-tcb-level"],
+      ["second half of its report data", { qeReportDataTail: fill(32, 1) }, "tdx/attestation-key-binding"],
       ["key binding", { boundKey: fill(64, 1) }, "tdx/attestation-key-binding"],
     ];
     for (const [name, quote, code] of cases)
@@ -273,6 +274,7 @@ describe("verifyTdxQuote", () => {
         commonName: "Intel SGX PCK Platform CA",
         kind: "p256",
         ca: false,
+        signsCertificates: true,
         issuer: root,
         ...dates,
       });
