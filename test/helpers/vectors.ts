@@ -8,6 +8,8 @@ export interface Vector {
   readonly tee: string | null;
   readonly mustVerify: boolean;
   readonly failure: string | null;
+  /** Seconds since 1970; `null` where time plays no part. */
+  readonly verifyAtUnixSeconds: number | null;
   readonly checks: readonly string[];
   readonly files: Readonly<Record<string, string>>;
   readonly expected: Readonly<Record<string, unknown>>;

@@ -1,0 +1,407 @@
+import "reflect-metadata"; // @peculiar/x509 resolves its algorithms through it, and fails to load without it
+import { createHash, type KeyObject, X509Certificate as NodeCertificate, verify } from "node:crypto";
+import { BasicConstraintsExtension, KeyUsageFlags, KeyUsagesExtension, X509Certificate, X509Crl } from "@peculiar/x509";
+import { decodeUtf8, equalBytes, fromBase64, type Hex, toHex } from "../../core/bytes.ts";
+import { isKeysteadError, KeysteadError } from "../../core/errors.ts";
+import { DER_BIT_STRING, DER_INTEGER, DER_SEQUENCE, readDer, readDerList, readDerSerial } from "./der.ts";
+
+/*
+ * Certificate chains and revocation lists, as far as TEE vendors use them (RFC 5280 §6, without policies and name constraints: a critical extension
+ * other than basic constraints and key usage is refused). Fields are read with @peculiar/x509, signatures checked by OpenSSL through node:crypto,
+ * which also compares names, key identifiers, and the algorithm inside with the one outside of what is signed. A chain is the exact list that the
+ * vendor's specification names, leaf first, root last; there is no path building.
+ */
+
+const KNOWN_CRITICAL: ReadonlySet<string> = new Set(["2.5.29.15", "2.5.29.19"]);
+const CERTIFICATE_LIMIT = 8;
+const MAX_CERTIFICATE_BYTES = 16_384;
+
+/** Whose certificates: the first part of every error code, and the one signature algorithm of the vendor. */
+export type Room = "tdx" | "snp" | "nitro";
+const ALGORITHMS: Readonly<Record<Room, { readonly name: string; readonly hash: string; readonly node: string }>> = {
+  tdx: { name: "ECDSA", hash: "SHA-256", node: "sha256" },
+  nitro: { name: "ECDSA", hash: "SHA-384", node: "sha384" },
+  snp: { name: "RSA-PSS", hash: "SHA-384", node: "sha384" },
+};
+
+/** A parsed certificate. Times in seconds since 1970. */
+export interface Certificate {
+  readonly der: Uint8Array;
+  /** SHA-256 of the DER. */
+  readonly sha256: Hex;
+  readonly commonName: string;
+  /** The subject's name, DER. */
+  readonly subject: Uint8Array;
+  readonly serial: Hex;
+  readonly notBefore: number;
+  readonly notAfter: number;
+  readonly publicKey: KeyObject;
+  /** SubjectPublicKeyInfo, DER: compared in place of key objects, which is slow. */
+  readonly spki: Uint8Array;
+  readonly isCa: boolean;
+  /** How many CAs may follow below; `undefined`: any number. */
+  readonly pathLength: number | undefined;
+  readonly signatureAlgorithm: { readonly name: string; readonly hash: string | undefined };
+  /** OID → value, for the vendors' own extensions. */
+  readonly extensions: ReadonlyMap<string, Uint8Array>;
+  readonly node: NodeCertificate;
+}
+
+/** A parsed revocation list. Times in seconds since 1970. */
+export interface RevocationList {
+  readonly issuer: Uint8Array;
+  readonly thisUpdate: number;
+  readonly nextUpdate: number;
+  /** Serial numbers as {@link readDerSerial} writes them. */
+  readonly revoked: ReadonlySet<Hex>;
+  readonly signed: Uint8Array;
+  readonly signature: Uint8Array;
+  readonly signatureAlgorithm: { readonly name: string; readonly hash: string | undefined };
+}
+
+/** On what a verdict rests. `TEST ROOT`: on a certificate that the caller supplied, so the evidence proves nothing about any hardware. */
+export interface Trust {
+  readonly kind: "vendor root" | "TEST ROOT";
+  readonly commonName: string;
+  /** SHA-256 of the root certificate's DER. */
+  readonly sha256: Hex;
+}
+
+const refuse = (
+  room: Room,
+  code: string,
+  argument: string,
+  message: string,
+  remedy: string,
+  details: Readonly<Record<string, unknown>> = {},
+) => new KeysteadError(`${room}/${code}`, message, { argument, remedy, details });
+
+const sha256 = (bytes: Uint8Array): Hex => toHex(createHash("sha256").update(bytes).digest());
+const seconds = (date: Date): number => Math.floor(date.getTime() / 1000);
+
+/**
+ * Reads one certificate, DER, strictly: nothing after it, no unknown critical extension, no extension twice.
+ *
+ * @throws KeysteadError `{room}/certificate-malformed`, `{room}/certificate-extension` {oid}
+ * @example
+ * parseCertificate(der, "snp", "VCEK").serial;
+ */
+export function parseCertificate(der: Uint8Array, room: Room, argument: string): Certificate {
+  try {
+    return readCertificate(der, room, argument);
+  } catch (cause) {
+    if (isKeysteadError(cause, `${room}/certificate-extension`)) throw cause;
+    // The library reads some fields only when asked for them, and throws errors of its own.
+    throw new KeysteadError(`${room}/certificate-malformed`, `${argument} is not a DER certificate`, {
+      argument,
+      remedy: "Give the certificate exactly as its issuer published it.",
+      cause,
+    });
+  }
+}
+
+function readCertificate(der: Uint8Array, room: Room, argument: string): Certificate {
+  if (der.length > MAX_CERTIFICATE_BYTES) throw new RangeError(`${der.length} bytes`);
+  const fields = readDerList(readDerList(readDer(der, argument), argument)[0], argument);
+  const [, , , , , subject, spki] = fields;
+  const parsed = new X509Certificate(new Uint8Array(der));
+  const node = new NodeCertificate(der);
+  if (subject === undefined || spki === undefined || !equalBytes(node.raw, der))
+    throw new RangeError("not a certificate's fields");
+  const extensions = new Map<string, Uint8Array>();
+  for (const { type, critical, value } of parsed.extensions) {
+    if (extensions.has(type) || (critical && !KNOWN_CRITICAL.has(type))) {
+      throw refuse(
+        room,
+        "certificate-extension",
+        argument,
+        `${argument} has the extension ${type} ${critical ? "marked critical, and its meaning is not known here" : "twice"}`,
+        "Use certificates that the TEE's vendor issued.",
+        { oid: type },
+      );
+    }
+    extensions.set(type, new Uint8Array(value));
+  }
+  const constraints = parsed.getExtension(BasicConstraintsExtension);
+  const usage = parsed.getExtension(KeyUsagesExtension);
+  return {
+    der,
+    sha256: sha256(der),
+    commonName: parsed.subjectName.getField("CN")[0] ?? "",
+    subject: subject.bytes,
+    serial: readDerSerial(fields[1], argument),
+    notBefore: seconds(parsed.notBefore),
+    notAfter: seconds(parsed.notAfter),
+    publicKey: node.publicKey,
+    spki: spki.bytes,
+    isCa: constraints?.ca === true && (usage === null || (usage.usages & KeyUsageFlags.keyCertSign) !== 0),
+    pathLength: constraints?.pathLength,
+    signatureAlgorithm: readAlgorithm(parsed.signatureAlgorithm),
+    extensions,
+    node,
+  };
+}
+
+function readAlgorithm(algorithm: object): { readonly name: string; readonly hash: string | undefined } {
+  const name = "name" in algorithm && typeof algorithm.name === "string" ? algorithm.name : "";
+  const hash = "hash" in algorithm && typeof algorithm.hash === "object" ? algorithm.hash : undefined;
+  return { name, hash: hash && "name" in hash && typeof hash.name === "string" ? hash.name : undefined };
+}
+
+const PEM_BLOCK = /-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=\n]+?)\n?-----END CERTIFICATE-----\n?/y;
+
+/**
+ * Splits a PEM chain into the DER of its certificates. Only the plain form is taken (header, canonical base64 in lines, footer); CRLF counts as a
+ * line end, and zero bytes may follow, since quotes carry their chain with C's terminator.
+ *
+ * @throws KeysteadError `{room}/chain-malformed`
+ * @example
+ * parsePemChain("-----BEGIN CERTIFICATE-----\n…", "tdx", "PCK chain").length;
+ */
+export function parsePemChain(pem: string | Uint8Array, room: Room, argument: string): readonly Uint8Array[] {
+  const malformed = (cause?: unknown) =>
+    new KeysteadError(`${room}/chain-malformed`, `${argument} is not a list of PEM certificates`, {
+      argument,
+      remedy: "Give the PEM certificates alone, leaf first, as they were published.",
+      cause,
+    });
+  try {
+    const text = (typeof pem === "string" ? pem : decodeUtf8(pem, argument))
+      .replace(/\0+$/, "")
+      .replaceAll("\r\n", "\n");
+    if (text.length > CERTIFICATE_LIMIT * MAX_CERTIFICATE_BYTES) throw malformed();
+    const chain: Uint8Array[] = [];
+    PEM_BLOCK.lastIndex = 0;
+    let end = 0;
+    for (let match = PEM_BLOCK.exec(text); match !== null; match = PEM_BLOCK.exec(text)) {
+      chain.push(fromBase64((match[1] ?? "").replaceAll("\n", ""), argument));
+      end = PEM_BLOCK.lastIndex;
+    }
+    if (end !== text.length || chain.length === 0 || chain.length > CERTIFICATE_LIMIT) throw malformed();
+    return chain;
+  } catch (cause) {
+    throw malformed(cause);
+  }
+}
+
+/** What {@link verifyChain} needs to know. */
+export interface ChainRules {
+  readonly room: Room;
+  /** Names the chain in errors. */
+  readonly argument: string;
+  /** Pinned roots, DER. */
+  readonly roots: readonly Uint8Array[];
+  /** Further roots that the caller takes upon itself; the result says so. */
+  readonly testRoots?: readonly Uint8Array[] | undefined;
+  /** How many certificates, where the specification says. */
+  readonly length?: number;
+}
+
+/**
+ * Checks a chain's links and root: each certificate issued and signed by the next, with the vendor's algorithm; every issuer a CA; the last one,
+ * byte for byte, a pinned root (or a test root). Dates and revocation are for {@link checkDates} and {@link checkRevoked}, since they depend on the
+ * time.
+ *
+ * @param chain leaf first, root last
+ * @throws KeysteadError `{room}/wrong-root` {sha256}, `{room}/chain-length` {length}, `{room}/chain` {subject}, `{room}/certificate-algorithm`
+ * @example
+ * const trust = verifyChain([vcek, ask, ark], { room: "snp", argument: "VCEK chain", roots: [ARK_MILAN] });
+ */
+export function verifyChain(chain: readonly Certificate[], rules: ChainRules): Trust {
+  const { room, argument } = rules;
+  const root = chain.at(-1);
+  if (root === undefined || chain.length < 2 || (rules.length !== undefined && chain.length !== rules.length)) {
+    throw refuse(
+      room,
+      "chain-length",
+      argument,
+      `${argument} has ${chain.length} certificates, not ${rules.length ?? "2 or more"}`,
+      "Give the whole chain, from the leaf to the vendor's root.",
+      { length: chain.length },
+    );
+  }
+  const pinned = rules.roots.some((der) => equalBytes(der, root.der));
+  if (!pinned && !rules.testRoots?.some((der) => equalBytes(der, root.der))) {
+    throw refuse(
+      room,
+      "wrong-root",
+      argument,
+      `${argument} ends in ${JSON.stringify(root.commonName)} (SHA-256 ${root.sha256}), which is not the vendor's root`,
+      "Use evidence and collateral of real hardware; a test TEE's root must be named explicitly.",
+      { sha256: root.sha256, commonName: root.commonName },
+    );
+  }
+  chain.forEach((certificate, index) => {
+    const issuer = chain[index + 1] ?? root;
+    const expected = ALGORITHMS[room];
+    const { name, hash } = certificate.signatureAlgorithm;
+    if (name !== expected.name || hash !== expected.hash) {
+      throw refuse(
+        room,
+        "certificate-algorithm",
+        argument,
+        `${argument}: ${JSON.stringify(certificate.commonName)} is signed with ${name} ${hash ?? ""}, not ${expected.name} ${expected.hash}`,
+        "Use certificates that the TEE's vendor issued.",
+      );
+    }
+    // pathLength counts the CAs between an issuer and the leaf.
+    const allowed =
+      issuer.isCa && (issuer.pathLength === undefined || index <= issuer.pathLength || issuer === certificate);
+    if (!allowed || !certificate.node.checkIssued(issuer.node) || !certificate.node.verify(issuer.publicKey)) {
+      throw refuse(
+        room,
+        "chain",
+        argument,
+        `${argument}: ${JSON.stringify(certificate.commonName)} was not issued by ${JSON.stringify(issuer.commonName)}`,
+        "Give the certificates that belong together, leaf first.",
+        { subject: certificate.commonName, issuer: issuer.commonName },
+      );
+    }
+  });
+  return { kind: pinned ? "vendor root" : "TEST ROOT", commonName: root.commonName, sha256: root.sha256 };
+}
+
+/**
+ * Checks that every certificate of a chain is inside its dates.
+ *
+ * @param atUnixSeconds the time to judge at
+ * @throws KeysteadError `{room}/certificate-expired`, `{room}/certificate-not-yet-valid` {subject, notBefore, notAfter}
+ * @example
+ * checkDates(chain, 1_750_000_000, "tdx", "PCK chain");
+ */
+export function checkDates(chain: readonly Certificate[], atUnixSeconds: number, room: Room, argument: string): void {
+  for (const { commonName, notBefore, notAfter } of chain) {
+    if (atUnixSeconds >= notBefore && atUnixSeconds <= notAfter) continue;
+    const expired = atUnixSeconds > notAfter;
+    throw refuse(
+      room,
+      expired ? "certificate-expired" : "certificate-not-yet-valid",
+      argument,
+      `${argument}: ${JSON.stringify(commonName)} is valid from ${isoTime(notBefore)} to ${isoTime(notAfter)}, not at ${isoTime(atUnixSeconds)}`,
+      "Get new evidence, and check the clock.",
+      { subject: commonName, notBefore, notAfter },
+    );
+  }
+}
+
+/**
+ * Checks that a certificate is not on its issuer's list.
+ *
+ * @throws KeysteadError `{room}/revoked` {subject, serial}
+ * @example
+ * checkRevoked(leaf, pckCrl, "tdx", "PCK certificate");
+ */
+export function checkRevoked(certificate: Certificate, list: RevocationList, room: Room, argument: string): void {
+  if (!list.revoked.has(certificate.serial)) return;
+  throw refuse(
+    room,
+    "revoked",
+    argument,
+    `${argument}: ${JSON.stringify(certificate.commonName)}, serial ${certificate.serial}, was revoked by its issuer`,
+    "Stop using this machine: its vendor no longer vouches for its key.",
+    { subject: certificate.commonName, serial: certificate.serial },
+  );
+}
+
+/**
+ * Reads a revocation list, DER: a full one (no delta, no partition), with a next update.
+ *
+ * @throws KeysteadError `{room}/crl-malformed`
+ * @example
+ * parseCrl(der, "tdx", "PCK CRL").revoked.size;
+ */
+export function parseCrl(der: Uint8Array, room: Room, argument: string): RevocationList {
+  const malformed = (cause?: unknown) =>
+    new KeysteadError(`${room}/crl-malformed`, `${argument} is not a full DER revocation list with a next update`, {
+      argument,
+      remedy: "Fetch the list again from the vendor, in DER.",
+      cause,
+    });
+  try {
+    const outer = readDerList(readDer(der, argument), argument);
+    const [signed, algorithm, signature] = outer;
+    const fields = readDerList(signed, argument);
+    // Version 2 of the list is INTEGER 1; version 1 has no field and no extensions, and no vendor uses it.
+    const [version, innerAlgorithm, issuer] = fields;
+    if (outer.length !== 3 || signed === undefined || algorithm === undefined || innerAlgorithm === undefined)
+      throw malformed();
+    if (version?.tag !== DER_INTEGER || version.value.length !== 1 || version.value[0] !== 1) throw malformed();
+    if (issuer?.tag !== DER_SEQUENCE || !equalBytes(algorithm.bytes, innerAlgorithm.bytes)) throw malformed();
+    if (signature?.tag !== DER_BIT_STRING || signature.value[0] !== 0) throw malformed();
+    const parsed = new X509Crl(new Uint8Array(der));
+    const { nextUpdate } = parsed;
+    if (nextUpdate === undefined || parsed.extensions.some(({ critical }) => critical)) throw malformed();
+    // After the two times: the entries, where there are any, then the extensions under [0].
+    const entries = fields[5]?.tag === DER_SEQUENCE ? readDerList(fields[5], argument) : [];
+    const revoked = new Set(entries.map((entry) => readDerSerial(readDerList(entry, argument)[0], argument)));
+    if (fields.length > (fields[5]?.tag === DER_SEQUENCE ? 7 : 6)) throw malformed();
+    return {
+      issuer: issuer.bytes,
+      thisUpdate: seconds(parsed.thisUpdate),
+      nextUpdate: seconds(nextUpdate),
+      revoked,
+      signed: signed.bytes,
+      signature: signature.value.subarray(1),
+      signatureAlgorithm: readAlgorithm(parsed.signatureAlgorithm),
+    };
+  } catch (cause) {
+    throw malformed(cause);
+  }
+}
+
+/**
+ * Checks who issued and signed a revocation list. Its dates are for the caller.
+ *
+ * @throws KeysteadError `{room}/crl-issuer`, `{room}/crl-signature`
+ * @example
+ * verifyCrl(list, pckCa, "tdx", "PCK CRL");
+ */
+export function verifyCrl(list: RevocationList, issuer: Certificate, room: Room, argument: string): void {
+  const expected = ALGORITHMS[room];
+  if (!equalBytes(list.issuer, issuer.subject)) {
+    throw refuse(
+      room,
+      "crl-issuer",
+      argument,
+      `${argument} was not issued by ${JSON.stringify(issuer.commonName)}`,
+      "Fetch the list of the CA that issued the certificate.",
+    );
+  }
+  const { name, hash } = list.signatureAlgorithm;
+  const key = room === "snp" ? { key: issuer.publicKey, padding: 6, saltLength: 48 } : issuer.publicKey; // 6: RSA_PKCS1_PSS_PADDING
+  if (name !== expected.name || hash !== expected.hash || !verify(expected.node, list.signed, key, list.signature)) {
+    throw refuse(
+      room,
+      "crl-signature",
+      argument,
+      `${argument} does not carry the signature of ${JSON.stringify(issuer.commonName)}`,
+      "Fetch the list again from the vendor.",
+    );
+  }
+}
+
+/**
+ * A time as people read it; the number itself where it is no date.
+ *
+ * @example
+ * isoTime(0); // "1970-01-01T00:00:00.000Z"
+ */
+export function isoTime(unixSeconds: number): string {
+  const date = new Date(unixSeconds * 1000);
+  return Number.isNaN(date.getTime()) ? String(unixSeconds) : date.toISOString();
+}
+
+/**
+ * Checks a time that the caller gives: every verifier takes its time as an argument, and `NaN` would compare as in date with anything.
+ *
+ * @throws KeysteadError `evidence/bad-time`
+ * @example
+ * checkTime(1_750_000_000);
+ */
+export function checkTime(atUnixSeconds: number): void {
+  if (Number.isFinite(atUnixSeconds) && atUnixSeconds > 0) return;
+  throw new KeysteadError("evidence/bad-time", `${atUnixSeconds} is not a time in seconds since 1970`, {
+    argument: "atUnixSeconds",
+    remedy: "Give the time to verify at, in seconds since 1970.",
+  });
+}

@@ -1,0 +1,120 @@
+import { expect } from "chai";
+import { isKeysteadError } from "../../../src/core/errors.ts";
+import { createChainCache } from "../../../src/node/evidence/chain-cache.ts";
+import { verifyNitroDocument } from "../../../src/node/evidence/nitro.ts";
+import { verifySnpReport } from "../../../src/node/evidence/snp.ts";
+import { verifyTdxQuote } from "../../../src/node/evidence/tdx.ts";
+import { verifyTdxCollateral } from "../../../src/node/evidence/tdx-collateral.ts";
+import { createTestNitro } from "../../../src/node/test-tee/nitro.ts";
+import { createTestSnp } from "../../../src/node/test-tee/snp.ts";
+import { createTestTdx } from "../../../src/node/test-tee/tdx.ts";
+import { fill } from "../../helpers/evidence.ts";
+import { evidenceRole, snpCertificates, verifyVector } from "../../helpers/genuine.ts";
+import { loadVectors, NO_VECTORS, readVector } from "../../helpers/vectors.ts";
+
+const WINDOW = 64;
+const FLIPS: readonly number[] = [0x01, 0x80];
+const AT = 1_750_000_000;
+
+/**
+ * Flips bits in the first, middle and last byte of every window, one at a time; each result must be refused with a `KeysteadError`.
+ *
+ * @returns how many were tried
+ */
+function mutateAll(name: string, bytes: Uint8Array, verify: (mutated: Uint8Array) => unknown): number {
+  expect(() => verify(bytes), `${name} unchanged`).not.to.throw();
+  let tried = 0;
+  for (let start = 0; start < bytes.length; start += WINDOW) {
+    const end = Math.min(start + WINDOW, bytes.length);
+    for (const at of new Set([start, (start + end) >> 1, end - 1])) {
+      for (const flip of FLIPS) {
+        const mutated = Uint8Array.from(bytes);
+        mutated[at] = (mutated[at] ?? 0) ^ flip;
+        let refused = false;
+        try {
+          verify(mutated);
+        } catch (error) {
+          if (!isKeysteadError(error)) throw error;
+          refused = true;
+        }
+        if (!refused) expect.fail(`${name}: byte ${at} with ${flip.toString(16)} flipped was accepted`);
+        tried += 1;
+      }
+    }
+  }
+  return tried;
+}
+
+describe("verifiers: any change anywhere is refused", function () {
+  this.timeout(600_000); // thousands of verifications; generous for a loaded machine
+  it("in every window of every genuine vector: quote, report, document and certificates", function () {
+    const vectors = loadVectors();
+    if (vectors === undefined) {
+      console.log(`      ${NO_VECTORS}`);
+      return this.skip();
+    }
+    let tried = 0;
+    for (const vector of vectors.filter(({ mustVerify }) => mustVerify)) {
+      const role = evidenceRole(vector);
+      if (role === undefined) continue;
+      tried += mutateAll(vector.id, readVector(vector, role), (bytes) => verifyVector(vector, bytes));
+      if (role !== "report") continue;
+      const certificates = snpCertificates(vector);
+      for (const [name, der] of Object.entries(certificates)) {
+        if (!(der instanceof Uint8Array)) continue;
+        const verify = (mutated: Uint8Array) => verifyVector(vector, undefined, { ...certificates, [name]: mutated });
+        tried += mutateAll(`${vector.id} ${name}`, der, verify);
+      }
+    }
+    console.log(`      ${tried} changes refused`);
+  });
+
+  it("in every window of synthetic evidence of each kind", async () => {
+    const reportData = fill(64, 0xdd);
+    const tdx = await createTestTdx({ atUnixSeconds: AT });
+    const options = { atUnixSeconds: AT, unsafeTestRoots: [tdx.root], chains: createChainCache() };
+    const collateral = verifyTdxCollateral(await tdx.issueCollateral(), options);
+    for (const version of [4, 5] as const) {
+      const quote = tdx.issueQuote({ version, reportData, padding: 70 });
+      mutateAll(`TDX v${version}`, quote, (bytes) => verifyTdxQuote(bytes, collateral, options));
+    }
+    for (const product of ["milan", "turin"] as const) {
+      const snp = await createTestSnp({ atUnixSeconds: AT, product });
+      const snpOptions = { atUnixSeconds: AT, unsafeTestRoots: [snp.root], chains: createChainCache() };
+      const report = snp.issueReport({ reportData });
+      mutateAll(product, report, (bytes) => verifySnpReport(bytes, snp.certificates, snpOptions));
+      for (const name of ["endorsementKey", "signer", "root"] as const) {
+        const der = snp.certificates[name] ?? new Uint8Array();
+        const verify = (bytes: Uint8Array) =>
+          verifySnpReport(report, { ...snp.certificates, [name]: bytes }, snpOptions);
+        mutateAll(`${product} ${name}`, der, verify);
+      }
+      const crl = await snp.issueCrl();
+      mutateAll(`${product} CRL`, crl, (bytes) =>
+        verifySnpReport(report, { ...snp.certificates, crl: bytes }, snpOptions),
+      );
+    }
+    const nitro = await createTestNitro({ atUnixSeconds: AT });
+    const chains = createChainCache();
+    const document = nitro.issueDocument({ pcrs: { 0: fill(48, 1), 1: fill(48, 2), 2: fill(48, 3) } });
+    mutateAll("Nitro", document, (bytes) =>
+      verifyNitroDocument(bytes, { atUnixSeconds: AT, unsafeTestRoots: [nitro.root], chains }),
+    );
+  });
+
+  it("in every window of every part of TDX collateral", async () => {
+    const tee = await createTestTdx({ atUnixSeconds: AT });
+    const options = { atUnixSeconds: AT, unsafeTestRoots: [tee.root] };
+    const collateral = await tee.issueCollateral();
+    for (const [name, part] of Object.entries(collateral)) {
+      const text = typeof part === "string";
+      const bytes: Uint8Array = text ? new TextEncoder().encode(part) : part;
+      mutateAll(name, bytes, (mutated) =>
+        verifyTdxCollateral(
+          { ...collateral, [name]: text ? Buffer.from(mutated).toString("latin1") : mutated },
+          options,
+        ),
+      );
+    }
+  });
+});

@@ -1,0 +1,118 @@
+import { expect } from "chai";
+import { createChainCache } from "../../../src/node/evidence/chain-cache.ts";
+import { type SnpCertificates, type SnpOptions, verifySnpReport } from "../../../src/node/evidence/snp.ts";
+import { createTestSnp, type TestSnp, type TestSnpReport } from "../../../src/node/test-tee/snp.ts";
+import { errorOf } from "../../helpers/errors.ts";
+import { fill } from "../../helpers/evidence.ts";
+
+const AT = 1_750_000_000;
+const DAY = 86_400;
+const reportData = fill(64, 0xdd);
+
+describe("verifySnpReport", () => {
+  let milan: TestSnp;
+  let turin: TestSnp;
+  let vlek: TestSnp;
+  before(async () => {
+    milan = await createTestSnp({ atUnixSeconds: AT });
+    turin = await createTestSnp({ atUnixSeconds: AT, product: "turin" });
+    vlek = await createTestSnp({ atUnixSeconds: AT, product: "genoa", endorsement: "vlek" });
+  });
+
+  const verify = (
+    tee: TestSnp,
+    report: Partial<TestSnpReport> = {},
+    certificates: Partial<SnpCertificates> = {},
+    options: Partial<SnpOptions> = {},
+  ) =>
+    verifySnpReport(
+      tee.issueReport({ reportData, ...report }),
+      { ...tee.certificates, ...certificates },
+      { atUnixSeconds: AT, unsafeTestRoots: [tee.root], ...options },
+    );
+
+  it("accepts Milan, Genoa and Turin, VCEK and VLEK, and says loudly that the root is a test's", async () => {
+    for (const product of ["milan", "genoa", "turin"] as const)
+      for (const endorsement of ["vcek", "vlek"] as const) {
+        const tee = await createTestSnp({ atUnixSeconds: AT, product, endorsement });
+        const verified = verify(tee);
+        expect(verified).to.include({ product, endorsement, revocationChecked: false });
+        expect(verified.trust.kind).to.equal("TEST ROOT");
+        expect(verified.cspId).to.equal(endorsement === "vlek" ? "CN=test.invalid" : undefined);
+      }
+    expect(verify(milan, { version: 2 }).report.version).to.equal(2);
+    expect(verify(milan, { version: 5 }).report.version).to.equal(5);
+  });
+
+  const refused: readonly [string, () => TestSnp, Partial<TestSnpReport>, string][] = [
+    ["debug", () => milan, { policy: 0xb0000n }, "snp/debug"],
+    ["a migration agent", () => milan, { policy: 0x70000n }, "snp/migration-agent"],
+    ["a policy without its fixed bit", () => milan, { policy: 0x10000n }, "snp/policy-reserved"],
+    ["VMPL 1", () => milan, { vmpl: 1 }, "snp/vmpl"],
+    ["no signing key", () => milan, { signingKey: 7 }, "snp/unsigned"],
+    ["a VCEK where the report says VLEK", () => milan, { signingKey: 1 }, "snp/endorsement-key"],
+    ["a VLEK where the report says VCEK", () => vlek, { signingKey: 0 }, "snp/endorsement-key"],
+    ["another chip", () => milan, { chipId: fill(64, 1) }, "snp/chip-id-mismatch"],
+    ["a masked chip id", () => milan, { chipId: fill(64, 0) }, "snp/chip-id-mismatch"],
+    ["another Turin chip", () => turin, { chipId: fill(64, 0xc1) }, "snp/chip-id-mismatch"],
+    ["another bootloader", () => milan, { raise: "bootloader" }, "snp/tcb-mismatch"],
+    ["another TEE", () => milan, { raise: "tee" }, "snp/tcb-mismatch"],
+    ["another SNP firmware", () => vlek, { raise: "snp" }, "snp/tcb-mismatch"],
+    ["another microcode", () => turin, { raise: "microcode" }, "snp/tcb-mismatch"],
+    ["another FMC", () => turin, { raise: "fmc" }, "snp/tcb-mismatch"],
+    ["another product", () => milan, { cpuid: [0x19, 0x11, 1] }, "snp/product-mismatch"],
+    ["a Turin certificate for a report that names no product", () => turin, { version: 2 }, "snp/product-mismatch"],
+  ];
+  for (const [name, tee, report, code] of refused)
+    it(`refuses ${name}`, () => {
+      expect(errorOf(() => verify(tee(), report)).code).to.equal(code);
+    });
+
+  it("allows the privilege levels that it is told to, and no other", () => {
+    expect(verify(milan, { vmpl: 1 }, {}, { allowedVmpls: [0, 1] }).report.vmpl).to.equal(1);
+    expect(errorOf(() => verify(milan, {}, {}, { allowedVmpls: [1] })).code).to.equal("snp/vmpl");
+  });
+
+  it("refuses a test root without the explicit option, a kept one too", () => {
+    const chains = createChainCache();
+    verify(milan, {}, {}, { chains });
+    for (const unsafeTestRoots of [undefined, [turin.root]])
+      expect(errorOf(() => verify(milan, {}, {}, { unsafeTestRoots, chains })).code).to.equal("snp/wrong-root");
+  });
+
+  it("uses the pinned root where none is given: a test's chain does not hang on it", () => {
+    expect(errorOf(() => verify(milan, {}, { root: undefined })).code).to.equal("snp/chain");
+  });
+
+  it("refuses another processor's key, signer and root", async () => {
+    const other = await createTestSnp({ atUnixSeconds: AT });
+    const roots = { unsafeTestRoots: [milan.root, other.root, turin.root] };
+    const code = (certificates: Partial<SnpCertificates>) => errorOf(() => verify(milan, {}, certificates, roots)).code;
+    expect(code({ signer: other.certificates.signer })).to.equal("snp/chain");
+    expect(code({ root: other.root })).to.equal("snp/chain");
+    expect(code(other.certificates)).to.equal("snp/signature");
+    expect(code(turin.certificates)).to.equal("snp/product-mismatch");
+    expect(code({ endorsementKey: milan.certificates.signer })).to.equal("snp/endorsement-key");
+  });
+
+  it("refuses expired and future certificates, also from the cache", () => {
+    const chains = createChainCache();
+    verify(milan, {}, {}, { chains });
+    const at = (atUnixSeconds: number) => errorOf(() => verify(milan, {}, {}, { atUnixSeconds, chains })).code;
+    expect(at(AT + 366 * DAY)).to.equal("snp/certificate-expired");
+    expect(at(AT - 2 * DAY)).to.equal("snp/certificate-not-yet-valid");
+    expect(at(Number.NaN)).to.equal("evidence/bad-time");
+  });
+
+  it("honours a revocation list, and demands one where told to", async () => {
+    expect(verify(milan, {}, { crl: await milan.issueCrl() }).revocationChecked).to.equal(true);
+    const code = (crl: Uint8Array | undefined, requireCrl = false) =>
+      errorOf(() => verify(milan, {}, { crl }, { requireCrl })).code;
+    expect(code(await milan.issueCrl({ revoked: true }))).to.equal("snp/revoked");
+    expect(code(await milan.issueCrl({ nextUpdate: AT - 1 }))).to.equal("snp/crl-expired");
+    expect(code(await milan.issueCrl({ forged: true }))).to.equal("snp/crl-signature");
+    expect(code(await turin.issueCrl())).to.equal("snp/crl-issuer");
+    expect(code(fill(20, 1))).to.equal("snp/crl-malformed");
+    expect(code(undefined, true)).to.equal("snp/crl-missing");
+  });
+});
