@@ -120,7 +120,13 @@ function cell(value: string | number | boolean): string {
   return JSON.stringify(printable(value, 80));
 }
 
-function isoTime(seconds: number): string {
+/**
+ * Seconds since 1970 as people read them; the number where it is no time of any calendar.
+ *
+ * @example
+ * isoTime(0); // "1970-01-01T00:00:00Z"
+ */
+export function isoTime(seconds: number): string {
   const date = new Date(seconds * 1000);
   return Number.isNaN(date.getTime()) ? String(seconds) : date.toISOString().replace(".000Z", "Z");
 }

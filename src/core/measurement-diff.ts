@@ -123,6 +123,9 @@ export function diffMeasurements(before: Measurement, after: Measurement, option
   };
 }
 
+/** Inputs that are canonical images: one given, or one registered on a chain. */
+const IMAGE_INPUTS: ReadonlySet<string> = new Set(["image", "registered"]);
+
 /** The registers that count for a use. */
 function select(
   before: Measurement,
@@ -130,7 +133,7 @@ function select(
   use: "service" | "platform",
   options: DiffOptions,
 ): readonly string[] {
-  const image = [before, after].find(({ input }) => input === "image");
+  const image = [before, after].find(({ input }) => IMAGE_INPUTS.has(input));
   if (image !== undefined) {
     const names = Object.keys(image.registers);
     const complete = IMAGE_KINDS[image.kind].required.service.every((name) => names.includes(name));

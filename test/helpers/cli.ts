@@ -1,4 +1,4 @@
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -26,6 +26,28 @@ export function keystead(
   // a command that refuses its input early leaves the rest of it unread: no fault of the run
   if (error !== undefined && !("code" in error && error.code === "EPIPE")) throw error;
   return { code: status, stdout, stderr };
+}
+
+/** The same, while this process goes on: for commands that ask a server which runs in it. */
+export function keysteadAsync(
+  args: readonly string[],
+  options: { readonly env?: Readonly<Record<string, string>> } = {},
+): Promise<CliRun> {
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { PATH: process.env.PATH ?? "", ...options.env },
+    timeout: 60_000,
+  });
+  const said = { stdout: "", stderr: "" };
+  for (const stream of ["stdout", "stderr"] as const) {
+    child[stream].setEncoding("utf8").on("data", (text: string) => {
+      said[stream] += text;
+    });
+  }
+  return new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (code) => resolve({ code, ...said }));
+  });
 }
 
 /** The JSON document that a run with `--json` printed. */

@@ -10,6 +10,7 @@ import { isInlineImage } from "../../image-input.ts";
 import type { InputFile, Io } from "../../io.ts";
 import { type ExitCode, type Output, renderFindings, renderTable, safeText } from "../../output.ts";
 import type { InputReader, ReaderArguments } from "./reader.ts";
+import { REGISTERED_PREFIX } from "./readers/registered.ts";
 
 /**
  * Finds the reader for one side of a comparison and reads it.
@@ -58,6 +59,7 @@ async function detectReader(
   argument: string,
 ): Promise<{ reader: InputReader; through: Io }> {
   if (isInlineImage(argument)) return { reader: named(readers, "image"), through: io };
+  if (argument.startsWith(REGISTERED_PREFIX)) return { reader: named(readers, "registered"), through: io };
   const file: InputFile = await io.readFile(argument, { argument });
   const reader = readers.find((candidate) => candidate.detect?.(file) === true);
   if (reader === undefined) {

@@ -72,7 +72,10 @@ function addDiff(measure: Command, readers: readonly InputReader[], context: Com
         "Compares two inputs register by register and says which calls would register the new one.\nExits 0 where nothing changes, 1 where something does, 2 where the inputs cannot tell.",
       ),
   )
-    .argument("<old>", "a file, a canonical image, or - for standard input; several files with commas between them")
+    .argument(
+      "<old>",
+      "a file, a canonical image, chain:SERVICE/IMAGEID, or - for standard input; several files with commas between them",
+    )
     .argument("<new>", "likewise")
     .option("--as <input>", "what both are, where the contents do not tell")
     .option("--old-as <input>", "what the old one is")
