@@ -1,4 +1,4 @@
-import { Interface, keccak256, type ParamType, toUtf8Bytes } from "ethers";
+import { AbiCoder, concat, FunctionFragment, keccak256, type ParamType, toUtf8Bytes } from "ethers";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { isJsonArray, isJsonObject, type JsonObject, type JsonValue, parseJson } from "../core/json.ts";
@@ -205,7 +205,9 @@ export function encodeLikeTxBuilder(entry: JsonObject): Hex | undefined {
       if (text !== undefined && typeof text !== "string") throw malformed(key, "is not a text");
       return readField(input.type, text ?? "");
     });
-    return hex(new Interface([{ ...method, type: "function" }]).encodeFunctionData(method.name, values));
+    // not through Interface, which writes about a malformed method to standard output
+    const fragment = FunctionFragment.from({ ...method, type: "function" });
+    return hex(concat([fragment.selector, AbiCoder.defaultAbiCoder().encode(fragment.inputs, values)]));
   } catch {
     return undefined;
   }

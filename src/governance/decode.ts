@@ -1,4 +1,4 @@
-import { getAddress, type ParamType, type Result, ZeroAddress } from "ethers";
+import { type FunctionFragment, getAddress, type ParamType, type Result, ZeroAddress } from "ethers";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { quoteText } from "../core/text.ts";
@@ -67,6 +67,23 @@ export interface RecognisedCall {
   readonly named: Arguments;
 }
 
+const selectorsOf = (contract: ContractName): ReadonlyMap<string, FunctionFragment> => {
+  const selectors = new Map<string, FunctionFragment>();
+  INTERFACES[contract].forEachFunction((item) => {
+    if (!item.constant) selectors.set(item.selector, item);
+  });
+  return selectors;
+};
+
+/** Functions that change state, by selector. */
+const SELECTORS: Readonly<Record<ContractName, ReadonlyMap<string, FunctionFragment>>> = {
+  policy: selectorsOf("policy"),
+  registry: selectorsOf("registry"),
+  timelock: selectorsOf("timelock"),
+  safe: selectorsOf("safe"),
+  multiSend: selectorsOf("multiSend"),
+};
+
 /**
  * Recognises a call by its address, or else by its selector alone. Calldata counts as recognised only where encoding its arguments again gives
  * the same bytes: anything else is read one way here and perhaps another way by the contract.
@@ -83,11 +100,8 @@ export function recogniseCall(
     known === undefined ? ["policy", "registry", "timelock", "safe", "multiSend"] : [known];
   for (const contract of names) {
     const abi = INTERFACES[contract];
-    const fragment = abi.fragments.find(
-      (item) => item.type === "function" && abi.getFunction(item.format())?.selector === call.data.slice(0, 10),
-    );
-    const found = fragment === undefined ? null : abi.getFunction(fragment.format());
-    if (found === null || found.constant) continue;
+    const found = SELECTORS[contract].get(call.data.slice(0, 10));
+    if (found === undefined) continue;
     try {
       const values = abi.decodeFunctionData(found, call.data);
       if (abi.encodeFunctionData(found, values) !== call.data) continue;
@@ -212,14 +226,17 @@ function innerCalls({ contract, name, values }: RecognisedCall, to: string | und
     return [{ to: getAddress(String(values[0])), value: BigInt(values[1]), data: bytesAt(2) }];
   }
   if (contract === "timelock" && (name === "scheduleBatch" || name === "executeBatch")) {
-    const [targets, amounts, payloads]: unknown[][] = [values[0], values[1], values[2]];
-    if (targets?.length !== amounts?.length || targets?.length !== payloads?.length) {
+    // copies: a decoded list throws where it has no such element
+    const targets: unknown[] = [...values[0]];
+    const amounts: unknown[] = [...values[1]];
+    const payloads: unknown[] = [...values[2]];
+    if (targets.length !== amounts.length || targets.length !== payloads.length) {
       warnings.push(unsafe("targets, values and payloads differ in number: it will revert"));
     }
-    return (targets ?? []).map((target, i) => ({
+    return targets.map((target, i) => ({
       to: getAddress(String(target)),
-      value: BigInt(String(amounts?.[i] ?? 0)),
-      data: hex(String(payloads?.[i] ?? "0x")),
+      value: BigInt(String(amounts[i] ?? 0)),
+      data: hex(String(payloads[i] ?? "0x")),
     }));
   }
   if (name === "upgradeToAndCall") return String(values[1]) === "0x" ? [] : [{ to, value: 0n, data: bytesAt(1) }];

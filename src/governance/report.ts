@@ -171,11 +171,12 @@ function renderCancellation({ timelock, safe, cancellers, assumptions }: Operati
   ];
 }
 
-function renderAssumptions({ safe, cancellers, rollback, timelock, assumptions }: Operation): readonly string[] {
+function renderAssumptions({ safe, cancellers, rollback, timelock, assumptions, contracts }: Operation): readonly string[] {
   const safes = new Map(
     [safe, ...cancellers, ...(rollback === null ? [] : [rollback.safe])].map((ref) => [ref.address, ref]),
   );
   return [
+    `- PlatformPolicy is \`${contracts.policy}\`, KmsRegistry \`${contracts.registry}\`, their timelock \`${contracts.timelock}\`.`,
     ...[...safes.values()].map(
       ({ address, version, nonce }) =>
         `- Safe \`${address}\` is version ${version}, and its next nonce is ${address === safe.address ? safe.nonce : nonce}. Another nonce gives other hashes.`,
