@@ -171,7 +171,14 @@ function renderCancellation({ timelock, safe, cancellers, assumptions }: Operati
   ];
 }
 
-function renderAssumptions({ safe, cancellers, rollback, timelock, assumptions, contracts }: Operation): readonly string[] {
+function renderAssumptions({
+  safe,
+  cancellers,
+  rollback,
+  timelock,
+  assumptions,
+  contracts,
+}: Operation): readonly string[] {
   const safes = new Map(
     [safe, ...cancellers, ...(rollback === null ? [] : [rollback.safe])].map((ref) => [ref.address, ref]),
   );

@@ -25,7 +25,10 @@ describe("keystead propose, verify, decode", () => {
       "deployment.json",
       JSON.stringify({
         ...{ schema: 1, network: "mainnet", chainId: "1", block: 1, delaySeconds: 172800, roles: [] },
-        safes: { governance: safe(PARTIES.governance.address, "1.5.0"), guardian: safe(PARTIES.guardian.address, "1.4.1") },
+        safes: {
+          governance: safe(PARTIES.governance.address, "1.5.0"),
+          guardian: safe(PARTIES.guardian.address, "1.4.1"),
+        },
         contracts: {
           ...{ policy: contract(1), registry: contract(2), timelock: contract(3), dstackAuth: contract(4) },
           ...{ policyImplementation: contract(5), registryImplementation: contract(6) },
@@ -42,11 +45,27 @@ describe("keystead propose, verify, decode", () => {
   it("proposes a measured platform, verifies it, and gives the same bytes when asked again", () => {
     const saved = folder.write("saved.json", savedMeasurement("dstack", { os_image_hash: OS }, COMPOSE));
     const compose = folder.write("docker-compose.yaml", COMPOSE);
-    const args = ["propose", "allow-platform", "--measurement", saved, "--source", compose, "--description", "v2", ...common("001-os"), ...nonces];
+    const args = [
+      "propose",
+      "allow-platform",
+      "--measurement",
+      saved,
+      "--source",
+      compose,
+      "--description",
+      "v2",
+      ...common("001-os"),
+      ...nonces,
+    ];
     const first = keystead(args);
     expect([first.code, first.stderr]).to.deep.equal([0, ""]);
     expect(jsonOf(first).headline).to.match(/^GRANT 1 dstack platform · delay 48 h · earliest /);
-    expect(jsonOf(first).written).to.include.members(["operation.json", "REPORT.md", "rollback.safe.json", "measurements/measurement.json"]);
+    expect(jsonOf(first).written).to.include.members([
+      "operation.json",
+      "REPORT.md",
+      "rollback.safe.json",
+      "measurements/measurement.json",
+    ]);
     const again = keystead(args);
     expect([again.code, jsonOf(again).written]).to.deep.equal([0, []]);
     const found = verify("001-os");
@@ -54,7 +73,9 @@ describe("keystead propose, verify, decode", () => {
     const text = keystead(["verify", join(out, "001-os")]).stdout;
     expect(text).to.include("DERIVED AS PROPOSED").and.to.include("domain hash");
     expect(text.indexOf("domain hash")).to.be.lessThan(text.indexOf("safeTxHash"));
-    expect(readFileSync(join(out, "001-os", "REPORT.md"), "utf8")).to.include("SHA-256 of the file").and.to.include("docker-compose.yaml");
+    expect(readFileSync(join(out, "001-os", "REPORT.md"), "utf8"))
+      .to.include("SHA-256 of the file")
+      .and.to.include("docker-compose.yaml");
     const other = keystead([...args, "--timelock-delay", "3d"]);
     expect([other.code, errorCodeOf(other)]).to.deep.equal([2, "proposal/exists"]);
   });
@@ -80,7 +101,17 @@ describe("keystead propose, verify, decode", () => {
       [["--image", image], "provenance/other-image"],
       [["--source", stranger], "provenance/other-source"],
     ] as const) {
-      const run = keystead(["propose", "allow-platform", "--measurement", saved, "--description", "", ...more, ...common("002-os"), ...nonces]);
+      const run = keystead([
+        "propose",
+        "allow-platform",
+        "--measurement",
+        saved,
+        "--description",
+        "",
+        ...more,
+        ...common("002-os"),
+        ...nonces,
+      ]);
       expect([run.code, errorCodeOf(run)]).to.deep.equal([2, code]);
     }
   });
@@ -91,7 +122,15 @@ describe("keystead propose, verify, decode", () => {
     expect(errorCodeOf(keystead([...args, "--guardian-nonce", "7"]))).to.equal("propose/bad-option");
     expect(keystead([...args, ...nonces]).code).to.equal(0);
     expect(jsonOf(verify("003-tdx")).headline).to.match(/^REVOKE 1 TEE kind · at once/);
-    const veto = ["propose", "veto", "--operation", `0x${"77".repeat(32)}`, ...common("004-veto"), "--guardian-nonce", "7"];
+    const veto = [
+      "propose",
+      "veto",
+      "--operation",
+      `0x${"77".repeat(32)}`,
+      ...common("004-veto"),
+      "--guardian-nonce",
+      "7",
+    ];
     expect(keystead(veto).code).to.equal(0);
   });
 
@@ -110,8 +149,19 @@ describe("keystead propose, verify, decode", () => {
   });
 
   it("shows an arbitrary call as what it is, and exits 2 since it could not read it", () => {
-    const run = keystead(["propose", "call", "--to", addressOf(60), "--data", "0xdeadbeef", ...common("007-call"), ...nonces]);
-    expect([run.code, jsonOf(run).headline]).to.satisfy(([code, line]: [number, string]) => code === 0 && line.includes("WITH WARNINGS"));
+    const run = keystead([
+      "propose",
+      "call",
+      "--to",
+      addressOf(60),
+      "--data",
+      "0xdeadbeef",
+      ...common("007-call"),
+      ...nonces,
+    ]);
+    expect([run.code, jsonOf(run).headline]).to.satisfy(
+      ([code, line]: [number, string]) => code === 0 && line.includes("WITH WARNINGS"),
+    );
     const found = verify("007-call");
     expect([found.code, jsonOf(found).ok]).to.deep.equal([2, true]);
   });
@@ -130,6 +180,7 @@ describe("keystead propose, verify, decode", () => {
 
   it("has a subcommand for every intent", () => {
     const help = keystead(["propose", "--help"]).stdout;
-    for (const name of [...Object.keys(INTENTS), "call", "batch"]) expect(help).to.match(new RegExp(`^ {2}${name} `, "m"));
+    for (const name of [...Object.keys(INTENTS), "call", "batch"])
+      expect(help).to.match(new RegExp(`^ {2}${name} `, "m"));
   });
 });

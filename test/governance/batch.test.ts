@@ -42,7 +42,9 @@ describe("batch checksum", () => {
   it("is that of the check vector", () => {
     const expected = "0x15baf2781219cf87866f0540e23ea39dfaf6d885fdb224676429da8f32cf6eba";
     expect(batchChecksum(document)).to.equal(expected);
-    expect(batchChecksum({ ...document, meta: { ...document.meta, checksum: "0x00", name: "other" } })).to.equal(expected);
+    expect(batchChecksum({ ...document, meta: { ...document.meta, checksum: "0x00", name: "other" } })).to.equal(
+      expected,
+    );
   });
 
   it("changes with everything but the name and itself", () => {
@@ -68,7 +70,16 @@ describe("batch file", () => {
       [tdxImage("b"), ""],
     ]),
     call("policy", "revokePlatform", `0x${"33".repeat(32)}`, "  spaces, 'quotes' and\nlines  "),
-    call("timelock", "scheduleBatch", [CONTRACTS.policy, CONTRACTS.registry], [0n, MAX], ["0x", "0x1234"], `0x${"00".repeat(32)}`, `0x${"44".repeat(32)}`, MAX),
+    call(
+      "timelock",
+      "scheduleBatch",
+      [CONTRACTS.policy, CONTRACTS.registry],
+      [0n, MAX],
+      ["0x", "0x1234"],
+      `0x${"00".repeat(32)}`,
+      `0x${"44".repeat(32)}`,
+      MAX,
+    ),
     call("timelock", "scheduleBatch", [], [], [], `0x${"00".repeat(32)}`, `0x${"44".repeat(32)}`, 0n),
     { to: addressOf(9), value: MAX, data: "0x" as const },
     { to: addressOf(9), value: 0n, data: "0xdeadbeef" as const },
@@ -95,16 +106,30 @@ describe("batch file", () => {
 
   it("means the intended calls for any texts and numbers", () => {
     fc.assert(
-      fc.property(fc.string({ unit: "binary" }), fc.uint8Array(), fc.bigInt({ min: 0n, max: MAX }), (text, bytes, delay) => {
-        const payload = hex(`0x${Buffer.from(bytes).toString("hex")}`);
-        // a lone surrogate is no text that a contract can be given
-        if (!text.isWellFormed()) return;
-        const calls = [
-          call("policy", "revokePlatform", `0x${"33".repeat(32)}`, text),
-          call("timelock", "scheduleBatch", [addressOf(9)], [delay], [payload], `0x${"00".repeat(32)}`, `0x${"44".repeat(32)}`, delay),
-        ];
-        expect(readBatch(batch(calls)).calls).to.deep.equal(calls);
-      }),
+      fc.property(
+        fc.string({ unit: "binary" }),
+        fc.uint8Array(),
+        fc.bigInt({ min: 0n, max: MAX }),
+        (text, bytes, delay) => {
+          const payload = hex(`0x${Buffer.from(bytes).toString("hex")}`);
+          // a lone surrogate is no text that a contract can be given
+          if (!text.isWellFormed()) return;
+          const calls = [
+            call("policy", "revokePlatform", `0x${"33".repeat(32)}`, text),
+            call(
+              "timelock",
+              "scheduleBatch",
+              [addressOf(9)],
+              [delay],
+              [payload],
+              `0x${"00".repeat(32)}`,
+              `0x${"44".repeat(32)}`,
+              delay,
+            ),
+          ];
+          expect(readBatch(batch(calls)).calls).to.deep.equal(calls);
+        },
+      ),
       { numRuns: 60 },
     );
   });
@@ -116,7 +141,8 @@ describe("batch file", () => {
 
   it("is refused where it is malformed, and where the Transaction Builder would put 0x", () => {
     const good = JSON.parse(batch([call("policy", "enableTee", 1)]));
-    const withTransaction = (change: object) => JSON.stringify({ ...good, transactions: [{ ...good.transactions[0], ...change }] });
+    const withTransaction = (change: object) =>
+      JSON.stringify({ ...good, transactions: [{ ...good.transactions[0], ...change }] });
     for (const [text, code] of [
       ["{}", "batch/malformed"],
       [JSON.stringify({ ...good, chainId: 1 }), "batch/malformed"],

@@ -31,13 +31,18 @@ const safeTransaction = (call: Call, operation = 0, gasPrice = 0n): Call => ({
   data: encode("safe", "execTransaction", call.to, call.value, call.data, operation, 0, 0, gasPrice, ZERO, ZERO, "0x"),
 });
 const sentences = (call: DecodedCall): readonly string[] => flattenCalls([call]).map(({ words }) => words.sentence);
-const warnings = (call: DecodedCall) => flattenCalls([call]).flatMap((one) => one.warnings.map(({ severity }) => severity));
+const warnings = (call: DecodedCall) =>
+  flattenCalls([call]).flatMap((one) => one.warnings.map(({ severity }) => severity));
 
 describe("decode", () => {
   it("goes from the Safe through MultiSend, timelock and upgrade down to the initialiser", () => {
     const init = encode("policy", "enableTee", 1);
     const upgrade = on("policy", "upgradeToAndCall", addressOf(30), init);
-    const multi: Call = { to: PARTIES.governance.multiSend, value: 0n, data: encodeMultiSend([schedule(upgrade), schedule(on("registry", "upgradeTo", addressOf(31)))]) };
+    const multi: Call = {
+      to: PARTIES.governance.multiSend,
+      value: 0n,
+      data: encodeMultiSend([schedule(upgrade), schedule(on("registry", "upgradeTo", addressOf(31)))]),
+    };
     const decoded = decodeCall(safeTransaction(multi, 1), context);
     expect(sentences(decoded)).to.deep.equal([
       "let this Safe make the call below BY DELEGATECALL",
@@ -67,7 +72,11 @@ describe("decode", () => {
 
   it("is not sure of a known function at an address that it does not know", () => {
     const decoded = decodeCall({ ...on("policy", "enableTee", 1), to: addressOf(9) }, context);
-    expect([decoded.contract, decoded.signature, warnings(decoded)]).to.deep.equal([undefined, "enableTee(uint8)", ["unsure"]]);
+    expect([decoded.contract, decoded.signature, warnings(decoded)]).to.deep.equal([
+      undefined,
+      "enableTee(uint8)",
+      ["unsure"],
+    ]);
   });
 
   it("takes calldata that is encoded otherwise than here for unknown", () => {
@@ -82,10 +91,22 @@ describe("decode", () => {
     expect(warnings(decodeCall(safeTransaction(enable, 1), context))).to.deep.equal(["unsafe"]);
     expect(warnings(decodeCall(safeTransaction(enable, 0, 1n), context))).to.deep.equal(["unsafe"]);
     expect(warnings(decodeCall({ ...enable, value: 1n }, context))).to.deep.equal(["unsafe"]);
-    const uneven = on("timelock", "executeBatch", [CONTRACTS.policy], [], [enable.data], `0x${"00".repeat(32)}`, `0x${"00".repeat(32)}`);
+    const uneven = on(
+      "timelock",
+      "executeBatch",
+      [CONTRACTS.policy],
+      [],
+      [enable.data],
+      `0x${"00".repeat(32)}`,
+      `0x${"00".repeat(32)}`,
+    );
     expect(warnings(decodeCall(uneven, context))).to.deep.equal(["unsafe"]);
-    const packed = hex(INTERFACES.multiSend.encodeFunctionData("multiSend", [`0x01${addressOf(9).slice(2)}${"00".repeat(64)}`]));
-    expect(warnings(decodeCall({ to: PARTIES.governance.multiSend, value: 0n, data: packed }, context))).to.include("unsafe");
+    const packed = hex(
+      INTERFACES.multiSend.encodeFunctionData("multiSend", [`0x01${addressOf(9).slice(2)}${"00".repeat(64)}`]),
+    );
+    expect(warnings(decodeCall({ to: PARTIES.governance.multiSend, value: 0n, data: packed }, context))).to.include(
+      "unsafe",
+    );
   });
 
   it("keeps text as text", () => {
@@ -94,7 +115,7 @@ describe("decode", () => {
     const lines = renderCalls([decoded]).join("\n");
     expect(lines.split("\n")).to.have.length(2);
     expect(lines).to.include('\\"\\n2. policy: nothing \\u{202e}gnp');
-    expect(lines).to.not.match(/[\u202e\u001b\u200b]/);
+    for (const char of ["\u202e", "\u001b", "\u200b"]) expect(lines.includes(char)).to.equal(false);
   });
 
   it("says of an image that the contract will refuse", () => {
@@ -121,10 +142,15 @@ describe("decode", () => {
       fc.bigInt({ min: 0n, max: (1n << 256n) - 1n }).map((n) => toBeHex(n, 32).slice(2)),
     );
     fc.assert(
-      fc.property(fc.constantFrom(...selectors), fc.array(word, { maxLength: 16 }), fc.constantFrom(...Object.values(CONTRACTS), addressOf(9), PARTIES.governance.multiSend), (selector, words, to) => {
-        const decoded = decodeCall({ to, value: 0n, data: hex(`${selector}${words.join("")}`) }, context);
-        expect(renderCalls([decoded])).to.not.have.length(0);
-      }),
+      fc.property(
+        fc.constantFrom(...selectors),
+        fc.array(word, { maxLength: 16 }),
+        fc.constantFrom(...Object.values(CONTRACTS), addressOf(9), PARTIES.governance.multiSend),
+        (selector, words, to) => {
+          const decoded = decodeCall({ to, value: 0n, data: hex(`${selector}${words.join("")}`) }, context);
+          expect(renderCalls([decoded])).to.not.have.length(0);
+        },
+      ),
       { numRuns: 500 },
     );
   });

@@ -20,7 +20,10 @@ const STEPS: readonly (readonly [string, Readonly<Record<string, string>>])[] = 
   ["restrict-devices", tdx],
   ["allow-device", { ...tdx, device: DEVICE }],
   ["allow-kms-image", { image: tdxImage("kms"), description: "d" }],
-  ["publish-kms-identity", { "root-epoch": "1", "environment-key": IDENTITY[1], "receipt-signer": IDENTITY[2], "evidence-hash": IDENTITY[3] }],
+  [
+    "publish-kms-identity",
+    { "root-epoch": "1", "environment-key": IDENTITY[1], "receipt-signer": IDENTITY[2], "evidence-hash": IDENTITY[3] },
+  ],
   ["set-gateway-app-id", { gateway: "abc" }],
   ["set-app-implementation", { implementation: addressOf(8) }],
   ["revoke-device", { ...tdx, device: DEVICE }],
@@ -42,7 +45,11 @@ describe("expected state", () => {
   before(async () => {
     connection = await hre.network.create({ network: "default" });
     suite = await deploySuite(connection as Suite["connection"]);
-    const timelock = await deploy(suite.connection, "GovernanceTimelock", [3600, suite.governor.address, suite.guardian.address]);
+    const timelock = await deploy(suite.connection, "GovernanceTimelock", [
+      3600,
+      suite.governor.address,
+      suite.guardian.address,
+    ]);
     contracts = { policy: await suite.policy.getAddress(), registry: await suite.registry.getAddress(), timelock };
   });
   after(() => connection.close());
@@ -68,20 +75,35 @@ describe("expected state", () => {
       const from = LANE_RULES.policy[name]?.by === "guardian" ? suite.guardian : suite.governor;
       const { before, after, derived, underived } = await play(intent, given, from);
       expect(derived > 0 || underived === 1, intent).to.equal(true);
-      if (derived > 0) expect(before.every((held) => held), `${intent} before`).to.equal(false);
-      expect(after.every((held) => held), `${intent} after`).to.equal(true);
+      if (derived > 0)
+        expect(
+          before.every((held) => held),
+          `${intent} before`,
+        ).to.equal(false);
+      expect(
+        after.every((held) => held),
+        `${intent} after`,
+      ).to.equal(true);
     }
     const policyIntents = Object.keys(INTENTS).slice(0, Object.keys(INTENTS).indexOf("upgrade"));
     expect(STEPS.map(([intent]) => intent).sort()).to.deep.equal([...policyIntents].sort());
   });
 
   it("of a service's intents", async () => {
-    const config = { admin: suite.admin.address, noticePeriod: 60, description: "", devices: [], requireUpToDateTcb: false };
+    const config = {
+      admin: suite.admin.address,
+      noticePeriod: 60,
+      description: "",
+      devices: [],
+      requireUpToDateTcb: false,
+    };
     const salt = `0x${"01".repeat(32)}`;
     await (await suite.registry.connect(suite.admin).getFunction("createService")(config, salt)).wait();
     const service = String(await suite.registry.getFunction("serviceIdFor")(suite.admin.address, salt));
     const image = tdxImage("service");
-    const until = String((await connection.ethers.provider.getBlock("latest").then((block) => block?.timestamp ?? 0)) + 100_000);
+    const until = String(
+      (await connection.ethers.provider.getBlock("latest").then((block) => block?.timestamp ?? 0)) + 100_000,
+    );
     for (const [intent, given] of [
       ["add-image", { image, description: "d" }],
       ["retire-image", { image: imageId(image), "last-moment": until }],
@@ -96,8 +118,15 @@ describe("expected state", () => {
     ] as const) {
       const { before, after, derived, underived } = await play(intent, { service, ...given }, suite.admin);
       expect(derived > 0 || underived === 1, intent).to.equal(true);
-      if (derived > 0) expect(before.every((held) => held), `${intent} before`).to.equal(false);
-      expect(after.every((held) => held), `${intent} after`).to.equal(true);
+      if (derived > 0)
+        expect(
+          before.every((held) => held),
+          `${intent} before`,
+        ).to.equal(false);
+      expect(
+        after.every((held) => held),
+        `${intent} after`,
+      ).to.equal(true);
     }
   });
 

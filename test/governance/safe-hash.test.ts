@@ -149,7 +149,12 @@ describe("MultiSend", () => {
   });
 
   it("is refused where it is cut off or claims more than it has", () => {
-    const packed = hex(INTERFACES.multiSend.decodeFunctionData("multiSend", encodeMultiSend([{ to: addressOf(1), value: 0n, data: "0xabcdef" }]))[0]);
+    const packed = hex(
+      INTERFACES.multiSend.decodeFunctionData(
+        "multiSend",
+        encodeMultiSend([{ to: addressOf(1), value: 0n, data: "0xabcdef" }]),
+      )[0],
+    );
     expect(errorOf(() => unpackMultiSend(`0x${packed.slice(2, -2)}`)).code).to.equal("safe/multisend-malformed");
     expect(errorOf(() => unpackMultiSend(`0x${packed.slice(2, 40)}`)).code).to.equal("bytes/truncated");
   });

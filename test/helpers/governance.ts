@@ -35,7 +35,11 @@ export const propose = (input: Partial<ProposalInput> = {}) =>
   });
 
 /** A measurement as `keystead measure … --json` prints it, of a compose file whose bytes are given. */
-export function savedMeasurement(kind: string, registers: Readonly<Record<string, string>>, compose: Uint8Array): Uint8Array {
+export function savedMeasurement(
+  kind: string,
+  registers: Readonly<Record<string, string>>,
+  compose: Uint8Array,
+): Uint8Array {
   const source = {
     name: "docker-compose.yaml",
     sha256: `0x${createHash("sha256").update(compose).digest("hex")}`,
@@ -58,8 +62,9 @@ export function folderOf(
   attachments: ReadonlyMap<string, Uint8Array> = new Map(),
 ): Map<string, Uint8Array> {
   const encoder = new TextEncoder();
-  const derived = [...deriveProposal(operation, attachments)].map(
-    ([name, text]): [string, Uint8Array] => [name, encoder.encode(text)],
-  );
+  const derived = [...deriveProposal(operation, attachments)].map(([name, text]): [string, Uint8Array] => [
+    name,
+    encoder.encode(text),
+  ]);
   return new Map([...attachments, ...derived]);
 }

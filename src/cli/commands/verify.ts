@@ -15,7 +15,9 @@ function renderVerification(found: Verification, output: Output): string {
       : green("DERIVED AS PROPOSED");
   const sections = [
     `${bold(verdict)}${found.headline === undefined ? "" : `\n${bold(found.headline)}`}`,
-    found.differences.map(({ field, code, message }) => `${red("differs")} ${safeText(`${field}: ${message} (${code})`)}`).join("\n"),
+    found.differences
+      .map(({ field, code, message }) => `${red("differs")} ${safeText(`${field}: ${message} (${code})`)}`)
+      .join("\n"),
     safeText(renderCalls(found.calls).join("\n")),
     ...found.transactions.map(({ step, file, safe, hashes }) =>
       [
