@@ -2,7 +2,10 @@ import Table from "cli-table3";
 import { createColors } from "picocolors";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import type { Finding } from "../core/measurement.ts";
+import { safeText } from "../core/text.ts";
 import type { Io } from "./io.ts";
+
+export { safeText };
 
 /** 0: as hoped. 1: a mismatch, or something unsafe. 2: could not check, or wrong usage. */
 export type ExitCode = 0 | 1 | 2;
@@ -75,19 +78,6 @@ export function describeError(error: KeysteadError): Readonly<Record<string, unk
       JSON.stringify(error.details, (_, value) => (typeof value === "bigint" ? value.toString() : value)),
     ),
   };
-}
-
-/**
- * Text from outside, fit for a terminal: control, format and bidirectional characters become visible escapes, so that no file can move the
- * cursor, change colours or reorder what is read.
- *
- * @example
- * safeText("a\u001b[2J"); // "a\\u{1b}[2J"
- */
-export function safeText(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cs}\u2028\u2029]/gu, (char) =>
-    char === "\n" ? char : `\\u{${(char.codePointAt(0) ?? 0).toString(16)}}`,
-  );
 }
 
 /**

@@ -40,3 +40,26 @@ export function textFindings(bytes: Uint8Array, name: string): readonly Finding[
   }
   return findings;
 }
+
+/**
+ * Text from outside, fit for a terminal: control, format and bidirectional characters become visible escapes, so that no file can move the
+ * cursor, change colours or reorder what is read.
+ *
+ * @example
+ * safeText("a\u001b[2J"); // "a\\u{1b}[2J"
+ */
+export function safeText(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cs}\u2028\u2029]/gu, (char) =>
+    char === "\n" ? char : `\\u{${(char.codePointAt(0) ?? 0).toString(16)}}`,
+  );
+}
+
+/**
+ * Untrusted text on one line and in quotes, so that where it starts and ends cannot be forged. Invisible characters are escaped as in {@link safeText}.
+ *
+ * @example
+ * quoteText('a "b"\n'); // '"a \\"b\\"\\n"'
+ */
+export function quoteText(text: string): string {
+  return safeText(JSON.stringify(text));
+}

@@ -1,0 +1,101 @@
+import { lstat, mkdir, open, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { KeysteadError } from "../core/errors.ts";
+
+/** Larger than any file of a proposal, sources of measurements included. */
+const MAX_FILE_BYTES = 16 * 1024 * 1024;
+const MAX_FILES = 256;
+
+/**
+ * Every file of a proposal's folder, by its path in it with `/`. Links and anything else that is no plain file are refused.
+ *
+ * @throws KeysteadError `proposal/not-found`, `proposal/not-readable` {path}
+ * @example
+ * const files = await readProposal("deploy/proposals/007-tdx");
+ */
+export async function readProposal(folder: string): Promise<ReadonlyMap<string, Uint8Array>> {
+  const files = new Map<string, Uint8Array>();
+  await readInto(folder, "", files);
+  return files;
+}
+
+const notReadable = (path: string, why: string, cause?: unknown) =>
+  new KeysteadError("proposal/not-readable", `${path} ${why}`, {
+    argument: path,
+    remedy: "Check the folder out again.",
+    details: { path },
+    cause,
+  });
+
+async function readInto(root: string, inside: string, files: Map<string, Uint8Array>): Promise<void> {
+  const folder = join(root, inside);
+  let names: readonly string[];
+  try {
+    names = (await readdir(folder)).sort();
+  } catch (cause) {
+    throw new KeysteadError("proposal/not-found", `there is no folder ${folder}`, {
+      argument: "folder",
+      remedy: "Give the folder of a proposal, e.g. deploy/proposals/007-tdx.",
+      cause,
+    });
+  }
+  for (const name of names) {
+    const path = inside === "" ? name : `${inside}/${name}`;
+    const stats = await lstat(join(root, path));
+    if (stats.isDirectory() && inside.split("/").length < 4) await readInto(root, path, files);
+    else if (!stats.isFile()) throw notReadable(path, "is neither a plain file nor a folder");
+    else {
+      if (stats.size > MAX_FILE_BYTES) throw notReadable(path, `has ${stats.size} bytes, more than are read`);
+      if (files.size >= MAX_FILES) throw notReadable(path, "is one file too many");
+      const handle = await open(join(root, path));
+      try {
+        files.set(path, await handle.readFile());
+      } finally {
+        await handle.close();
+      }
+    }
+  }
+}
+
+/**
+ * Writes a proposal's folder. A file that is there with the same bytes stays; the operation comes last, so that a folder which was interrupted
+ * half-way never passes for whole.
+ *
+ * @returns the names of the files that were not there before
+ * @throws KeysteadError `proposal/exists` {path} where a file has other bytes: nothing was written then
+ * @example
+ * await writeProposal("deploy/proposals/007-tdx", files);
+ */
+export async function writeProposal(
+  folder: string,
+  files: ReadonlyMap<string, Uint8Array>,
+): Promise<readonly string[]> {
+  const there = await readProposal(folder).catch((error: unknown) => {
+    if (error instanceof KeysteadError && error.code === "proposal/not-found") return new Map<string, Uint8Array>();
+    throw error;
+  });
+  for (const [path, bytes] of there) {
+    const planned = files.get(path);
+    if (planned !== undefined && Buffer.compare(planned, bytes) === 0) continue;
+    throw new KeysteadError("proposal/exists", `${join(folder, path)} is there already, with other content`, {
+      argument: "id",
+      remedy: "Take the next number for another proposal, or remove the folder if nobody has signed it.",
+      details: { path },
+    });
+  }
+  const missing = [...files].filter(([path]) => !there.has(path));
+  const last = ([path]: readonly [string, Uint8Array]) => (path === "operation.json" ? 1 : 0);
+  for (const [path, bytes] of missing.sort((a, b) => last(a) - last(b))) {
+    const target = join(folder, path);
+    await mkdir(dirname(target), { recursive: true });
+    // beside the folder, not in it: a leftover must not look like a file of the proposal
+    const draft = `${folder.replace(/\/+$/, "")}.draft-${process.pid}`;
+    try {
+      await writeFile(draft, bytes, { flag: "wx" });
+      await rename(draft, target);
+    } finally {
+      await rm(draft, { force: true });
+    }
+  }
+  return missing.map(([path]) => path);
+}
