@@ -26,6 +26,11 @@ abstract contract BadUpgrade is Initializable, UUPSUpgradeable {
 contract ForgetsStorage is BadUpgrade {
     /// @custom:oz-upgrades-unsafe-allow constructor
     constructor(address policy) BadUpgrade(policy) {}
+
+    /// @dev Makes this contract's code unlike its siblings': the plugin knows contracts by their code.
+    function sibling() external pure returns (uint256) {
+        return 1;
+    }
 }
 
 /// @notice Gives the registry's first slot another meaning.
@@ -37,6 +42,11 @@ contract ReusesStorage is BadUpgrade {
 
     /// @custom:oz-upgrades-unsafe-allow constructor
     constructor(address policy) BadUpgrade(policy) {}
+
+    /// @dev Makes this contract's code unlike its siblings': the plugin knows contracts by their code.
+    function sibling() external pure returns (uint256) {
+        return 2;
+    }
 }
 
 /// @notice Plain storage, as a first version might have it.
@@ -45,6 +55,11 @@ contract PlainStorage is BadUpgrade {
 
     /// @custom:oz-upgrades-unsafe-allow constructor
     constructor() BadUpgrade(address(0)) {}
+
+    /// @dev Makes this contract's code unlike its siblings': the plugin knows contracts by their code.
+    function sibling() external pure returns (uint256) {
+        return 3;
+    }
 }
 
 /// @notice Renames a variable in the way that OpenZeppelin's plugin accepts: it may follow PlainStorage, but what it means by the slot is its own.
@@ -54,4 +69,9 @@ contract RenamesStorage is BadUpgrade {
 
     /// @custom:oz-upgrades-unsafe-allow constructor
     constructor() BadUpgrade(address(0)) {}
+
+    /// @dev Makes this contract's code unlike its siblings': the plugin knows contracts by their code.
+    function sibling() external pure returns (uint256) {
+        return 4;
+    }
 }
