@@ -5,7 +5,6 @@ import {IAppAuth} from "../../contracts/dstack/IAppAuth.sol";
 import {BootRequest, Decision} from "../../contracts/types/Decision.sol";
 import {ImageId, PlatformId, ServiceId} from "../../contracts/types/Ids.sol";
 import {DstackAuth} from "../../contracts/dstack/DstackAuth.sol";
-import {vm} from "../helpers/Vm.sol";
 import {Campaign} from "./Campaign.sol";
 
 /**
@@ -27,7 +26,7 @@ abstract contract LaneInvariants is Campaign {
         uint256 justified = world.justified();
         for (uint256 p = 0; p < 60; ++p) {
             bool allowed = (answers >> (4 * p)) & 15 == uint256(Decision.Allowed);
-            vm.assertEq(allowed, (justified >> p) & 1 == 1, "an answer that the logs do not justify");
+            _must((allowed == (justified >> p) & 1) == 1, "an answer that the logs do not justify");
         }
     }
 
@@ -39,21 +38,21 @@ abstract contract LaneInvariants is Campaign {
         _answer(request);
         request.imageId = ImageId.wrap(noise);
         Decision unknownImage = _answer(request);
-        vm.assertTrue(unknownImage == Decision.ImageUnknown, "an image that was never listed is known");
+        _must(unknownImage == Decision.ImageUnknown, "an image that was never listed is known");
         request.serviceId = ServiceId.wrap(bytes20(noise));
-        vm.assertTrue(_answer(request) == Decision.ServiceUnknown, "a service that was never created is known");
+        _must(_answer(request) == Decision.ServiceUnknown, "a service that was never created is known");
         request = world.probe(s);
         request.platformId = PlatformId.wrap(noise);
-        vm.assertTrue(_answer(request) != Decision.Allowed, "an unknown platform is accepted");
+        _must(_answer(request) != Decision.Allowed, "an unknown platform is accepted");
 
         DstackAuth auth = world.deployed().dstackAuth;
         IAppAuth.AppBootInfo memory info;
         info.appId = address(world.serviceIds(s));
         (info.composeHash, info.osImageHash, info.tcbStatus) = (noise, noise, "UpToDate");
         (bool allowed, string memory reason) = auth.isAppAllowed(info);
-        vm.assertTrue(!allowed && bytes(reason).length != 0, "dstack: an unknown image is accepted");
+        _must(!allowed && bytes(reason).length != 0, "dstack: an unknown image is accepted");
         (allowed, reason) = auth.isKmsAllowed(info);
-        vm.assertTrue(!allowed && bytes(reason).length != 0, "dstack: an unknown KMS image is accepted");
+        _must(!allowed && bytes(reason).length != 0, "dstack: an unknown KMS image is accepted");
     }
 
     /// @dev The answer, which must come without a revert and be one word.
@@ -61,7 +60,7 @@ abstract contract LaneInvariants is Campaign {
         (bool ok, bytes memory answer) = address(world.REGISTRY()).staticcall(
             abi.encodeCall(world.REGISTRY().authorize, (request))
         );
-        vm.assertTrue(ok && answer.length == 32, "authorize did not answer");
+        _must(ok && answer.length == 32, "authorize did not answer");
         return abi.decode(answer, (Decision));
     }
 }
