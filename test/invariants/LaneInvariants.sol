@@ -26,7 +26,7 @@ abstract contract LaneInvariants is Campaign {
         uint256 justified = world.justified();
         for (uint256 p = 0; p < 60; ++p) {
             bool allowed = (answers >> (4 * p)) & 15 == uint256(Decision.Allowed);
-            _must((allowed == (justified >> p) & 1) == 1, "an answer that the logs do not justify");
+            _must(allowed == ((justified >> p) & 1 == 1), "an answer that the logs do not justify");
         }
     }
 

@@ -5,10 +5,10 @@ import {console} from "hardhat/console.sol";
 
 import {vm} from "../helpers/Vm.sol";
 import {Campaign} from "./Campaign.sol";
-import {AttackHandler} from "./handlers/AttackHandler.t.sol";
-import {GovernanceHandler} from "./handlers/GovernanceHandler.t.sol";
-import {PolicyHandler} from "./handlers/PolicyHandler.t.sol";
-import {RegistryHandler} from "./handlers/RegistryHandler.t.sol";
+import {AttackHandler} from "./handlers/AttackHandler.sol";
+import {GovernanceHandler} from "./handlers/GovernanceHandler.sol";
+import {PolicyHandler} from "./handlers/PolicyHandler.sol";
+import {RegistryHandler} from "./handlers/RegistryHandler.sol";
 
 /**
  * @title Liveliness
