@@ -44,7 +44,7 @@ contract Invariants is ServiceInvariants, LaneInvariants, GovernanceInvariants, 
         governanceHandler = new Governors(world);
     }
 
-    function _check(uint256 invariantNumber) internal view override {
+    function _check(uint256 invariantNumber) private view {
         if (invariantNumber == 1) _upgradeabilityIsFinal();
         else if (invariantNumber == 2) _imagesAreActiveInTheirTimeAlone();
         else if (invariantNumber == 3) _noticeGrowsAndHistoryIsComplete();

@@ -199,7 +199,9 @@ contract World is ServiceGhost, PolicyGhost {
         }
         digest = keccak256(abi.encode(digest, POLICY.historyHead(), POLICY.policyVersion(), POLICY.lastUpdateBlock()));
         digest = keccak256(abi.encode(digest, POLICY.releasePausedUntil(), POLICY.gatewayAppId()));
-        digest = keccak256(abi.encode(digest, POLICY.appImplementation(), REGISTRY.POLICY(), decisions()));
+        digest = keccak256(
+            abi.encode(digest, POLICY.appImplementation(), REGISTRY.POLICY(), watching ? decisions() : 0)
+        );
         for (uint256 i = 0; i < ACCOUNTS; ++i) {
             digest = keccak256(abi.encode(digest, _roles(REGISTRY, accounts[i]), _roles(POLICY, accounts[i])));
         }
