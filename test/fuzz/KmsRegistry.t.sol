@@ -108,6 +108,27 @@ contract KmsRegistryFuzz is Deployment {
         vm.assertTrue(_onAnyPolicy.authorize(request) == wanted, "noise is taken for an answer");
     }
 
+    /// @dev The worst of short answers: zeros, where what stood in memory before would complete them to Allowed. The image's id ends in 01 for that.
+    function test_shortAnswersAreNotCompletedFromMemory() public {
+        bytes memory image;
+        uint256 n = 0;
+        do {
+            image = abi.encodePacked(TestImages.header(2, 1), TestImages.wide("measurement", n++));
+        } while (uint8(uint256(keccak256(image))) != uint8(Decision.Allowed));
+        vm.prank(ADMIN);
+        _onAnyPolicy.createServiceWithImage(_config(0), 0, image, "");
+        BootRequest memory request;
+        request.serviceId = _onAnyPolicy.serviceIdFor(ADMIN, 0);
+        request.imageId = ImageId.wrap(keccak256(image));
+        for (uint256 length = 0; length < 32; ++length) {
+            _anyPolicy.set(new bytes(length), false);
+            vm.assertTrue(
+                _onAnyPolicy.authorize(request) == Decision.PolicyUnavailable,
+                "memory is taken for an answer"
+            );
+        }
+    }
+
     /// @dev Bytes that are no request are met with a revert or a denial, never with Allowed.
     function testFuzz_authorizeDeniesAnyBytes(bytes calldata noise) public view {
         (bool ok, bytes memory answer) = address(_registry).staticcall(

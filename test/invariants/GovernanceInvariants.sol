@@ -26,7 +26,7 @@ abstract contract GovernanceInvariants is Campaign {
         _checkRoles(world.POLICY());
         uint256 until = world.POLICY().releasePausedUntil();
         vm.assertLe(until, vm.getBlockTimestamp() + 14 days, "a pause that is too long");
-        vm.assertEq(until, world.pausedUntil(), "a pause that no event names");
+        _must(until == world.pausedUntil(), "a pause that no event names");
     }
 
     function _upgradesChangeNothing() internal view {
@@ -34,15 +34,15 @@ abstract contract GovernanceInvariants is Campaign {
     }
 
     function _checkRoles(IAccessControl target) private view {
-        vm.assertEq(target.getRoleAdmin(GOVERNOR), GOVERNOR, "the governors' admin changed");
-        vm.assertEq(target.getRoleAdmin(GUARDIAN), GOVERNOR, "the guardians' admin changed");
-        vm.assertTrue(target.hasRole(GOVERNOR, world.deployed().governor), "nobody governs");
+        _must(target.getRoleAdmin(GOVERNOR) == GOVERNOR, "the governors' admin changed");
+        _must(target.getRoleAdmin(GUARDIAN) == GOVERNOR, "the guardians' admin changed");
+        _must(target.hasRole(GOVERNOR, world.deployed().governor), "nobody governs");
         for (uint256 i = 0; i < world.ACCOUNTS(); ++i) {
             address account = world.accounts(i);
-            vm.assertTrue(!target.hasRole(bytes32(0), account), "a third power");
+            _must(!target.hasRole(bytes32(0), account), "a third power");
             bool holds = target.hasRole(GOVERNOR, account) || target.hasRole(GUARDIAN, account);
             bool contractual = i >= 5 && i <= 8; // see World.accounts
-            vm.assertTrue(!holds || contractual, "a role in the hands of a single key");
+            _must(!holds || contractual, "a role in the hands of a single key");
         }
     }
 }

@@ -5,6 +5,27 @@ import {GovernanceInvariants} from "./GovernanceInvariants.sol";
 import {LaneInvariants} from "./LaneInvariants.sol";
 import {Liveliness} from "./Liveliness.sol";
 import {ServiceInvariants} from "./ServiceInvariants.sol";
+import {World} from "./World.sol";
+import {AttackHandler} from "./handlers/AttackHandler.sol";
+import {GovernanceHandler} from "./handlers/GovernanceHandler.sol";
+import {PolicyHandler} from "./handlers/PolicyHandler.sol";
+import {RegistryHandler} from "./handlers/RegistryHandler.sol";
+
+contract People is RegistryHandler {
+    constructor(World world) RegistryHandler(world) {}
+}
+
+contract Lanes is PolicyHandler {
+    constructor(World world) PolicyHandler(world) {}
+}
+
+contract Outsiders is AttackHandler {
+    constructor(World world) AttackHandler(world) {}
+}
+
+contract Governors is GovernanceHandler {
+    constructor(World world) GovernanceHandler(world) {}
+}
 
 /**
  * @title Invariants
@@ -16,7 +37,14 @@ contract Invariants is ServiceInvariants, LaneInvariants, GovernanceInvariants, 
         for (uint256 n = 1; n <= 7; ++n) _check(n);
     }
 
-    function _check(uint256 invariantNumber) internal view override {
+    function _createHandlers() internal override {
+        registryHandler = new People(world);
+        policyHandler = new Lanes(world);
+        attackHandler = new Outsiders(world);
+        governanceHandler = new Governors(world);
+    }
+
+    function _check(uint256 invariantNumber) private view {
         if (invariantNumber == 1) _upgradeabilityIsFinal();
         else if (invariantNumber == 2) _imagesAreActiveInTheirTimeAlone();
         else if (invariantNumber == 3) _noticeGrowsAndHistoryIsComplete();

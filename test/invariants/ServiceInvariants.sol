@@ -4,7 +4,6 @@ pragma solidity 0.8.37;
 import {IKmsRegistry} from "../../contracts/registry/IKmsRegistry.sol";
 import {ImageId, ServiceId} from "../../contracts/types/Ids.sol";
 import {TestImages} from "../helpers/TestImages.sol";
-import {vm} from "../helpers/Vm.sol";
 import {Campaign} from "./Campaign.sol";
 import {ServiceGhost} from "./ghost/ServiceGhost.sol";
 
@@ -30,16 +29,16 @@ abstract contract ServiceInvariants is Campaign {
             bytes20 id = world.serviceIds(s);
             IKmsRegistry.ServiceView memory its = _service(id);
             ServiceGhost.ServiceFacts memory facts = world.serviceFacts(id);
-            vm.assertTrue(its.exists, "a service vanished");
-            vm.assertEq(its.upgradeable, facts.upgradeable, "upgradeable changed");
+            _must(its.exists, "a service vanished");
+            _must(its.upgradeable == facts.upgradeable, "upgradeable changed");
             if (facts.upgradeable) continue;
 
-            vm.assertEq(its.admin, address(0), "a sealed service has an admin");
-            vm.assertEq(its.pendingAdmin, address(0), "a sealed service has a successor");
-            vm.assertEq(its.guardian, address(0), "a sealed service has a guardian");
-            vm.assertEq(its.keyEpoch, 0, "a sealed service has a new key epoch");
-            vm.assertEq(facts.images, 1, "a sealed service listed a second image");
-            vm.assertTrue(
+            _must(its.admin == address(0), "a sealed service has an admin");
+            _must(its.pendingAdmin == address(0), "a sealed service has a successor");
+            _must(its.guardian == address(0), "a sealed service has a guardian");
+            _must(its.keyEpoch == 0, "a sealed service has a new key epoch");
+            _must(facts.images == 1, "a sealed service listed a second image");
+            _must(
                 world.REGISTRY().isImageActive(ServiceId.wrap(id), ImageId.wrap(facts.sealedImage)),
                 "a sealed service lost its image"
             );
@@ -49,7 +48,7 @@ abstract contract ServiceInvariants is Campaign {
                 bool only = imageId == facts.sealedImage;
                 IKmsRegistry.ImageState wanted =
                     only ? IKmsRegistry.ImageState.Listed : IKmsRegistry.ImageState.Unknown;
-                vm.assertTrue(state == wanted, "a sealed service has another image");
+                _must(state == wanted, "a sealed service has another image");
             }
         }
     }
@@ -63,10 +62,10 @@ abstract contract ServiceInvariants is Campaign {
                 ServiceGhost.ImageFacts memory facts = world.imageFacts(id, imageId);
                 IKmsRegistry.ImageRecord memory record = _image(id, imageId);
                 bool active = world.REGISTRY().isImageActive(ServiceId.wrap(id), ImageId.wrap(imageId));
-                vm.assertEq(active, world.activeNow(id, imageId), "active outside its time, or not active in it");
-                vm.assertEq(record.activeFrom, facts.from, "activeFrom is not what was announced");
-                vm.assertEq(record.activeUntil, facts.until, "activeUntil is not what was announced");
-                if (facts.listed) vm.assertEq(record.kind, TestImages.kindOf(i), "an image of another kind");
+                _must(active == world.activeNow(id, imageId), "active outside its time, or not active in it");
+                _must(record.activeFrom == facts.from, "activeFrom is not what was announced");
+                _must(record.activeUntil == facts.until, "activeUntil is not what was announced");
+                if (facts.listed) _must(record.kind == TestImages.kindOf(i), "an image of another kind");
             }
         }
     }
@@ -77,20 +76,20 @@ abstract contract ServiceInvariants is Campaign {
             bytes20 id = world.serviceIds(s);
             IKmsRegistry.ServiceView memory its = _service(id);
             ServiceGhost.ServiceFacts memory facts = world.serviceFacts(id);
-            vm.assertEq(its.noticePeriod, facts.notice, "a notice period is not the longest announced");
-            vm.assertEq(its.sequence, facts.sequence, "sequence is not the number of events");
-            vm.assertEq(its.lastUpdateBlock, facts.lastBlock, "lastUpdateBlock is not the last event's");
-            vm.assertEq(its.historyHead, facts.head, "historyHead is not the fold of the logs");
-            vm.assertEq(its.admin, facts.admin, "an admin that no event names");
-            vm.assertEq(its.pendingAdmin, facts.pendingAdmin, "a successor that no event names");
-            vm.assertEq(its.guardian, world.guardianNow(id), "a guardian that no event names");
-            vm.assertEq(its.keyEpoch, facts.keyEpoch, "a key epoch that no event names");
-            vm.assertEq(its.requireUpToDateTcb, world.tcbRuleNow(id), "a TCB rule that no event names");
-            vm.assertEq(its.restrictDevices, facts.restricts, "a device rule that no event names");
+            _must(its.noticePeriod == facts.notice, "a notice period is not the longest announced");
+            _must(its.sequence == facts.sequence, "sequence is not the number of events");
+            _must(its.lastUpdateBlock == facts.lastBlock, "lastUpdateBlock is not the last event's");
+            _must(its.historyHead == facts.head, "historyHead is not the fold of the logs");
+            _must(its.admin == facts.admin, "an admin that no event names");
+            _must(its.pendingAdmin == facts.pendingAdmin, "a successor that no event names");
+            _must(its.guardian == world.guardianNow(id), "a guardian that no event names");
+            _must(its.keyEpoch == facts.keyEpoch, "a key epoch that no event names");
+            _must(its.requireUpToDateTcb == world.tcbRuleNow(id), "a TCB rule that no event names");
+            _must(its.restrictDevices == facts.restricts, "a device rule that no event names");
         }
-        vm.assertEq(world.POLICY().historyHead(), world.policyHead(), "the policy's head is not the fold of its logs");
-        vm.assertEq(world.POLICY().policyVersion(), world.policyEvents(), "policyVersion is not the number of events");
-        vm.assertEq(world.POLICY().lastUpdateBlock(), world.policyBlock(), "the policy's last block is wrong");
+        _must(world.POLICY().historyHead() == world.policyHead(), "the policy's head is not the fold of its logs");
+        _must(world.POLICY().policyVersion() == world.policyEvents(), "policyVersion is not the number of events");
+        _must(world.POLICY().lastUpdateBlock() == world.policyBlock(), "the policy's last block is wrong");
     }
 
     function _service(bytes20 id) private view returns (IKmsRegistry.ServiceView memory) {

@@ -39,7 +39,7 @@ abstract contract PolicyGhost is Findings {
         uint8 tcbStatus
     ) internal view returns (bool) {
         KindFacts storage rules = _kinds[kind];
-        if (vm.getBlockTimestamp() < pausedUntil || !rules.enabled) return false;
+        if (block.timestamp < pausedUntil || !rules.enabled) return false;
         if (platformKind[platformId] != kind || rules.accepted & (1 << tcbStatus) == 0) return false;
         return !rules.restricted || _policyDevices[kind][deviceId];
     }
@@ -89,7 +89,7 @@ abstract contract PolicyGhost is Findings {
     }
 
     function _rememberPause(bytes32 topic0, bytes memory data) private {
-        uint256 time = vm.getBlockTimestamp();
+        uint256 time = block.timestamp;
         if (topic0 == IPlatformPolicy.PauseRelease.selector) {
             _expect(time >= pausedUntil, 5, "a pause that is in force was started again");
             pausedUntil = _word(data, 0);

@@ -66,18 +66,18 @@ abstract contract ServiceGhost is Findings {
 
     function guardianNow(bytes20 id) public view returns (address) {
         ServiceFacts storage its = _services[id];
-        bool replaced = its.nextGuardianFrom != 0 && vm.getBlockTimestamp() >= its.nextGuardianFrom;
+        bool replaced = its.nextGuardianFrom != 0 && block.timestamp >= its.nextGuardianFrom;
         return replaced ? its.nextGuardian : its.guardian;
     }
 
     function tcbRuleNow(bytes20 id) public view returns (bool) {
         ServiceFacts storage its = _services[id];
-        return its.requiresTcb && (its.tcbEnds == 0 || vm.getBlockTimestamp() < its.tcbEnds);
+        return its.requiresTcb && (its.tcbEnds == 0 || block.timestamp < its.tcbEnds);
     }
 
     function activeNow(bytes20 id, bytes32 imageId) public view returns (bool) {
         ImageFacts storage its = _images[id][imageId];
-        uint256 time = vm.getBlockTimestamp();
+        uint256 time = block.timestamp;
         return its.listed && !its.removed && time >= its.from && (its.until == 0 || time < its.until);
     }
 
@@ -91,7 +91,7 @@ abstract contract ServiceGhost is Findings {
         if (!activeNow(id, imageId) || (tcbStatus != 0 && tcbRuleNow(id))) return false;
         if (!_services[id].restricts) return true;
         uint256 from = _devices[id][deviceId];
-        return from != 0 && vm.getBlockTimestamp() >= from;
+        return from != 0 && block.timestamp >= from;
     }
 
     /// @dev Takes in one log of the registry, emitted by a call that `from` made.
@@ -130,12 +130,12 @@ abstract contract ServiceGhost is Findings {
         its.sealedImage = log.topics[3];
         its.seeded = true;
         its.images = 1;
-        _images[id][log.topics[3]] = ImageFacts(true, false, vm.getBlockTimestamp(), 0);
+        _images[id][log.topics[3]] = ImageFacts(true, false, block.timestamp, 0);
     }
 
     function _absorbChange(address from, ServiceFacts storage its, bytes20 id, Vm.Log memory log) private {
         bytes32 topic0 = log.topics[0];
-        uint256 time = vm.getBlockTimestamp();
+        uint256 time = block.timestamp;
         if (topic0 == IKmsRegistry.AddImageToService.selector) {
             ImageFacts storage image = _images[id][log.topics[3]];
             uint256 activeFrom = _word(log.data, 2);

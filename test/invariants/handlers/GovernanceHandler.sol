@@ -7,7 +7,7 @@ import {Handler} from "./Handler.sol";
 
 /// @title GovernanceHandler
 /// @notice Upgrades and roles, by the governor: from the first implementation to the second and back, and roles to contracts, EOAs and delegated EOAs.
-contract GovernanceHandler is Handler {
+abstract contract GovernanceHandler is Handler {
     bytes32 private constant GOVERNOR_ROLE = keccak256("keystead.GOVERNOR");
     bytes32 private constant GUARDIAN_ROLE = keccak256("keystead.GUARDIAN");
     address private immutable GOVERNOR;

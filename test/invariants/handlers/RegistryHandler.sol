@@ -11,7 +11,7 @@ import {Handler} from "./Handler.sol";
 
 /// @title RegistryHandler
 /// @notice Everything that services' creators, admins, successors and guardians do, and time. Mostly by whoever may, now and then by anyone.
-contract RegistryHandler is Handler {
+abstract contract RegistryHandler is Handler {
     constructor(World world) Handler(world) {}
 
     /* CREATION */

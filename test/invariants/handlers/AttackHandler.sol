@@ -15,7 +15,7 @@ import {Handler} from "./Handler.sol";
  * @notice Calls that must not loosen anything, by accounts that do not govern: well-formed calls of every guarded function, calls of another one's service, and raw
  * selectors with any bytes behind them, to proxies and implementations alike. World judges what comes of them.
  */
-contract AttackHandler is Handler {
+abstract contract AttackHandler is Handler {
     bytes32 private constant GOVERNOR_ROLE = keccak256("keystead.GOVERNOR");
 
     constructor(World world) Handler(world) {}

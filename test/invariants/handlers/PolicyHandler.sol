@@ -13,7 +13,7 @@ import {Handler} from "./Handler.sol";
  * @notice All that governor and guardian do to the policy. Tightening is rarer than loosening, so that most of the time most machines are acceptable and a wrong
  * answer has something to show on.
  */
-contract PolicyHandler is Handler {
+abstract contract PolicyHandler is Handler {
     address private immutable GOVERNOR;
     address private immutable GUARDIAN;
 
