@@ -189,7 +189,7 @@ function serialise(app: AppConfig, compose: string, prelaunch: string, allowedEn
   return `{\n${entries.map(([key, value]) => `  ${quote(key)}: ${value}`).join(",\n")}\n}`;
 }
 
-/** A string as Python's json module writes it: JSON.stringify's escapes, and \uXXXX for everything that is not printable ASCII. */
+/** A string as Python's json module writes it: JSON.stringify's escapes, and a six-character hexadecimal escape for everything that is not printable ASCII. */
 function quote(value: string): string {
   return JSON.stringify(value).replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
