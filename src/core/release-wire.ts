@@ -26,6 +26,11 @@ const decimal = z
   .string()
   .regex(/^(?:0|[1-9]\d{0,77})$/)
   .meta({ description: "A whole number, decimal digits" });
+const canonicalImage = z
+  .string()
+  .regex(/^0x(?:[0-9a-f]{2}){4,1024}$/)
+  .transform((text) => text as Hex)
+  .meta({ description: "A canonical image, lower-case hex with 0x" });
 const uint16 = z.int().min(0).max(0xffff);
 
 /** Longer than any quote, report or document; certificates and lists have the same bound. */
@@ -69,9 +74,9 @@ const attested = { evidence: evidenceSchema, recipientPublicKey: hex(32), nonce:
 export const keysRequestSchema = z.strictObject({
   serviceId: hex(20),
   ...attested,
-  /** Canonical image and platform, or their ids: a hint which ones to look at; they are checked like any other. */
-  image: z.string().max(8192).optional(),
-  platform: z.string().max(8192).optional(),
+  /** Canonical bytes of the image, or the platform, that the machine says it is: a hint which ones to look at; they are checked like any other. */
+  image: canonicalImage.optional(),
+  platform: canonicalImage.optional(),
   /** Purposes beside the standard ones. */
   purposes: z.array(z.string().regex(PURPOSE_PATTERN)).max(MAX_PURPOSES).optional(),
 });

@@ -1,13 +1,12 @@
 import { secp256k1 } from "@noble/curves/secp256k1.js";
-import { sha512 } from "@noble/hashes/sha2.js";
 import { keccak_256 } from "@noble/hashes/sha3.js";
 import { utf8ToBytes } from "@noble/hashes/utils.js";
 import { concatBytes, fromHex, type Hex, toHex } from "./bytes.ts";
 import { KeysteadError } from "./errors.ts";
 
 /*
- * The release protocol, version 1, as far as both sides share it: what evidence is bound to, what receipts say and how they are signed. What travels
- * is in release-wire.ts, what is sealed in key-bundle.ts and sealed-secrets.ts.
+ * The release protocol, version 1, as far as both sides share it: what receipts say and how they are signed. What evidence is bound to is in binding.ts, what travels in
+ * release-wire.ts, what is sealed in key-bundle.ts and sealed-secrets.ts.
  */
 
 /** The protocol's name and version, as `/v1/info` gives it. */
@@ -16,50 +15,8 @@ export const RELEASE_PROTOCOL = "keystead/v1";
 export const RELEASE_INFO = "keystead/v1/release";
 /** HPKE `info` of the root secrets that a second node receives; the `aad` is the receipt's digest. */
 export const ROOT_INFO = "keystead/v1/root";
-/** What the hash in the evidence starts with. */
-export const REPORT_DOMAIN = "keystead/v1/report";
 /** Stands for "the KMS itself" where evidence names a service: no service has this id. */
 export const KMS_SUBJECT: Hex = `0x${"00".repeat(20)}`;
-
-const NONCE_BYTES = 32;
-const SERVICE_ID_BYTES = 20;
-const X25519_KEY_BYTES = 32;
-
-/** What evidence must be bound to. */
-export interface Binding {
-  /** The node's challenge, 32 bytes. */
-  readonly nonce: Uint8Array;
-  /** The service, 20 bytes in hex; {@link KMS_SUBJECT} where a node asks for the root. */
-  readonly serviceId: Hex;
-  /** The machine's X25519 public key, 32 bytes. */
-  readonly recipientPublicKey: Uint8Array;
-}
-
-/**
- * The 64 bytes that evidence must carry: SHA-512("keystead/v1/report" ‖ nonce ‖ serviceId ‖ recipientPublicKey). The parts have fixed lengths, so
- * no two different bindings give the same bytes. TDX and SEV-SNP carry them as report data; Nitro as `user_data`, with the nonce and the key in
- * `nonce` and `public_key`.
- *
- * @throws KeysteadError `binding/wrong-length` {field, expected, actual}, `hex/malformed`
- * @example
- * const reportData = buildReportData({ nonce, serviceId, recipientPublicKey }); // 64 bytes
- */
-export function buildReportData({ nonce, serviceId, recipientPublicKey }: Binding): Uint8Array {
-  const service = fromHex(serviceId, "serviceId");
-  checkLength("nonce", nonce, NONCE_BYTES);
-  checkLength("serviceId", service, SERVICE_ID_BYTES);
-  checkLength("recipientPublicKey", recipientPublicKey, X25519_KEY_BYTES);
-  return sha512(concatBytes(utf8ToBytes(REPORT_DOMAIN), nonce, service, recipientPublicKey));
-}
-
-function checkLength(field: string, bytes: Uint8Array, expected: number): void {
-  if (bytes.length === expected) return;
-  throw new KeysteadError("binding/wrong-length", `${field} has ${bytes.length} bytes, not ${expected}`, {
-    argument: field,
-    remedy: `Give ${expected} bytes.`,
-    details: { field, expected, actual: bytes.length },
-  });
-}
 
 /**
  * Joins parts so that no two different lists give the same bytes: each part after its length, four bytes, big-endian. `enc` of the protocol.
@@ -79,10 +36,9 @@ export function encodeParts(...parts: readonly Uint8Array[]): Uint8Array {
  * encodeUint(258, 2); // Uint8Array [1, 2]
  */
 export function encodeUint(value: number | bigint, bytes: number): Uint8Array {
-  const digits = BigInt(value)
-    .toString(16)
-    .padStart(2 * bytes, "0");
-  if (digits.length > 2 * bytes || digits.startsWith("-")) {
+  const number = BigInt(value);
+  const digits = number.toString(16).padStart(2 * bytes, "0");
+  if (number < 0n || digits.length > 2 * bytes) {
     throw new KeysteadError("number/out-of-range", `${value} does not fit ${bytes} bytes`, {
       remedy: "Give a number that is not negative and fits.",
       details: { value: String(value), bytes },

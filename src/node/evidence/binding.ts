@@ -1,14 +1,11 @@
+import { type Binding, buildReportData } from "../../core/binding.ts";
 import { equalBytes, toHex } from "../../core/bytes.ts";
 import { KeysteadError } from "../../core/errors.ts";
-import { type Binding, buildReportData } from "../../core/release.ts";
 import type { VerifiedNitro } from "./nitro.ts";
 import type { VerifiedSnp } from "./snp.ts";
 import type { VerifiedTdx } from "./tdx.ts";
 
-/*
- * What ties evidence to one request: the machine puts a hash of the node's nonce, the service and its own public key where its TEE signs it. So evidence
- * cannot be used twice, for another service, or to have keys sealed to somebody else. Release protocol version 1.
- */
+/* Checks what ties evidence to one request; the formula is core's, for the machine builds by it what is checked here. */
 
 export { type Binding, buildReportData };
 
