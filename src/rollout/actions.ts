@@ -108,7 +108,12 @@ export function abortActions(plan: Plan, status: Status, facts: Facts, file: str
   }
   actions.push(...restoreOldImage(plan, status, facts, undo));
   const traffic = by("traffic");
-  if (traffic?.state === "done") actions.push(undo(traffic, "Switch traffic back to the old machines"));
+  const switched = plan.acknowledgements.some(({ item }) => item === "traffic-switched");
+  const serves = plan.inputs.machines.some(
+    ({ name, runs }) => runs === "new" && facts.machines.get(name)?.up !== false,
+  );
+  if (traffic !== undefined && switched && serves)
+    actions.push(undo(traffic, "Switch traffic back to the old machines"));
   for (const one of begun.filter(({ step }) => step.id.startsWith("old-machine-"))) {
     actions.push(undo(one, `Start ${one.step.id.replace("old-machine-", "")} again`));
   }
@@ -152,11 +157,7 @@ function hasBegun({ step, state, check }: StepStatus, facts: Facts, { inputs }: 
   if (state === "done") return true;
   if (step.id.startsWith("node-")) {
     const node = facts.nodes.get(step.id.replace("node-", ""));
-    return (
-      state === "ready" &&
-      inputs.kms?.old !== null &&
-      (node === undefined || !node.ready || node.image === inputs.kms?.new.image.id)
-    );
+    return state === "ready" && inputs.kms?.old !== null && (node === undefined || !node.ready);
   }
   return (
     step.id.startsWith("machine-") && check.some(({ finding }) => finding.says.includes("quote is not of the image"))

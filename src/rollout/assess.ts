@@ -62,7 +62,9 @@ function stepStatus(plan: Plan, step: Step, facts: Facts, before: readonly StepS
   });
   const open = check.filter(({ finding }) => finding.holds !== "yes");
   const missing = before.filter(({ step: { id }, state }) => step.needs.includes(id) && state !== "done");
-  if (open.length === 0) return of("done", check.map(({ finding }) => finding.says).join("; ") || "done");
+  // a statement that was made before its time says nothing
+  const early = missing.length > 0 && step.check.every(({ is }) => is === "acknowledged");
+  if (open.length === 0 && !early) return of("done", check.map(({ finding }) => finding.says).join("; ") || "done");
   if (operation?.state === "waiting") {
     return of("waiting", `scheduled; may be executed from ${isoMinute(operation.readyAt)} on`, operation.readyAt);
   }

@@ -11,7 +11,16 @@ export type Condition =
   | { readonly is: "image"; readonly id: Hex; readonly state: "listed" | "receives-keys" | "ends" | "gone" }
   | { readonly is: "tee-enabled"; readonly tee: string }
   | { readonly is: "not-paused" }
-  | { readonly is: "node-ready"; readonly node: string; readonly image: Hex | null }
+  | { readonly is: "node-ready"; readonly node: string }
+  /** Some node released the root secret to that image so often since then; or somebody acknowledged which image the node runs. */
+  | {
+      readonly is: "node-joined";
+      readonly node: string;
+      readonly image: Hex;
+      readonly times: number;
+      readonly since: number;
+    }
+  | { readonly is: "identity"; readonly environmentKey: Hex }
   | { readonly is: "another-node-ready"; readonly node: string }
   | { readonly is: "nodes-ready"; readonly least: number }
   | { readonly is: "machine-as-planned"; readonly machine: string }
@@ -57,7 +66,9 @@ export function evaluate(condition: Condition, facts: Facts, acknowledged: reado
       return yes(`${condition.item}: acknowledged by ${printable(found.by)}`);
     }
     case "node-ready":
-      return nodeReady(condition.node, condition.image, facts);
+      return nodeReady(condition.node, facts);
+    case "node-joined":
+      return nodeJoined(condition, facts, acknowledged);
     case "another-node-ready": {
       const others = [...facts.nodes].filter(([name, node]) => name !== condition.node && node.ready);
       if (others.length > 0) return yes(`${others.map(([name]) => name).join(", ")} can release keys meanwhile`);
@@ -90,7 +101,7 @@ export function evaluate(condition: Condition, facts: Facts, acknowledged: reado
 
 type ChainCondition = Extract<
   Condition,
-  { readonly is: "implementation" | "platform" | "kms-image" | "image" | "tee-enabled" | "not-paused" }
+  { readonly is: "implementation" | "platform" | "kms-image" | "image" | "tee-enabled" | "not-paused" | "identity" }
 >;
 
 function onChain(condition: ChainCondition, chain: ChainFacts): Finding {
@@ -109,6 +120,10 @@ function onChain(condition: ChainCondition, chain: ChainFacts): Finding {
       const says = `the ${what} ${condition.id} is ${state ?? "not known to the policy"}`;
       return (state === "allowed") === (condition.state === "allowed") ? yes(says) : no(says);
     }
+    case "identity":
+      return chain.identities.has(condition.environmentKey)
+        ? yes(`the KMS identity ${condition.environmentKey} is published`)
+        : no(`the KMS identity ${condition.environmentKey} is not published`);
     case "image":
       return imageFinding(condition.id, condition.state, chain);
     case "tee-enabled":
@@ -144,13 +159,30 @@ function imageFinding(
   }
 }
 
-function nodeReady(name: string, image: Hex | null, facts: Facts): Finding {
+function nodeReady(name: string, facts: Facts): Finding {
   const node = facts.nodes.get(name);
   if (node === undefined) return unknown(`${name} was not asked`);
-  if (!node.ready) return no(`${name} releases no keys: ${printable(node.problem ?? "it does not say why", 200)}`);
-  if (image === null || node.image === image) return yes(`${name} releases keys`);
-  if (node.image === undefined) return unknown(`${name} releases keys, and does not say which image it runs`);
-  return no(`${name} releases keys, and runs the image ${node.image} and not ${image}`);
+  return node.ready ? yes(`${name} releases keys`) : no(`${name} releases no keys: ${reasonOf(node.problem)}`);
+}
+
+const reasonOf = (problem: string | undefined): string => printable(problem ?? "it does not say why", 200);
+
+/** A node says nothing of its own image that would prove anything: that it got the root secret as that image does. */
+function nodeJoined(
+  { node, image, times, since }: Extract<Condition, { readonly is: "node-joined" }>,
+  facts: Facts,
+  acknowledged: readonly Acknowledgement[],
+): Finding {
+  const said = evaluate({ is: "acknowledged", item: `node-image-${node}` }, facts, acknowledged);
+  if (said.holds === "yes") return said;
+  const shown = [...facts.nodes.values()].flatMap(({ receipts }) => receipts ?? []);
+  const joined = shown.filter(
+    ({ type, imageId, issuedAt }) => type === "root" && imageId === image && issuedAt >= since,
+  );
+  if (joined.length >= times) return yes(`the KMS image ${image} received the root secret`);
+  return no(
+    `the KMS image ${image} has received the root secret ${joined.length} of ${times} times since the plan was made`,
+  );
 }
 
 function machineAsPlanned(name: string, facts: Facts): Finding {
@@ -173,7 +205,10 @@ function machineAsPlanned(name: string, facts: Facts): Finding {
 function delivered(name: string, image: Hex, since: number, facts: Facts): Finding {
   const receipts = facts.nodes.get(name)?.receipts;
   if (receipts === undefined) return unknown(`${name} shows no receipts`);
-  const latest = Math.max(0, ...receipts.filter(({ imageId }) => imageId === image).map(({ issuedAt }) => issuedAt));
+  const latest = Math.max(
+    0,
+    ...receipts.filter(({ type, imageId }) => type === "keys" && imageId === image).map(({ issuedAt }) => issuedAt),
+  );
   return latest >= since && latest > 0
     ? yes(`${name} released keys to ${image}`)
     : no(`${name} has released no keys to ${image} since the plan was made`);

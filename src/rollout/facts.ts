@@ -59,6 +59,8 @@ export interface ChainFacts {
   readonly images: ReadonlyMap<Hex, ImageFacts>;
   readonly platforms: ReadonlyMap<Hex, EntryFacts>;
   readonly kmsImages: ReadonlyMap<Hex, EntryFacts>;
+  /** Root fingerprints of the KMS identities that the policy names. */
+  readonly identities: ReadonlySet<Hex>;
   /** TEE kinds to which keys may be released. */
   readonly enabledTees: ReadonlySet<string>;
   readonly pausedUntil: number;
@@ -70,9 +72,9 @@ export interface ChainFacts {
   readonly admin: SafeFacts | undefined;
 }
 
-/** A release that a node signed. */
+/** A release that a node signed: of the service's keys to a machine, or of the root secret to another node. */
 export interface ReceiptFacts {
-  readonly serviceId: Hex;
+  readonly type: "keys" | "root";
   readonly imageId: Hex;
   readonly issuedAt: number;
 }
@@ -85,9 +87,9 @@ export interface NodeFacts {
   readonly ready: boolean;
   /** Why it is not up or not ready, or is of another deployment. */
   readonly problem: string | undefined;
-  /** The image that it says it runs. */
-  readonly image: Hex | undefined;
-  /** Receipts for the service, newest first; undefined: it shows none. */
+  /** The root secret's fingerprint: nodes that give the same keys have the same. */
+  readonly environmentKey: Hex | undefined;
+  /** What it released to the service's machines and to other nodes, each signature checked; undefined: it shows no receipts. */
   readonly receipts: readonly ReceiptFacts[] | undefined;
 }
 

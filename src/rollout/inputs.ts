@@ -31,6 +31,14 @@ export const measuringSchema = z.strictObject({
   exclude: z.array(z.string().regex(/^[a-z0-9_]+$/)).default([]),
 });
 
+/** A KMS identity, as `publishKmsIdentity` takes it. */
+const identitySchema = z.strictObject({
+  rootEpoch: z.int().min(0).max(0xffff),
+  environmentKey: hex(32),
+  receiptSigner: address,
+  evidenceHash: hex(32),
+});
+
 /** A canonical image in both spellings. */
 const imageSchema = z
   .strictObject({ id: hex(32), text: z.string().max(2000) })
@@ -89,7 +97,12 @@ export const definitionSchema = z.strictObject({
   service: hex(20),
   application: z.strictObject({ old: measuringSchema.nullable().default(null), new: measuringSchema }).nullable(),
   kms: z
-    .strictObject({ old: measuringSchema.nullable().default(null), new: measuringSchema })
+    .strictObject({
+      old: measuringSchema.nullable().default(null),
+      new: measuringSchema,
+      /** What a new root secret is published as; null: the nodes get the root that is there. */
+      identity: identitySchema.nullable().default(null),
+    })
     .nullable()
     .default(null),
   contracts: z.strictObject({ policy: address.optional(), registry: address.optional() }).default({}),
@@ -132,7 +145,9 @@ export const inputsSchema = z.strictObject({
     empty: z.boolean(),
   }),
   application: z.strictObject({ old: measuredSchema.nullable(), new: measuredSchema }).nullable(),
-  kms: z.strictObject({ old: measuredSchema.nullable(), new: measuredSchema }).nullable(),
+  kms: z
+    .strictObject({ old: measuredSchema.nullable(), new: measuredSchema, identity: identitySchema.nullable() })
+    .nullable(),
   contracts: z
     .array(z.strictObject({ contract: z.enum(["policy", "registry"]), from: address, to: address, codeHash: hex(32) }))
     .max(2),
@@ -146,7 +161,12 @@ export const inputsSchema = z.strictObject({
   proposals: z.strictObject({ folder: line, first: z.int().min(0).max(990) }),
   cleanup: cleanupSchema,
   /** What was already allowed when the plan was made: steps for these are left out. */
-  already: z.strictObject({ platform: z.boolean(), kmsImage: z.boolean(), image: z.boolean() }),
+  already: z.strictObject({
+    platform: z.boolean(),
+    kmsImage: z.boolean(),
+    image: z.boolean(),
+    identity: z.boolean(),
+  }),
 });
 
 export type Measuring = z.infer<typeof measuringSchema>;

@@ -51,11 +51,22 @@ export function rollbackIdOf(plan: Pick<Plan, "inputs" | "steps">, step: Step): 
   return idsOf(plan, step)?.rollback;
 }
 
-function idsOf(
-  plan: Pick<Plan, "inputs" | "steps">,
-  step: Step,
-): { readonly id: Hex | undefined; readonly rollback: Hex | undefined } | undefined {
+interface Ids {
+  readonly id: Hex | undefined;
+  readonly rollback: Hex | undefined;
+}
+
+/** A step belongs to one plan and never changes: its ids are worked out once. */
+const known = new WeakMap<Step, Ids>();
+
+function idsOf(plan: Pick<Plan, "inputs" | "steps">, step: Step): Ids | undefined {
   if (step.proposal === null) return undefined;
+  const ids = known.get(step) ?? computeIds(plan, step);
+  known.set(step, ids);
+  return ids;
+}
+
+function computeIds(plan: Pick<Plan, "inputs" | "steps">, step: Step): Ids {
   const { deployment } = plan.inputs;
   const parties: Parties = {
     governance: { address: deployment.governance, ...ANY_SAFE },

@@ -178,6 +178,8 @@ export function acknowledgeable(plan: Plan): readonly string[] {
   const proxies = plan.inputs.nodes
     .filter(({ vsockProxy }) => vsockProxy !== null)
     .map(({ name }) => `vsock-proxy-${name}`);
-  const sources = ["reproduced-elsewhere"];
-  return [...new Set([...fromSteps, ...stopped, ...proxies, ...sources])];
+  const joined = plan.steps
+    .filter(({ check }) => check.some(({ is }) => is === "node-joined"))
+    .map(({ id }) => id.replace("node-", "node-image-"));
+  return [...new Set([...fromSteps, ...stopped, ...proxies, ...joined])];
 }

@@ -72,6 +72,19 @@ export function measurements(inputs: Inputs, afterContracts: boolean): readonly 
     intents.push({ intent: "allow-kms-image", arguments: { image: image.text, description: `rollout ${inputs.id}` } });
     check.push({ is: "kms-image", id: image.id, state: "allowed" });
   }
+  const identity = kms?.identity ?? null;
+  if (identity !== null && !already.identity) {
+    intents.push({
+      intent: "publish-kms-identity",
+      arguments: {
+        "root-epoch": String(identity.rootEpoch),
+        "environment-key": identity.environmentKey,
+        "receipt-signer": identity.receiptSigner,
+        "evidence-hash": identity.evidenceHash,
+      },
+    });
+    check.push({ is: "identity", environmentKey: identity.environmentKey });
+  }
   if (intents.length === 0) {
     return {
       id: "measurements",

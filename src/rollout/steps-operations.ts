@@ -1,3 +1,4 @@
+import type { Hex } from "../core/bytes.ts";
 import type { Condition } from "./conditions.ts";
 import type { Inputs, Machine, RolloutNode } from "./inputs.ts";
 import { type LeftOut, PLAN, type Step } from "./step.ts";
@@ -8,14 +9,23 @@ export function nodes(inputs: Inputs, before: string): readonly Step[] | LeftOut
   const { kms } = inputs;
   if (kms === null) return { id: "nodes", reason: "the KMS image does not change" };
   let needs = before;
-  return inputs.nodes.map((node): Step => {
-    const step = nodeStep(node, kms.old !== null, kms.new.image.id, needs);
+  return inputs.nodes.map((node, i): Step => {
+    const step = nodeStep(inputs, node, { image: kms.new.image.id, replaces: kms.old !== null, times: i + 1, needs });
     needs = step.id;
     return step;
   });
 }
 
-function nodeStep(node: RolloutNode, replaces: boolean, image: `0x${string}`, needs: string): Step {
+interface Place {
+  readonly image: Hex;
+  /** Whether an older node is replaced. */
+  readonly replaces: boolean;
+  /** How many nodes run the new image once this one does. */
+  readonly times: number;
+  readonly needs: string;
+}
+
+function nodeStep({ created }: Inputs, node: RolloutNode, { image, replaces, times, needs }: Place): Step {
   const proxy = node.vsockProxy === null ? [] : [`${node.vsockProxy}   (before the enclave: it has no other way out)`];
   return {
     id: `node-${node.name}`,
@@ -32,7 +42,13 @@ function nodeStep(node: RolloutNode, replaces: boolean, image: `0x${string}`, ne
     commands: [...(replaces ? [node.stop] : []), ...proxy, node.start],
     duration: "ten minutes a node",
     downtime: replaces ? "none: another node releases keys meanwhile" : "none: nothing depends on it yet",
-    check: [{ is: "node-ready", node: node.name, image }],
+    check: [
+      { is: "node-ready", node: node.name },
+      // the first node of all has nobody to get the root secret from
+      ...(replaces
+        ? ([{ is: "node-joined", node: node.name, image, times, since: created }] satisfies Condition[])
+        : []),
+    ],
     rollback: replaces ? [node.stop, ...proxy, node.restore] : [node.stop],
   };
 }
