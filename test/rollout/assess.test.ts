@@ -321,4 +321,3 @@ describe("rollout: the way back", () => {
     expect(found?.commands[0]).to.include(`add-image --service`);
   });
 });
-
