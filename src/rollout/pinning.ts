@@ -1,4 +1,4 @@
-import { isAlias, isMap, isScalar, isSeq, LineCounter, type Node, parseAllDocuments, visit } from "yaml";
+import { isAlias, isMap, isScalar, LineCounter, type Node, parseAllDocuments, visit } from "yaml";
 import { decodeUtf8 } from "../core/bytes.ts";
 import { isKeysteadError } from "../core/errors.ts";
 import { printable } from "../core/printable.ts";
@@ -94,24 +94,16 @@ function checkService(
     }
   }
   const image = service.get("image", true);
-  if (image === undefined || image === null) return fault("no-image", service, `${name} has no image`);
-  if (isAlias(image)) return; // said above
-  if (!isScalar(image) || isSeq(image) || typeof image.value !== "string") {
-    return fault("not-text", image, `${name}'s image is not a text`);
-  }
-  const reference = image.value;
-  if (reference.includes("$")) {
-    return fault(
-      "interpolated",
-      image,
-      `${name}'s image ${reference} has a variable in it: the file does not say what runs`,
-    );
-  }
-  if (!PINNED.test(reference)) {
-    fault(
-      "mutable-tag",
-      image,
-      `${name}'s image ${reference} has no digest: write name@sha256:… (docker buildx imagetools inspect shows it)`,
-    );
+  if (image === undefined || image === null) fault("no-image", service, `${name} has no image`);
+  else if (isAlias(image))
+    return; // said already
+  else if (!isScalar(image) || typeof image.value !== "string")
+    fault("not-text", image, `${name}'s image is not a text`);
+  else if (image.value.includes("$")) {
+    const says = `${name}'s image ${image.value} has a variable in it: the file does not say what runs`;
+    fault("interpolated", image, says);
+  } else if (!PINNED.test(image.value)) {
+    const how = "write name@sha256:… (docker buildx imagetools inspect shows it)";
+    fault("mutable-tag", image, `${name}'s image ${image.value} has no digest: ${how}`);
   }
 }

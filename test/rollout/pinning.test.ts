@@ -28,7 +28,7 @@ describe("rollout: images pinned by digest", () => {
     [`" nginx${DIGEST}"`, "mutable-tag"],
     [`nginx${DIGEST}\${X}`, "interpolated"],
     ["$IMAGE", "interpolated"],
-    ["nginx:${TAG:-1.27}", "interpolated"],
+    [`nginx:$${"{"}TAG:-1.27}`, "interpolated"],
     ["5", "not-text"],
     ["[a]", "not-text"],
     ["", "not-text"],
