@@ -67,7 +67,9 @@ export async function acquireKeys(options: AcquireOptions): Promise<Opened> {
     const left = deadline - now();
     if (!failures.some(mayPass) || left <= 0) throw worst;
     const wait = Math.min(pause, left);
-    options.log(`${describeWait(worst)}; again in ${Math.ceil(wait / 1000)} s, for ${Math.ceil(left / 1000)} s more at most`);
+    options.log(
+      `${describeWait(worst)}; again in ${Math.ceil(wait / 1000)} s, for ${Math.ceil(left / 1000)} s more at most`,
+    );
     await sleep(wait);
   }
 }

@@ -18,7 +18,6 @@ import type { ServiceState } from "../core/state.ts";
 export interface AgentChain {
   readonly client: Client;
   readonly registry: Hex;
-  readonly policy: Hex;
   readonly read: ReadOptions;
   /** Takes the word of an endpoint that offers no storage proofs. */
   readonly acceptUnproven: boolean;
@@ -29,10 +28,10 @@ export interface AgentChain {
  *
  * @throws KeysteadError `agent/history` where the policy's history does not verify; `chain/unproven`; `chain/…`
  * @example
- * const signers = new Set((await fetchKmsIdentities(chain)).map(({ receiptSigner }) => receiptSigner));
+ * const signers = new Set((await fetchKmsIdentities(chain, policy)).map(({ receiptSigner }) => receiptSigner));
  */
-export async function fetchKmsIdentities(chain: AgentChain): Promise<readonly KmsIdentity[]> {
-  const audit = await auditPolicy(chain.client, chain.policy, chain.read);
+export async function fetchKmsIdentities(chain: AgentChain, policy: Hex): Promise<readonly KmsIdentity[]> {
+  const audit = await auditPolicy(chain.client, policy, chain.read);
   const state = requireState("the policy's history", audit, chain);
   return [...state.kmsIdentities.values()].filter((identity) => identity.state === "allowed");
 }
@@ -45,7 +44,11 @@ export async function fetchKmsIdentities(chain: AgentChain): Promise<readonly Km
  * const { secrets } = await fetchService(chain, serviceId);
  */
 export async function fetchService(chain: AgentChain, serviceId: Hex): Promise<ServiceState> {
-  return requireState("the service's history", await auditService(chain.client, chain.registry, serviceId, chain.read), chain);
+  return requireState(
+    "the service's history",
+    await auditService(chain.client, chain.registry, serviceId, chain.read),
+    chain,
+  );
 }
 
 /**

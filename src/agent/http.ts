@@ -103,7 +103,8 @@ function refusalOf(node: string, status: number, text: string): KeysteadError {
 }
 
 const REMEDIES: Readonly<Partial<Record<Problem["code"], string>>> = {
-  "evidence/not-genuine": "The machine's evidence does not verify: see the reason, and whether platform and firmware are in order.",
+  "evidence/not-genuine":
+    "The machine's evidence does not verify: see the reason, and whether platform and firmware are in order.",
   "release/denied": "The contracts do not allow it: see the decision, and keystead image check.",
   "request/too-many": "Wait: it is tried again by itself.",
   "chain/unavailable": "The node cannot read the chain now: it is tried again by itself.",

@@ -34,11 +34,15 @@ export function selectKeys(bundle: KeyBundle, { purposes, allEpochs }: KeyChoice
   );
   for (const purpose of purposes ?? STANDARD_PURPOSES) {
     if (chosen.some((key) => key.purpose === purpose && current(key))) continue;
-    throw new KeysteadError("agent/no-key", `the node's answer holds no key for ${JSON.stringify(purpose)} of the current epoch`, {
-      argument: "purpose",
-      remedy: "Use versions of node and agent that fit each other.",
-      details: { purpose },
-    });
+    throw new KeysteadError(
+      "agent/no-key",
+      `the node's answer holds no key for ${JSON.stringify(purpose)} of the current epoch`,
+      {
+        argument: "purpose",
+        remedy: "Use versions of node and agent that fit each other.",
+        details: { purpose },
+      },
+    );
   }
   return chosen;
 }

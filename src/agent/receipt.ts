@@ -150,7 +150,10 @@ export async function openAnswer(
   trust: Trust,
 ): Promise<Opened> {
   const { release, digest } = await verifyReceipt(receipt, asked, trust);
-  const message = { enc: fromHex(sealed.enc, "enc"), ciphertext: new Uint8Array(Buffer.from(sealed.ciphertext, "base64")) };
+  const message = {
+    enc: fromHex(sealed.enc, "enc"),
+    ciphertext: new Uint8Array(Buffer.from(sealed.ciphertext, "base64")),
+  };
   const plaintext = await open(privateKey, message, { info: new TextEncoder().encode(RELEASE_INFO), aad: digest });
   try {
     const bundle = parseKeyBundle(plaintext);

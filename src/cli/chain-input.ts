@@ -75,7 +75,7 @@ export async function openChain(io: Io, options: OptionValues): Promise<ChainInp
     throw usage("no-endpoint", "no endpoint to ask", "rpc", `Add --rpc URL, or set ${RPC_VARIABLE}.`);
   }
   const { deployment, chainId, ...addresses } = await readAddresses(io, options);
-  const numbers = { fromBlock: whole(options, "fromBlock"), maxAge: whole(options, "maxAge") ?? MAX_AGE };
+  const numbers = { fromBlock: wholeNumber(options, "fromBlock"), maxAge: wholeNumber(options, "maxAge") ?? MAX_AGE };
   const client = await connect(rpc, { chainId });
   const witness = text(options, "witness");
   const witnesses = witness === undefined ? [] : [await connect(witness, { chainId: client.chainId })];
@@ -114,7 +114,7 @@ export async function readAddresses(io: Io, options: OptionValues): Promise<Addr
         );
   const registry = deployment?.contracts.registry.address ?? text(options, "registry");
   const policy = deployment?.contracts.policy.address ?? text(options, "policy");
-  const chainId = deployment === undefined ? whole(options, "chainId") : Number(deployment.chainId);
+  const chainId = deployment === undefined ? wholeNumber(options, "chainId") : Number(deployment.chainId);
   const parsed = (address: string | undefined, argument: string) =>
     address === undefined ? undefined : parseAddress(address, argument);
   return { registry: parsed(registry, "registry"), policy: parsed(policy, "policy"), chainId, deployment };
@@ -196,13 +196,13 @@ export function text(options: OptionValues, name: string): string | undefined {
 }
 
 /**
- * An option's value as a whole number; undefined if it was not given.
+ * An option that is a whole number.
  *
  * @throws KeysteadError `usage/number`
  * @example
- * whole({ maxAge: "60" }, "maxAge"); // 60
+ * wholeNumber(options, "maxAge") ?? 3600;
  */
-export function whole(options: OptionValues, name: string): number | undefined {
+export function wholeNumber(options: OptionValues, name: string): number | undefined {
   const value = text(options, name);
   if (value === undefined) return undefined;
   const number = /^\d{1,15}$/.test(value) ? Number(value) : Number.NaN;

@@ -1,5 +1,6 @@
 import { type AgentChain, fetchKmsIdentities } from "../agent/chain-trust.ts";
 import type { Trust } from "../agent/receipt.ts";
+import { requirePolicyOf } from "../audit/standing.ts";
 import { parseAddress } from "../audit/walk.ts";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
@@ -43,7 +44,8 @@ export async function openTrust(io: Io, options: OptionValues, signers: readonly
   const endpoint = text(options, "rpc") ?? io.env[RPC_VARIABLE];
   if (endpoint === undefined || endpoint === "") {
     const { registry, chainId } = await readAddresses(io, options);
-    if (registry === undefined) throw usage("registry", "which registry is not said", "Add --registry or --deployment.");
+    if (registry === undefined)
+      throw usage("registry", "which registry is not said", "Add --registry or --deployment.");
     if (chainId === undefined) throw usage("chain-id", "which chain is not said", "Add --chain-id or --deployment.");
     if (pinned.size === 0) throw noTrust();
     const trust = { chainId: BigInt(chainId), registry, signers: async () => pinned, allowTestTee };
@@ -52,26 +54,16 @@ export async function openTrust(io: Io, options: OptionValues, signers: readonly
   const input = await openChain(io, options);
   const registry = requireRegistry(input);
   const { client, witnesses, fromBlock, policy, acceptUnproven } = input;
-  if (policy === undefined && pinned.size === 0) throw noTrust();
-  const chain: AgentChain = {
-    client,
-    registry,
-    // only signers are read from it, and those are pinned where it is not given
-    policy: policy ?? registry,
-    read: { witnesses, fromBlock },
-    acceptUnproven,
-  };
+  const chain: AgentChain = { client, registry, read: { witnesses, fromBlock }, acceptUnproven };
+  const base = { chainId: BigInt(client.chainId), registry, allowTestTee };
+  if (pinned.size > 0) return { trust: { ...base, signers: async () => pinned }, chain };
+  if (policy === undefined) throw noTrust();
   const published = async (): Promise<ReadonlySet<Hex>> => {
     await requireNow(input, Date.now() / 1000);
-    return new Set((await fetchKmsIdentities(chain)).map(({ receiptSigner }) => receiptSigner));
+    await requirePolicyOf(client, registry, policy);
+    return new Set((await fetchKmsIdentities(chain, policy)).map(({ receiptSigner }) => receiptSigner));
   };
-  const trust: Trust = {
-    chainId: BigInt(client.chainId),
-    registry,
-    signers: pinned.size > 0 ? async () => pinned : published,
-    allowTestTee,
-  };
-  return { trust, chain };
+  return { trust: { ...base, signers: published }, chain };
 }
 
 function noTrust(): KeysteadError {
