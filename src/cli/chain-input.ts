@@ -92,8 +92,8 @@ export async function openChain(io: Io, options: OptionValues): Promise<ChainInp
     registry: registry === undefined ? undefined : parseAddress(registry, "registry"),
     policy: policy === undefined ? undefined : parseAddress(policy, "policy"),
   };
-  const chainId = deployment === undefined ? whole(options, "chainId") : Number(deployment.chainId);
-  const numbers = { fromBlock: whole(options, "fromBlock"), maxAge: whole(options, "maxAge") ?? MAX_AGE };
+  const chainId = deployment === undefined ? wholeNumber(options, "chainId") : Number(deployment.chainId);
+  const numbers = { fromBlock: wholeNumber(options, "fromBlock"), maxAge: wholeNumber(options, "maxAge") ?? MAX_AGE };
   const client = await connect(rpc, { chainId });
   const witness = text(options, "witness");
   const witnesses = witness === undefined ? [] : [await connect(witness, { chainId: client.chainId })];
@@ -170,7 +170,14 @@ function text(options: OptionValues, name: string): string | undefined {
   return typeof value === "string" ? value : undefined;
 }
 
-function whole(options: OptionValues, name: string): number | undefined {
+/**
+ * An option that is a whole number.
+ *
+ * @throws KeysteadError `usage/number`
+ * @example
+ * wholeNumber(options, "maxAge") ?? 3600;
+ */
+export function wholeNumber(options: OptionValues, name: string): number | undefined {
   const value = text(options, name);
   if (value === undefined) return undefined;
   const number = /^\d{1,15}$/.test(value) ? Number(value) : Number.NaN;

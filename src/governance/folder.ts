@@ -1,6 +1,7 @@
 import { lstat, mkdir, open, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { KeysteadError } from "../core/errors.ts";
+import { SIGNATURES_FOLDER } from "./signatures.ts";
 
 /** Larger than any file of a proposal, sources of measurements included. */
 const MAX_FILE_BYTES = 16 * 1024 * 1024;
@@ -77,6 +78,8 @@ export async function writeProposal(
   for (const [path, bytes] of there) {
     const planned = files.get(path);
     if (planned !== undefined && Buffer.compare(planned, bytes) === 0) continue;
+    // signatures come later, and stay valid as long as nothing else changes
+    if (path.startsWith(SIGNATURES_FOLDER)) continue;
     throw new KeysteadError("proposal/exists", `${join(folder, path)} is there already, with other content`, {
       argument: "id",
       remedy: "Take the next number for another proposal, or remove the folder if nobody has signed it.",

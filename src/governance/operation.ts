@@ -1,7 +1,7 @@
-import { getAddress, isAddress } from "ethers";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
-import { isJsonArray, isJsonObject, type JsonObject, type JsonValue, parseJson } from "../core/json.ts";
+import { type JsonValue, parseJson } from "../core/json.ts";
+import { fieldReaders } from "./fields.ts";
 import { LANES, type Lane } from "./lanes.ts";
 import { type Call, hex, MULTI_SEND_CALL_ONLY, SAFE_VERSIONS, type SafeRef } from "./safe-hash.ts";
 import { buildTimelockOperation, type TimelockOperation } from "./timelock.ts";
@@ -73,6 +73,8 @@ const refuse = (field: string, rule: string, found: unknown) =>
     details: { field },
   });
 
+const { object, list, matching, uint, address, bytes, oneOf } = fieldReaders(refuse);
+
 /**
  * Reads an `operation.json`: every field checked, none unknown, one spelling for each value. Whether the operation makes sense is
  * `checkOperation`'s to say.
@@ -87,8 +89,7 @@ export function parseOperation(text: string): Operation {
     ...["rollback", "measurements", "assumptions"],
   ]);
   if (document.format !== OPERATION_FORMAT) throw refuse("format", `must be ${OPERATION_FORMAT}`, document.format);
-  const lane = LANES.find((known) => known === document.lane);
-  if (lane === undefined) throw refuse("lane", `must be one of ${LANES.join(", ")}`, document.lane);
+  const lane = oneOf(document.lane, "lane", LANES);
   const contracts = object(document.contracts, "contracts", ["policy", "registry", "timelock"]);
   const assumptions = object(document.assumptions, "assumptions", ["time", "block"]);
   const time = uint(assumptions.time, "assumptions.time", 40n);
@@ -178,9 +179,7 @@ function rollback(value: JsonValue | undefined): Rollback | null {
 
 function safeRef(value: JsonValue | undefined, field: string): SafeRef {
   const given = object(value, field, ["address", "version", "multiSend", "nonce"]);
-  const version = SAFE_VERSIONS.find((known) => known === given.version);
-  if (version === undefined)
-    throw refuse(`${field}.version`, `must be one of ${SAFE_VERSIONS.join(", ")}`, given.version);
+  const version = oneOf(given.version, `${field}.version`, SAFE_VERSIONS);
   const multiSend = address(given.multiSend, `${field}.multiSend`);
   if (!MULTI_SEND_CALL_ONLY[version].includes(multiSend)) {
     throw refuse(`${field}.multiSend`, `must be Safe ${version}'s MultiSendCallOnly`, multiSend);
@@ -238,45 +237,4 @@ function claim(value: JsonValue, field: string): MeasurementClaim {
       };
     }),
   };
-}
-
-function object(value: JsonValue | undefined, field: string, keys: readonly string[]): JsonObject {
-  if (!isJsonObject(value)) throw refuse(field, "must be an object", value);
-  for (const key of Object.keys(value)) if (!keys.includes(key)) throw refuse(`${field}.${key}`, "is not known", key);
-  for (const key of keys) if (!Object.hasOwn(value, key)) throw refuse(`${field}.${key}`, "is missing", undefined);
-  return value;
-}
-
-function list(value: JsonValue | undefined, field: string): readonly JsonValue[] {
-  if (!isJsonArray(value)) throw refuse(field, "must be a list", value);
-  return value;
-}
-
-function matching(value: JsonValue | undefined, field: string, pattern: RegExp, rule: string): string {
-  if (typeof value !== "string" || !pattern.test(value)) throw refuse(field, rule, value);
-  return value;
-}
-
-function uint(value: JsonValue | undefined, field: string, bits: bigint): bigint {
-  const number = BigInt(matching(value, field, /^(0|[1-9]\d{0,77})$/, "must be a decimal number in quotes"));
-  if (number >= 1n << bits) throw refuse(field, `must fit ${bits} bits`, value);
-  return number;
-}
-
-function address(value: JsonValue | undefined, field: string): string {
-  if (typeof value !== "string" || !isAddress(value) || getAddress(value) !== value) {
-    throw refuse(field, "must be an address with its checksum", value);
-  }
-  return value;
-}
-
-function bytes(value: JsonValue | undefined, field: string, length?: number): Hex {
-  const fits =
-    typeof value === "string" &&
-    value.startsWith("0x") &&
-    value.length % 2 === 0 &&
-    (length === undefined || value.length === 2 + 2 * length) &&
-    !/[^0-9a-f]/.test(value.slice(2));
-  if (!fits) throw refuse(field, `must be ${length ?? "whole"} bytes of lower-case hex`, value);
-  return `0x${value.slice(2)}`;
 }
