@@ -19,7 +19,7 @@ import { type SnpOptions, verifySnpReport } from "./evidence/snp.ts";
 import { readTdxCollateralKey, verifyTdxQuote } from "./evidence/tdx.ts";
 import type { VerifiedTdxCollateral } from "./evidence/tdx-collateral.ts";
 import type { Trust } from "./evidence/x509.ts";
-import { factsOf } from "./facts.ts";
+import { type FactsOptions, factsOf } from "./facts.ts";
 
 /** How evidence is judged. Plain data: it travels to worker threads. */
 export interface JudgeOptions {
@@ -32,6 +32,8 @@ export interface JudgeOptions {
   readonly requireSnpCrl: boolean;
   /** Privilege levels that may ask for keys. */
   readonly snpVmpls: readonly number[];
+  /** From which TCB versions on a SEV-SNP machine counts as up to date. */
+  readonly snpMinimumTcb?: FactsOptions["snpMinimumTcb"];
   /** How old a Nitro document may be, in seconds. */
   readonly nitroMaxAgeSeconds: number;
   /** Roots, DER, that are taken beside the vendors'. */
@@ -139,7 +141,11 @@ export function createJudge(options: JudgeOptions): Judge {
       const verified = await verify(evidence, bytes, atUnixSeconds);
       return await attempt("evidence/not-genuine", () => {
         checkBinding(verified, binding);
-        return { facts: factsOf(verified), evidenceHash: hashForReceipt(bytes), trust: verified.trust.kind };
+        return {
+          facts: factsOf(verified, { snpMinimumTcb: options.snpMinimumTcb }),
+          evidenceHash: hashForReceipt(bytes),
+          trust: verified.trust.kind,
+        };
       });
     },
     collateral: async () => cache.states(),
