@@ -51,8 +51,8 @@ describe("rollout: the plan file", () => {
 
     it("refuses what is unknown, missing or of the wrong form, and names it", () => {
       for (const [edit, field] of [
-        [(d: { more?: number }) => void (d.more = 1), "plan"],
-        [(d: { format: string }) => void (d.format = "keystead.rollout/2"), "format"],
+        [(d: { more?: number }) => void Object.assign(d, { more: 1 }), "plan"],
+        [(d: { format: string }) => void Object.assign(d, { format: "keystead.rollout/2" }), "format"],
         [
           (d: { inputs: { nodes: { url: string }[] } }) =>
             void Object.assign(d.inputs.nodes[0] ?? {}, { url: "file:///etc/passwd" }),
@@ -69,7 +69,7 @@ describe("rollout: the plan file", () => {
         ],
         [
           (d: { inputs: { deployment: { guardian: string } } }) =>
-            void (d.inputs.deployment.guardian = d.inputs.deployment.guardian.toLowerCase()),
+            void Object.assign(d.inputs.deployment, { guardian: d.inputs.deployment.guardian.toLowerCase() }),
           "inputs.deployment.guardian",
         ],
         [
