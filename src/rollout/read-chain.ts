@@ -68,6 +68,9 @@ export async function readChain(client: Client, place: ChainPlace): Promise<Chai
     identities: new Set(
       [...state.kmsIdentities.values()].flatMap((one) => (one.state === "allowed" ? [one.environmentKey] : [])),
     ),
+    receiptSigners: new Set(
+      [...state.kmsIdentities.values()].flatMap((one) => (one.state === "allowed" ? [one.receiptSigner] : [])),
+    ),
     enabledTees: new Set(
       Object.values(IMAGE_KINDS).flatMap(({ kind, byte }) => (state.tees.get(byte)?.enabled === true ? [kind] : [])),
     ),
