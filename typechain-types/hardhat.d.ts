@@ -10,137 +10,137 @@ import * as Contracts from "./index.js";
 
 declare module "@nomicfoundation/hardhat-ethers/types" {
   interface HardhatEthersHelpers extends HardhatEthersHelpersBase {
-  getContractFactory(name: 'DstackAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.DstackAuth__factory>
-getContractFactory(name: 'IAppAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IAppAuth__factory>
-getContractFactory(name: 'GovernanceTimelock', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernanceTimelock__factory>
-getContractFactory(name: 'Governed', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Governed__factory>
-getContractFactory(name: 'IGoverned', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IGoverned__factory>
 getContractFactory(name: 'Actor', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Actor__factory>
 getContractFactory(name: 'BadUpgrade', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.BadUpgrade__factory>
+getContractFactory(name: 'DstackAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.DstackAuth__factory>
+getContractFactory(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ERC1967Proxy__factory>
 getContractFactory(name: 'ForgetsStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ForgetsStorage__factory>
-getContractFactory(name: 'PlainStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlainStorage__factory>
-getContractFactory(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.RenamesStorage__factory>
-getContractFactory(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ReusesStorage__factory>
+getContractFactory(name: 'GovernanceTimelock', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernanceTimelock__factory>
+getContractFactory(name: 'Governed', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Governed__factory>
+getContractFactory(name: 'GovernedHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernedHarness__factory>
 getContractFactory(name: 'GovernedUninitialized', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernedUninitialized__factory>
+getContractFactory(name: 'HistoryHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.HistoryHarness__factory>
+getContractFactory(name: 'IAppAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IAppAuth__factory>
+getContractFactory(name: 'IGoverned', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IGoverned__factory>
+getContractFactory(name: 'IKmsRegistry', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IKmsRegistry__factory>
+getContractFactory(name: 'IPlatformPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IPlatformPolicy__factory>
+getContractFactory(name: 'ImageCodec', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ImageCodec__factory>
+getContractFactory(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ImageCodecHarness__factory>
+getContractFactory(name: 'KmsRegistry', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistry__factory>
 getContractFactory(name: 'KmsRegistryReordered', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistryReordered__factory>
+getContractFactory(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistryV2__factory>
+getContractFactory(name: 'Newborn', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Newborn__factory>
+getContractFactory(name: 'PlainStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlainStorage__factory>
+getContractFactory(name: 'PlatformPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicy__factory>
 getContractFactory(name: 'PlatformPolicyConstructed', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyConstructed__factory>
 getContractFactory(name: 'PlatformPolicyReordered', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyReordered__factory>
+getContractFactory(name: 'PlatformPolicyV2', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyV2__factory>
 getContractFactory(name: 'PlatformPolicyWidened', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyWidened__factory>
 getContractFactory(name: 'PolicyUnguarded', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PolicyUnguarded__factory>
-getContractFactory(name: 'GovernedHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernedHarness__factory>
-getContractFactory(name: 'Newborn', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Newborn__factory>
-getContractFactory(name: 'HistoryHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.HistoryHarness__factory>
-getContractFactory(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistryV2__factory>
-getContractFactory(name: 'PlatformPolicyV2', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicyV2__factory>
+getContractFactory(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.RenamesStorage__factory>
+getContractFactory(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ReusesStorage__factory>
 getContractFactory(name: 'ScriptedPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ScriptedPolicy__factory>
-getContractFactory(name: 'IPlatformPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IPlatformPolicy__factory>
-getContractFactory(name: 'PlatformPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.PlatformPolicy__factory>
-getContractFactory(name: 'IKmsRegistry', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IKmsRegistry__factory>
-getContractFactory(name: 'ImageCodec', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ImageCodec__factory>
-getContractFactory(name: 'KmsRegistry', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistry__factory>
 getContractFactory(name: 'ServiceStore', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ServiceStore__factory>
 getContractFactory(name: 'TimelockController', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.TimelockController__factory>
-getContractFactory(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ERC1967Proxy__factory>
-getContractFactory(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ImageCodecHarness__factory>
 
-  getContractAt(name: 'DstackAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.DstackAuth>
-getContractAt(name: 'IAppAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IAppAuth>
-getContractAt(name: 'GovernanceTimelock', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernanceTimelock>
-getContractAt(name: 'Governed', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Governed>
-getContractAt(name: 'IGoverned', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IGoverned>
 getContractAt(name: 'Actor', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Actor>
 getContractAt(name: 'BadUpgrade', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.BadUpgrade>
+getContractAt(name: 'DstackAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.DstackAuth>
+getContractAt(name: 'ERC1967Proxy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ERC1967Proxy>
 getContractAt(name: 'ForgetsStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ForgetsStorage>
-getContractAt(name: 'PlainStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlainStorage>
-getContractAt(name: 'RenamesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.RenamesStorage>
-getContractAt(name: 'ReusesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ReusesStorage>
+getContractAt(name: 'GovernanceTimelock', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernanceTimelock>
+getContractAt(name: 'Governed', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Governed>
+getContractAt(name: 'GovernedHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernedHarness>
 getContractAt(name: 'GovernedUninitialized', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernedUninitialized>
+getContractAt(name: 'HistoryHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.HistoryHarness>
+getContractAt(name: 'IAppAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IAppAuth>
+getContractAt(name: 'IGoverned', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IGoverned>
+getContractAt(name: 'IKmsRegistry', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IKmsRegistry>
+getContractAt(name: 'IPlatformPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IPlatformPolicy>
+getContractAt(name: 'ImageCodec', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ImageCodec>
+getContractAt(name: 'ImageCodecHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ImageCodecHarness>
+getContractAt(name: 'KmsRegistry', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistry>
 getContractAt(name: 'KmsRegistryReordered', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistryReordered>
+getContractAt(name: 'KmsRegistryV2', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistryV2>
+getContractAt(name: 'Newborn', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Newborn>
+getContractAt(name: 'PlainStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlainStorage>
+getContractAt(name: 'PlatformPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicy>
 getContractAt(name: 'PlatformPolicyConstructed', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyConstructed>
 getContractAt(name: 'PlatformPolicyReordered', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyReordered>
+getContractAt(name: 'PlatformPolicyV2', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyV2>
 getContractAt(name: 'PlatformPolicyWidened', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyWidened>
 getContractAt(name: 'PolicyUnguarded', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PolicyUnguarded>
-getContractAt(name: 'GovernedHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernedHarness>
-getContractAt(name: 'Newborn', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Newborn>
-getContractAt(name: 'HistoryHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.HistoryHarness>
-getContractAt(name: 'KmsRegistryV2', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistryV2>
-getContractAt(name: 'PlatformPolicyV2', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicyV2>
+getContractAt(name: 'RenamesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.RenamesStorage>
+getContractAt(name: 'ReusesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ReusesStorage>
 getContractAt(name: 'ScriptedPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ScriptedPolicy>
-getContractAt(name: 'IPlatformPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IPlatformPolicy>
-getContractAt(name: 'PlatformPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.PlatformPolicy>
-getContractAt(name: 'IKmsRegistry', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IKmsRegistry>
-getContractAt(name: 'ImageCodec', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ImageCodec>
-getContractAt(name: 'KmsRegistry', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistry>
 getContractAt(name: 'ServiceStore', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ServiceStore>
 getContractAt(name: 'TimelockController', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.TimelockController>
-getContractAt(name: 'ERC1967Proxy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ERC1967Proxy>
-getContractAt(name: 'ImageCodecHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ImageCodecHarness>
 
-  deployContract(name: 'DstackAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAuth>
-deployContract(name: 'IAppAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
-deployContract(name: 'GovernanceTimelock', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernanceTimelock>
-deployContract(name: 'Governed', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
-deployContract(name: 'IGoverned', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
 deployContract(name: 'Actor', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Actor>
 deployContract(name: 'BadUpgrade', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.BadUpgrade>
+deployContract(name: 'DstackAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAuth>
+deployContract(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ERC1967Proxy>
 deployContract(name: 'ForgetsStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ForgetsStorage>
-deployContract(name: 'PlainStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlainStorage>
-deployContract(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.RenamesStorage>
-deployContract(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
+deployContract(name: 'GovernanceTimelock', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernanceTimelock>
+deployContract(name: 'Governed', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
+deployContract(name: 'GovernedHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedHarness>
 deployContract(name: 'GovernedUninitialized', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedUninitialized>
+deployContract(name: 'HistoryHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.HistoryHarness>
+deployContract(name: 'IAppAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
+deployContract(name: 'IGoverned', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
+deployContract(name: 'IKmsRegistry', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IKmsRegistry>
+deployContract(name: 'IPlatformPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IPlatformPolicy>
+deployContract(name: 'ImageCodec', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodec>
+deployContract(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
+deployContract(name: 'KmsRegistry', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistry>
 deployContract(name: 'KmsRegistryReordered', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryReordered>
+deployContract(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
+deployContract(name: 'Newborn', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Newborn>
+deployContract(name: 'PlainStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlainStorage>
+deployContract(name: 'PlatformPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicy>
 deployContract(name: 'PlatformPolicyConstructed', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyConstructed>
 deployContract(name: 'PlatformPolicyReordered', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyReordered>
+deployContract(name: 'PlatformPolicyV2', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyV2>
 deployContract(name: 'PlatformPolicyWidened', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyWidened>
 deployContract(name: 'PolicyUnguarded', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PolicyUnguarded>
-deployContract(name: 'GovernedHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedHarness>
-deployContract(name: 'Newborn', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Newborn>
-deployContract(name: 'HistoryHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.HistoryHarness>
-deployContract(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
-deployContract(name: 'PlatformPolicyV2', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyV2>
+deployContract(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.RenamesStorage>
+deployContract(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
 deployContract(name: 'ScriptedPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ScriptedPolicy>
-deployContract(name: 'IPlatformPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IPlatformPolicy>
-deployContract(name: 'PlatformPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicy>
-deployContract(name: 'IKmsRegistry', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IKmsRegistry>
-deployContract(name: 'ImageCodec', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodec>
-deployContract(name: 'KmsRegistry', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistry>
 deployContract(name: 'ServiceStore', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceStore>
 deployContract(name: 'TimelockController', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.TimelockController>
-deployContract(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ERC1967Proxy>
-deployContract(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
 
-  deployContract(name: 'DstackAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAuth>
-deployContract(name: 'IAppAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
-deployContract(name: 'GovernanceTimelock', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernanceTimelock>
-deployContract(name: 'Governed', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
-deployContract(name: 'IGoverned', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
 deployContract(name: 'Actor', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Actor>
 deployContract(name: 'BadUpgrade', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.BadUpgrade>
+deployContract(name: 'DstackAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAuth>
+deployContract(name: 'ERC1967Proxy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ERC1967Proxy>
 deployContract(name: 'ForgetsStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ForgetsStorage>
-deployContract(name: 'PlainStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlainStorage>
-deployContract(name: 'RenamesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.RenamesStorage>
-deployContract(name: 'ReusesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
+deployContract(name: 'GovernanceTimelock', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernanceTimelock>
+deployContract(name: 'Governed', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Governed>
+deployContract(name: 'GovernedHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedHarness>
 deployContract(name: 'GovernedUninitialized', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedUninitialized>
+deployContract(name: 'HistoryHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.HistoryHarness>
+deployContract(name: 'IAppAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IAppAuth>
+deployContract(name: 'IGoverned', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IGoverned>
+deployContract(name: 'IKmsRegistry', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IKmsRegistry>
+deployContract(name: 'IPlatformPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IPlatformPolicy>
+deployContract(name: 'ImageCodec', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodec>
+deployContract(name: 'ImageCodecHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
+deployContract(name: 'KmsRegistry', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistry>
 deployContract(name: 'KmsRegistryReordered', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryReordered>
+deployContract(name: 'KmsRegistryV2', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
+deployContract(name: 'Newborn', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Newborn>
+deployContract(name: 'PlainStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlainStorage>
+deployContract(name: 'PlatformPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicy>
 deployContract(name: 'PlatformPolicyConstructed', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyConstructed>
 deployContract(name: 'PlatformPolicyReordered', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyReordered>
+deployContract(name: 'PlatformPolicyV2', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyV2>
 deployContract(name: 'PlatformPolicyWidened', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyWidened>
 deployContract(name: 'PolicyUnguarded', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PolicyUnguarded>
-deployContract(name: 'GovernedHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernedHarness>
-deployContract(name: 'Newborn', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Newborn>
-deployContract(name: 'HistoryHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.HistoryHarness>
-deployContract(name: 'KmsRegistryV2', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
-deployContract(name: 'PlatformPolicyV2', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicyV2>
+deployContract(name: 'RenamesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.RenamesStorage>
+deployContract(name: 'ReusesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
 deployContract(name: 'ScriptedPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ScriptedPolicy>
-deployContract(name: 'IPlatformPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IPlatformPolicy>
-deployContract(name: 'PlatformPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.PlatformPolicy>
-deployContract(name: 'IKmsRegistry', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IKmsRegistry>
-deployContract(name: 'ImageCodec', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodec>
-deployContract(name: 'KmsRegistry', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistry>
 deployContract(name: 'ServiceStore', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceStore>
 deployContract(name: 'TimelockController', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.TimelockController>
-deployContract(name: 'ERC1967Proxy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ERC1967Proxy>
-deployContract(name: 'ImageCodecHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
 
     // default types
     getContractFactory(

@@ -29,10 +29,11 @@ export function auditTable(suite: SuiteAudit): Table {
 /**
  * A history as rows: number, time, block, what happened, who did it, and the rest of the event in words.
  *
+ * @param longest the most characters of a text that are kept
  * @example
  * const { rows } = timelineTable(audit.entries);
  */
-export function timelineTable(entries: readonly TimedEntry<ServiceEvent | PolicyEvent>[]): Table {
+export function timelineTable(entries: readonly TimedEntry<ServiceEvent | PolicyEvent>[], longest = 80): Table {
   return {
     head: ["#", "time (UTC)", "block", "event", "by", "details"],
     rows: entries.map(({ sequence, timestamp, log, event }) => [
@@ -41,7 +42,7 @@ export function timelineTable(entries: readonly TimedEntry<ServiceEvent | Policy
       String(log.blockNumber),
       event?.name ?? `unknown ${log.topics[0]?.slice(0, 10)}…`,
       event === undefined ? "?" : actorOf(event),
-      event === undefined ? "" : detailsOf(event),
+      event === undefined ? "" : detailsOf(event, longest),
     ]),
   };
 }
@@ -98,7 +99,13 @@ function platforms(suite: SuiteAudit): string {
   return `${allowed} of ${state.platforms.size} platforms allowed`;
 }
 
-function actorOf({ args }: ServiceEvent | PolicyEvent): Hex {
+/**
+ * Who did it.
+ *
+ * @example
+ * actorOf(event); // "0x…", 20 bytes
+ */
+export function actorOf({ args }: ServiceEvent | PolicyEvent): Hex {
   if ("actor" in args) return args.actor;
   if ("creator" in args) return args.creator;
   return "admin" in args ? args.admin : args.previous;
@@ -107,17 +114,17 @@ function actorOf({ args }: ServiceEvent | PolicyEvent): Hex {
 /** Fields that have a column of their own, or are too long for one. */
 const ELSEWHERE = new Set(["serviceId", "sequence", "policyVersion", "previousBlock", "actor", "creator"]);
 
-function detailsOf({ args }: ServiceEvent | PolicyEvent): string {
+function detailsOf({ args }: ServiceEvent | PolicyEvent, longest: number): string {
   return Object.entries(args)
     .filter(([field]) => !ELSEWHERE.has(field))
-    .map(([field, value]) => `${field}=${cell(value)}`)
+    .map(([field, value]) => `${field}=${cell(value, longest)}`)
     .join(" ");
 }
 
-function cell(value: string | number | boolean): string {
+function cell(value: string | number | boolean, longest: number): string {
   if (typeof value !== "string") return String(value);
   if (/^0x[0-9a-f]*$/.test(value)) return value.length <= 42 ? value : `${value.slice(0, 18)}…`;
-  return JSON.stringify(printable(value, 80));
+  return JSON.stringify(printable(value, longest));
 }
 
 /**

@@ -1,7 +1,7 @@
-import { getAddress, isAddress } from "ethers";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
-import { isJsonArray, isJsonObject, type JsonObject, type JsonValue, parseJson } from "../core/json.ts";
+import { type JsonValue, parseJson } from "../core/json.ts";
+import { fieldReaders } from "./fields.ts";
 import { LANES, type Lane } from "./lanes.ts";
 import { type Call, hex, MULTI_SEND_CALL_ONLY, SAFE_VERSIONS, type SafeRef } from "./safe-hash.ts";
 import { buildTimelockOperation, type TimelockOperation } from "./timelock.ts";
@@ -45,6 +45,19 @@ export interface OperationContracts {
   readonly timelock: string;
 }
 
+/** One fact of the chain's state, by a name that says which. */
+export interface Fact {
+  readonly name: string;
+  readonly value: string;
+}
+
+/** The state that an operation starts from, at one block. */
+export interface StartState {
+  readonly block: bigint;
+  readonly hash: Hex;
+  readonly facts: readonly Fact[];
+}
+
 /** A change of the contracts: the one source of everything that a signer, executor or auditor sees. */
 export interface Operation {
   /** `NNN-slug`, the name of its folder. */
@@ -63,7 +76,12 @@ export interface Operation {
   readonly rollback: Rollback | null;
   readonly measurements: readonly MeasurementClaim[];
   /** When it was proposed (seconds since 1970), and the block whose state was looked at, if any was. */
-  readonly assumptions: { readonly time: bigint; readonly block: bigint | null };
+  readonly assumptions: {
+    readonly time: bigint;
+    readonly block: bigint | null;
+    /** The state that it starts from, where a chain was looked at: what later states are compared with. */
+    readonly start: StartState | null;
+  };
 }
 
 const refuse = (field: string, rule: string, found: unknown) =>
@@ -72,6 +90,8 @@ const refuse = (field: string, rule: string, found: unknown) =>
     remedy: "Restore operation.json from where it was reviewed, or propose the operation again.",
     details: { field },
   });
+
+const { object, list, matching, uint, address, bytes, oneOf } = fieldReaders(refuse);
 
 /**
  * Reads an `operation.json`: every field checked, none unknown, one spelling for each value. Whether the operation makes sense is
@@ -87,10 +107,9 @@ export function parseOperation(text: string): Operation {
     ...["rollback", "measurements", "assumptions"],
   ]);
   if (document.format !== OPERATION_FORMAT) throw refuse("format", `must be ${OPERATION_FORMAT}`, document.format);
-  const lane = LANES.find((known) => known === document.lane);
-  if (lane === undefined) throw refuse("lane", `must be one of ${LANES.join(", ")}`, document.lane);
+  const lane = oneOf(document.lane, "lane", LANES);
   const contracts = object(document.contracts, "contracts", ["policy", "registry", "timelock"]);
-  const assumptions = object(document.assumptions, "assumptions", ["time", "block"]);
+  const assumptions = object(document.assumptions, "assumptions", ["time", "block", "start"]);
   const time = uint(assumptions.time, "assumptions.time", 40n);
   return {
     id: matching(document.id, "id", /^\d{3}-[a-z0-9]+(-[a-z0-9]+)*$/, "must be three digits, a hyphen and a slug"),
@@ -111,6 +130,7 @@ export function parseOperation(text: string): Operation {
     assumptions: {
       time,
       block: assumptions.block === null ? null : uint(assumptions.block, "assumptions.block", 64n),
+      start: startState(assumptions.start),
     },
   };
 }
@@ -166,6 +186,28 @@ export function timelockSide(
   return { ...built, schedule: hex(built.schedule), execute: hex(built.execute), cancel: hex(built.cancel) };
 }
 
+/** More than any operation touches. */
+const MAX_FACTS = 4096;
+
+function startState(value: JsonValue | undefined): StartState | null {
+  if (value === null) return null;
+  const given = object(value, "assumptions.start", ["block", "hash", "facts"]);
+  const facts = list(given.facts, "assumptions.start.facts");
+  if (facts.length > MAX_FACTS) throw refuse("assumptions.start.facts", "are too many", facts.length);
+  return {
+    block: uint(given.block, "assumptions.start.block", 64n),
+    hash: bytes(given.hash, "assumptions.start.hash", 32),
+    facts: facts.map((item, i) => {
+      const at = `assumptions.start.facts[${i}]`;
+      const fact = object(item, at, ["name", "value"]);
+      if (typeof fact.value !== "string" || fact.value.length > 4096) {
+        throw refuse(`${at}.value`, "must be a text", fact.value);
+      }
+      return { name: matching(fact.name, `${at}.name`, /^[\x20-\x7e]{1,400}$/, "must be a name"), value: fact.value };
+    }),
+  };
+}
+
 function rollback(value: JsonValue | undefined): Rollback | null {
   if (value === null) return null;
   const given = object(value, "rollback", ["safe", "timelock", "calls"]);
@@ -178,9 +220,7 @@ function rollback(value: JsonValue | undefined): Rollback | null {
 
 function safeRef(value: JsonValue | undefined, field: string): SafeRef {
   const given = object(value, field, ["address", "version", "multiSend", "nonce"]);
-  const version = SAFE_VERSIONS.find((known) => known === given.version);
-  if (version === undefined)
-    throw refuse(`${field}.version`, `must be one of ${SAFE_VERSIONS.join(", ")}`, given.version);
+  const version = oneOf(given.version, `${field}.version`, SAFE_VERSIONS);
   const multiSend = address(given.multiSend, `${field}.multiSend`);
   if (!MULTI_SEND_CALL_ONLY[version].includes(multiSend)) {
     throw refuse(`${field}.multiSend`, `must be Safe ${version}'s MultiSendCallOnly`, multiSend);
@@ -238,45 +278,4 @@ function claim(value: JsonValue, field: string): MeasurementClaim {
       };
     }),
   };
-}
-
-function object(value: JsonValue | undefined, field: string, keys: readonly string[]): JsonObject {
-  if (!isJsonObject(value)) throw refuse(field, "must be an object", value);
-  for (const key of Object.keys(value)) if (!keys.includes(key)) throw refuse(`${field}.${key}`, "is not known", key);
-  for (const key of keys) if (!Object.hasOwn(value, key)) throw refuse(`${field}.${key}`, "is missing", undefined);
-  return value;
-}
-
-function list(value: JsonValue | undefined, field: string): readonly JsonValue[] {
-  if (!isJsonArray(value)) throw refuse(field, "must be a list", value);
-  return value;
-}
-
-function matching(value: JsonValue | undefined, field: string, pattern: RegExp, rule: string): string {
-  if (typeof value !== "string" || !pattern.test(value)) throw refuse(field, rule, value);
-  return value;
-}
-
-function uint(value: JsonValue | undefined, field: string, bits: bigint): bigint {
-  const number = BigInt(matching(value, field, /^(0|[1-9]\d{0,77})$/, "must be a decimal number in quotes"));
-  if (number >= 1n << bits) throw refuse(field, `must fit ${bits} bits`, value);
-  return number;
-}
-
-function address(value: JsonValue | undefined, field: string): string {
-  if (typeof value !== "string" || !isAddress(value) || getAddress(value) !== value) {
-    throw refuse(field, "must be an address with its checksum", value);
-  }
-  return value;
-}
-
-function bytes(value: JsonValue | undefined, field: string, length?: number): Hex {
-  const fits =
-    typeof value === "string" &&
-    value.startsWith("0x") &&
-    value.length % 2 === 0 &&
-    (length === undefined || value.length === 2 + 2 * length) &&
-    !/[^0-9a-f]/.test(value.slice(2));
-  if (!fits) throw refuse(field, `must be ${length ?? "whole"} bytes of lower-case hex`, value);
-  return `0x${value.slice(2)}`;
 }

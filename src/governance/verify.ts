@@ -9,6 +9,7 @@ import { type Operation, parseOperation } from "./operation.ts";
 import { attachmentNames, deriveProposal } from "./proposal.ts";
 import { readProvenance } from "./provenance.ts";
 import { decodeOperation, headline } from "./report.ts";
+import { type FoundSignature, readSignatures, SIGNATURES_FOLDER } from "./signatures.ts";
 import { type PlannedTransaction, planTransactions } from "./transactions.ts";
 
 /** What verifying a proposal's folder found. */
@@ -23,6 +24,8 @@ export interface Verification {
   /** Warnings of the calls: not differences, but nobody should sign over them. */
   readonly warnings: readonly Warning[];
   readonly transactions: readonly PlannedTransaction[];
+  /** Signatures of its steps that are in the folder. */
+  readonly signatures: readonly FoundSignature[];
   /** What was not looked at. */
   readonly unchecked: readonly string[];
 }
@@ -45,7 +48,14 @@ export function verifyProposal(
   files: ReadonlyMap<string, Uint8Array>,
   options: { readonly folder?: string; readonly deployment?: Deployment } = {},
 ): Verification {
-  const nothing = { operation: undefined, headline: undefined, calls: [], warnings: [], transactions: [] };
+  const nothing = {
+    operation: undefined,
+    headline: undefined,
+    calls: [],
+    warnings: [],
+    transactions: [],
+    signatures: [],
+  };
   let operation: Operation;
   const source = files.get("operation.json");
   try {
@@ -78,7 +88,7 @@ export function verifyProposal(
   }
   const expectedNames = new Set([...derived.keys(), ...attachmentNames(operation)]);
   for (const name of files.keys()) {
-    if (!expectedNames.has(name)) {
+    if (!expectedNames.has(name) && !name.startsWith(SIGNATURES_FOLDER)) {
       differences.push({
         field: name,
         code: "verify/unexpected-file",
@@ -89,13 +99,16 @@ export function verifyProposal(
   const transactions = planTransactions(operation);
   for (const [name, text] of derived) differences.push(...compareFile(name, text, files.get(name)));
   for (const [name, bytes] of files) {
-    if (name.endsWith(".safe.json")) {
+    if (name.endsWith(".safe.json") && !name.includes("/")) {
       differences.push(...compareBatch(operation, name, bytes, transactions));
     }
   }
+  const found = readSignatures(operation, files);
+  differences.push(...found.differences);
+  const { signatures } = found;
   const calls = decodeOperation(operation);
   return {
-    ...{ ok: differences.length === 0, differences, operation, calls, transactions },
+    ...{ ok: differences.length === 0, differences, operation, calls, transactions, signatures },
     headline: headline(operation).line,
     warnings: flattenCalls(calls).flatMap(({ warnings }) => warnings),
     unchecked: [
@@ -103,6 +116,10 @@ export function verifyProposal(
         ? ["that the addresses are those of the deployment: name its record with --deployment"]
         : []),
       "the chain: code, roles, nonces, delays and pending operations",
+      ...signatures
+        .filter(({ recovered }) => !recovered)
+        .map(({ file }) => `${file}: only the signer's contract can say whether it is valid`),
+      ...(signatures.length === 0 ? [] : ["whether the signers are owners of the Safes"]),
       ...operation.measurements.map(
         ({ file }) => `that ${file} follows from its sources: measure them again and compare`,
       ),

@@ -4,9 +4,10 @@ import { decodeUtf8 } from "../../core/bytes.ts";
 import { KeysteadError } from "../../core/errors.ts";
 import { RPC_VARIABLE } from "../chain-input.ts";
 import type { CommandContext, CommandModule } from "../command.ts";
+import { createExplorerApp } from "../explorer/app.ts";
 import { loadExplorer } from "../explorer/build.ts";
-import { createExplorerApp, serveLocally } from "../explorer/serve.ts";
 import type { Io } from "../io.ts";
+import { serveApp, untilStopped } from "../serve.ts";
 
 const DEFAULT_PORT = 29344;
 const RECORD_LIMIT = 1024 * 1024;
@@ -72,13 +73,6 @@ function endpointOf(rpc: string | undefined): string | undefined {
   });
 }
 
-/** Until the process is asked to end. */
-function interrupted(): Promise<void> {
-  return new Promise((resolve) => {
-    for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => resolve());
-  });
-}
-
 /** `keystead explore`: the explorer in a browser. */
 export const command: CommandModule = {
   summary: "serve the web explorer on this machine: histories verified in the browser",
@@ -98,10 +92,11 @@ export const command: CommandModule = {
           const fragment = await fragmentOf(io, options, rpc);
           const port = Number(wholeNumber(options.port, "port"));
           const files = await loadExplorer((line) => io.warn(`${line}\n`));
-          const server = await serveLocally(createExplorerApp(files, rpc === undefined ? [] : [rpc]), port);
-          const url = `${server.url}${fragment}`;
+          const app = createExplorerApp(files, rpc === undefined ? [] : [rpc]);
+          const server = await serveApp(app, { host: "127.0.0.1", port });
+          const url = `${server.url}/${fragment}`;
           output().result({ url }, () => `The explorer is at ${url}\nCtrl-C ends it.`);
-          await interrupted();
+          await untilStopped();
           await server.close();
           return 0;
         }),

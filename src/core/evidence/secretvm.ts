@@ -383,6 +383,18 @@ export function parseImageFilter(bytes: Uint8Array): ImageFilter {
   return { image: { kind: "tdx", registers }, wildcards };
 }
 
+/**
+ * The inverse of {@link parseImageFilter}: a TDX image as the Secret KMS contract lists it, all ten fields, lower-case hex without `0x`, null for a
+ * register that matches anything. Undefined for the other kinds, for which that contract has no filter: ten nulls would read as "any machine".
+ *
+ * @example
+ * formatImageFilter(image)?.mr_td; // "a0f1…", 96 digits
+ */
+export function formatImageFilter({ kind, registers }: Image): Readonly<Record<string, string | null>> | undefined {
+  if (kind !== "tdx") return undefined;
+  return Object.fromEntries(FILTER_FIELDS.map(([field, name]) => [field, registers[name]?.slice(2) ?? null]));
+}
+
 function filterBytes(field: string, value: JsonValue): Hex {
   if (isJsonArray(value)) {
     const bytes = value.filter(

@@ -1,8 +1,5 @@
-import { createServer, type Server } from "node:http";
 import { extname } from "node:path";
-import { getRequestListener } from "@hono/node-server";
 import { Hono } from "hono";
-import { KeysteadError } from "../../core/errors.ts";
 import type { StaticFiles } from "./build.ts";
 
 const TYPES: Readonly<Record<string, string>> = {
@@ -69,43 +66,4 @@ export function createExplorerApp(files: StaticFiles, endpoints: readonly string
   });
   app.all("*", (context) => context.text("Only GET and HEAD are answered.\n", 405, { Allow: "GET, HEAD" }));
   return app;
-}
-
-/** A server that listens. */
-export interface RunningServer {
-  readonly url: string;
-  close(): Promise<void>;
-}
-
-/**
- * Serves an app on this machine alone.
- *
- * @param port 0: a free one
- * @throws KeysteadError `explore/port` {port}
- * @example
- * const server = await serveLocally(createExplorerApp(files, []), 0);
- */
-export async function serveLocally(app: Hono, port: number): Promise<RunningServer> {
-  const server: Server = createServer(getRequestListener(app.fetch));
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (cause) =>
-      reject(
-        new KeysteadError("explore/port", `port ${port} can't be listened on: ${cause.message}`, {
-          argument: "port",
-          remedy: "Give another with --port, or 0 for a free one.",
-          details: { port },
-          cause,
-        }),
-      ),
-    );
-    server.listen(port, "127.0.0.1", resolve);
-  });
-  const address = server.address();
-  const actual = typeof address === "object" && address !== null ? address.port : port;
-  const close = () =>
-    new Promise<void>((resolve) => {
-      server.close(() => resolve());
-      server.closeAllConnections();
-    });
-  return { url: `http://127.0.0.1:${actual}/`, close };
 }

@@ -1,6 +1,5 @@
 import { expect } from "chai";
-import { contentSecurityPolicy, createExplorerApp, serveLocally } from "../../src/cli/explorer/serve.ts";
-import { isKeysteadError } from "../../src/core/errors.ts";
+import { contentSecurityPolicy, createExplorerApp } from "../../src/cli/explorer/app.ts";
 import { errorCodeOf, keystead } from "../helpers/cli.ts";
 
 const text = (value: string) => new Uint8Array(new TextEncoder().encode(value));
@@ -52,21 +51,6 @@ describe("keystead explore", () => {
       const answer = await app.request("/", { method: "POST" });
       expect(answer.status).to.equal(405);
       expect(answer.headers.get("allow")).to.equal("GET, HEAD");
-    });
-
-    it("listens on this machine alone, and says which port is taken", async () => {
-      const server = await serveLocally(app, 0);
-      try {
-        expect(server.url).to.match(/^http:\/\/127\.0\.0\.1:\d+\/$/);
-        expect((await fetch(server.url)).status).to.equal(200);
-        const failure = await serveLocally(app, Number(new URL(server.url).port)).then(
-          () => undefined,
-          (error: unknown) => error,
-        );
-        expect(isKeysteadError(failure, "explore/port")).to.equal(true);
-      } finally {
-        await server.close();
-      }
     });
   });
 
