@@ -160,7 +160,10 @@ async function advance(acting: Acting, life: Life, step: StepName | undefined): 
   const block = await fetchLatest(client);
   const { phase, readyAt, minDelay } = await look(acting, life, block);
   if (phase === "done") return finish(acting, life, block, null);
-  if (life.terms === null) return finish(acting, life, block, await send(acting, block, life.execute));
+  if (life.terms === null) {
+    const sent = await send(acting, block, life.execute);
+    return finish(acting, life, await blockOf(client, sent), sent);
+  }
   if (phase === "unset") {
     if (step === life.execute && life.execute !== life.schedule) throw notScheduled(life);
     await requireSchedulable(acting, life, life.terms, block, minDelay);
