@@ -82,7 +82,7 @@ async function readReceipts(
     let page: ReceiptsPage;
     try {
       const http = { fetch: place.fetch, timeoutMs: TIMEOUT_MS };
-      page = await askNode(base, `/v1/receipts?after=${after}`, undefined, receiptsPageSchema, http);
+      page = await askNode(base, `/v1/receipts?after=${after}&limit=100`, undefined, receiptsPageSchema, http);
     } catch (error) {
       if (!isKeysteadError(error)) throw error;
       return { receipts: undefined, problem: `it shows no receipts: ${error.message}` };
