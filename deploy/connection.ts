@@ -1,6 +1,6 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import type { TransactionRequest } from "ethers";
 import type { NetworkConnection } from "hardhat/types/network";
+import { isLocalChain } from "../src/core/chain-id.ts";
 import { KeysteadError } from "../src/core/errors.ts";
 
 /** A Hardhat network connection of any chain type, as `hre.network.create()` gives it. */
@@ -12,20 +12,7 @@ export type Log = (line: string) => void;
 /** For callers that want no progress. */
 export const silent: Log = () => {};
 
-/**
- * Chain ids that only development nodes use: 31337 (Hardhat, anvil) and 1337 (geth --dev, Ganache). The list is short on purpose:
- * an id that is not on it gets every check that a public chain gets.
- */
-const LOCAL_CHAIN_IDS: ReadonlySet<bigint> = new Set([31337n, 1337n]);
-
-/**
- * Whether a chain id belongs to a development node, where Safe contracts may be put in place and weak parameters are tolerated.
- *
- * @example isLocalChain(31337n) // true
- */
-export function isLocalChain(chainId: bigint): boolean {
-  return LOCAL_CHAIN_IDS.has(chainId);
-}
+export { isLocalChain };
 
 /** The chain id that the node itself reports. */
 export async function fetchChainId(connection: Connection): Promise<bigint> {
@@ -71,27 +58,4 @@ export async function fetchSigner(connection: Connection, address?: string) {
     );
   }
   return signer;
-}
-
-/**
- * Calls `attempt` until it answers something other than `undefined`.
- *
- * @throws KeysteadError `deploy/timeout` after `milliseconds`
- */
-export async function waitFor<T>(
-  what: string,
-  milliseconds: number,
-  attempt: () => Promise<T | undefined>,
-  interval = 100,
-): Promise<T> {
-  const end = performance.now() + milliseconds;
-  while (performance.now() < end) {
-    const answer = await attempt();
-    if (answer !== undefined) return answer;
-    await sleep(interval);
-  }
-  throw new KeysteadError("deploy/timeout", `${what}: nothing after ${milliseconds} ms`, {
-    remedy: "try again, on a machine that is less busy",
-    retryable: true,
-  });
 }

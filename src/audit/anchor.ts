@@ -2,7 +2,7 @@ import type { Block } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import { fetchStorageProof, type ProvenAccount } from "../chain/proof.ts";
 import { readPolicy, readService } from "../chain/reads.ts";
-import { decodePolicyCounters, decodeServiceWord, policySlots, serviceSlots } from "../chain/slots.ts";
+import { decodePolicyCounters, decodeServiceWord, policySlots, serviceSlots, slotHex } from "../chain/slots.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, type KeysteadError } from "../core/errors.ts";
 import type { HeadBasis } from "../core/history.ts";
@@ -49,7 +49,14 @@ export async function fetchServiceAnchors(
       if ("values" in proof) {
         const [word = 0n, head = 0n] = proof.values.slice(2 * index);
         const { sequence, lastUpdateBlock } = decodeServiceWord(word);
-        anchors.push({ head: hex32(head), count: sequence, lastUpdateBlock, basis: "proof", reasons: [], faults: [] });
+        anchors.push({
+          head: slotHex(head),
+          count: sequence,
+          lastUpdateBlock,
+          basis: "proof",
+          reasons: [],
+          faults: [],
+        });
       } else {
         const view = await readService(client, registry, block, id);
         const { historyHead: head, sequence: count, lastUpdateBlock } = view;
@@ -73,7 +80,7 @@ export async function fetchPolicyAnchor(client: Client, block: Block, policy: He
   if ("values" in proof) {
     const [head = 0n, counters = 0n] = proof.values;
     const { policyVersion: count, lastUpdateBlock } = decodePolicyCounters(counters);
-    return { head: hex32(head), count, lastUpdateBlock, basis: "proof", reasons: [], faults: [] };
+    return { head: slotHex(head), count, lastUpdateBlock, basis: "proof", reasons: [], faults: [] };
   }
   const { historyHead: head, policyVersion: count, lastUpdateBlock } = await readPolicy(client, policy, block);
   return { head, count, lastUpdateBlock, basis: "view", ...proof };
@@ -116,8 +123,4 @@ export async function tryProof(
 function reasonOf(error: KeysteadError): Reason {
   const code = error.code === "proof/unknown-header" ? "unknown-header" : "no-storage-proof";
   return { code, message: error.message };
-}
-
-function hex32(value: bigint): Hex {
-  return `0x${value.toString(16).padStart(64, "0")}`;
 }

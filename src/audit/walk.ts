@@ -4,6 +4,7 @@ import {
   againOnReorg,
   type LocatedLog,
   locateLogs,
+  POINTERLESS_CHAINS,
   reorg,
   type ScanOptions,
   scanLogs,
@@ -17,9 +18,6 @@ import { rebuildService, type TimedEntry } from "../core/state.ts";
 import { type Anchor, fetchServiceAnchors } from "./anchor.ts";
 import { compareService, compareTwice } from "./rebuild.ts";
 import { concludeAudit, type ServiceAudit } from "./result.ts";
-
-/** Where `block.number` in a contract is not the number of the log's block: Arbitrum One, Nova, Sepolia. Pointers lead nowhere there. */
-const POINTERLESS_CHAINS: ReadonlySet<number> = new Set([42161, 42170, 421614]);
 
 /** How a history is read. */
 export interface ReadOptions extends ScanOptions {

@@ -17,6 +17,9 @@ export interface LocatedLog {
   readonly block: Block;
 }
 
+/** Where `block.number` in a contract is not the number of the log's block: Arbitrum One, Nova, Sepolia. Pointers lead nowhere there. */
+export const POINTERLESS_CHAINS: ReadonlySet<number> = new Set([42161, 42170, 421614]);
+
 /** The most logs that one answer may hold. */
 const MAX_LOGS = 100_000;
 /** Headers asked for at the same time. */

@@ -2,7 +2,7 @@ import type { Basis } from "../audit/standing.ts";
 import { parseAddress } from "../audit/walk.ts";
 import { type Block, fetchBlock } from "../chain/block.ts";
 import { type Client, type ClientOptions, connect } from "../chain/client.ts";
-import { parseDeployment } from "../chain/deployment.ts";
+import { type Deployment, parseDeployment } from "../chain/deployment.ts";
 import { decodeUtf8, type Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { Io } from "./io.ts";
@@ -75,6 +75,32 @@ export async function openChain(io: Io, options: OptionValues, client: ClientOpt
   if (rpc === undefined || rpc === "") {
     throw usage("no-endpoint", "no endpoint to ask", "rpc", `Add --rpc URL, or set ${RPC_VARIABLE}.`);
   }
+  const { deployment, chainId, ...addresses } = await readAddresses(io, options);
+  const numbers = { fromBlock: wholeNumber(options, "fromBlock"), maxAge: wholeNumber(options, "maxAge") ?? MAX_AGE };
+  const connected = await connect(rpc, { ...client, chainId });
+  const witness = text(options, "witness");
+  const witnesses = witness === undefined ? [] : [await connect(witness, { ...client, chainId: connected.chainId })];
+  const acceptUnproven = options.acceptUnproven === true;
+  return { client: connected, witnesses, ...addresses, ...numbers, deployedAt: deployment?.block, acceptUnproven };
+}
+
+/** Which deployment is meant, as far as the options say it. */
+export interface Addresses {
+  readonly registry: Hex | undefined;
+  readonly policy: Hex | undefined;
+  readonly chainId: number | undefined;
+  /** Its record, where one was given. */
+  readonly deployment: Deployment | undefined;
+}
+
+/**
+ * Reads the addresses among {@link CHAIN_OPTIONS}, or the record that stands for them, without asking a chain.
+ *
+ * @throws KeysteadError `usage/two-sources`, `usage/number`, `audit/bad-address`; as `parseDeployment`
+ * @example
+ * const { registry, chainId } = await readAddresses(io, { deployment: "deploy/deployments/sepolia.json" });
+ */
+export async function readAddresses(io: Io, options: OptionValues): Promise<Addresses> {
   const record = text(options, "deployment");
   const named = ["registry", "policy", "chainId"].filter((name) => options[name] !== undefined);
   if (record !== undefined && named.length !== 0) {
@@ -89,17 +115,10 @@ export async function openChain(io: Io, options: OptionValues, client: ClientOpt
         );
   const registry = deployment?.contracts.registry.address ?? text(options, "registry");
   const policy = deployment?.contracts.policy.address ?? text(options, "policy");
-  const addresses = {
-    registry: registry === undefined ? undefined : parseAddress(registry, "registry"),
-    policy: policy === undefined ? undefined : parseAddress(policy, "policy"),
-  };
   const chainId = deployment === undefined ? wholeNumber(options, "chainId") : Number(deployment.chainId);
-  const numbers = { fromBlock: wholeNumber(options, "fromBlock"), maxAge: wholeNumber(options, "maxAge") ?? MAX_AGE };
-  const connected = await connect(rpc, { ...client, chainId });
-  const witness = text(options, "witness");
-  const witnesses = witness === undefined ? [] : [await connect(witness, { ...client, chainId: connected.chainId })];
-  const acceptUnproven = options.acceptUnproven === true;
-  return { client: connected, witnesses, ...addresses, ...numbers, deployedAt: deployment?.block, acceptUnproven };
+  const parsed = (address: string | undefined, argument: string) =>
+    address === undefined ? undefined : parseAddress(address, argument);
+  return { registry: parsed(registry, "registry"), policy: parsed(policy, "policy"), chainId, deployment };
 }
 
 /**
@@ -166,7 +185,13 @@ export function requireProof(what: string, { verdict, reasons }: Basis, { accept
   );
 }
 
-function text(options: OptionValues, name: string): string | undefined {
+/**
+ * An option's value as text; undefined if it was not given.
+ *
+ * @example
+ * text({ rpc: "http://127.0.0.1:8545" }, "rpc");
+ */
+export function text(options: OptionValues, name: string): string | undefined {
   const value = options[name];
   return typeof value === "string" ? value : undefined;
 }

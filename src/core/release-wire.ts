@@ -131,6 +131,7 @@ export const rootReceiptSchema = z.strictObject({
     recipientKeyHash: hex(32),
     blockNumber: decimal,
     blockHash: hex(32),
+    policyHead: hex(32),
     policyVersion: decimal,
     issuedAt: decimal,
   }),

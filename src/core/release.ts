@@ -85,6 +85,8 @@ export interface RootRelease {
   readonly recipientKeyHash: Hex;
   readonly blockNumber: bigint;
   readonly blockHash: Hex;
+  /** The policy's history head in that block. */
+  readonly policyHead: Hex;
   readonly policyVersion: bigint;
   /** Seconds since 1970. */
   readonly issuedAt: bigint;
@@ -122,6 +124,7 @@ export const SIGNED_TYPES = {
     { name: "recipientKeyHash", type: "bytes32" },
     { name: "blockNumber", type: "uint64" },
     { name: "blockHash", type: "bytes32" },
+    { name: "policyHead", type: "bytes32" },
     { name: "policyVersion", type: "uint64" },
     { name: "issuedAt", type: "uint64" },
   ],

@@ -61,10 +61,11 @@ export async function generateSealKeyPair(): Promise<SealKeyPair> {
  * const { enc, ciphertext } = await seal(recipientPublicKey, plaintext, { info, aad: digest });
  */
 export async function seal(publicKey: Uint8Array, plaintext: Uint8Array, context: SealContext): Promise<Sealed> {
+  const copy = own(plaintext);
   try {
     const recipientPublicKey = await suite.kem.deserializePublicKey(own(publicKey));
     const sender = await suite.createSenderContext({ recipientPublicKey, info: own(context.info) });
-    const ciphertext = await sender.seal(own(plaintext), own(context.aad));
+    const ciphertext = await sender.seal(copy, own(context.aad));
     return { enc: new Uint8Array(sender.enc), ciphertext: new Uint8Array(ciphertext) };
   } catch (cause) {
     throw new KeysteadError("seal/bad-key", "nothing can be sealed to this X25519 public key", {
@@ -72,6 +73,8 @@ export async function seal(publicKey: Uint8Array, plaintext: Uint8Array, context
       remedy: "Give the 32 bytes of a key pair that was made at random.",
       cause,
     });
+  } finally {
+    copy.fill(0);
   }
 }
 
@@ -83,8 +86,9 @@ export async function seal(publicKey: Uint8Array, plaintext: Uint8Array, context
  * const plaintext = await open(privateKey, sealed, { info, aad: digest });
  */
 export async function open(privateKey: Uint8Array, sealed: Sealed, context: SealContext): Promise<Uint8Array> {
+  const copy = own(privateKey);
   try {
-    const recipientKey = await suite.kem.deserializePrivateKey(own(privateKey));
+    const recipientKey = await suite.kem.deserializePrivateKey(copy);
     const recipient = await suite.createRecipientContext({
       recipientKey,
       enc: own(sealed.enc),
@@ -97,5 +101,7 @@ export async function open(privateKey: Uint8Array, sealed: Sealed, context: Seal
       remedy: "Check that it was sealed to this key, for this purpose, and was not altered.",
       cause,
     });
+  } finally {
+    copy.fill(0);
   }
 }

@@ -1,7 +1,7 @@
 import { lstat, mkdir, open, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { KeysteadError } from "../core/errors.ts";
-import { SIGNATURES_FOLDER } from "./signatures.ts";
+import { formatSignature, type SignatureRecord, SIGNATURES_FOLDER, signaturePath } from "./signatures.ts";
 
 /** Larger than any file of a proposal, sources of measurements included. */
 const MAX_FILE_BYTES = 16 * 1024 * 1024;
@@ -59,8 +59,8 @@ async function readInto(root: string, inside: string, files: Map<string, Uint8Ar
 }
 
 /**
- * Writes a proposal's folder. A file that is there with the same bytes stays; the operation comes last, so that a folder which was interrupted
- * half-way never passes for whole.
+ * Writes a proposal's folder. A file that is there with the same bytes stays; the operation comes first, so that writing can go on from it after an
+ * interruption. A folder that is not whole does not verify: files are missing.
  *
  * @returns the names of the files that were not there before
  * @throws KeysteadError `proposal/exists` {path} where a file has other bytes: nothing was written then
@@ -87,18 +87,40 @@ export async function writeProposal(
     });
   }
   const missing = [...files].filter(([path]) => !there.has(path));
-  const last = ([path]: readonly [string, Uint8Array]) => (path === "operation.json" ? 1 : 0);
-  for (const [path, bytes] of missing.sort((a, b) => last(a) - last(b))) {
-    const target = join(folder, path);
-    await mkdir(dirname(target), { recursive: true });
-    // beside the folder, not in it: a leftover must not look like a file of the proposal
-    const draft = `${folder.replace(/\/+$/, "")}.draft-${process.pid}`;
-    try {
-      await writeFile(draft, bytes, { flag: "wx" });
-      await rename(draft, target);
-    } finally {
-      await rm(draft, { force: true });
-    }
-  }
+  const later = ([path]: readonly [string, Uint8Array]) => (path === "operation.json" ? 0 : 1);
+  for (const [path, bytes] of missing.sort((a, b) => later(a) - later(b))) await writeInto(folder, path, bytes);
   return missing.map(([path]) => path);
+}
+
+/** Whole or not at all. */
+async function writeInto(folder: string, path: string, bytes: Uint8Array | string): Promise<void> {
+  const target = join(folder, path);
+  await mkdir(dirname(target), { recursive: true });
+  // beside the folder, not in it: a leftover must not look like a file of the proposal
+  const draft = `${folder.replace(/\/+$/, "")}.draft-${process.pid}`;
+  try {
+    await writeFile(draft, bytes, { flag: "wx" });
+    await rename(draft, target);
+  } finally {
+    await rm(draft, { force: true });
+  }
+}
+
+/**
+ * Adds a signature to a proposal's folder. A signer who has signed the same already, in whichever form, is left as is.
+ *
+ * @param files the folder's files, as they were read
+ * @returns the signature's file, and whether it was written
+ * @example
+ * await writeSignature(folder, files, record);
+ */
+export async function writeSignature(
+  folder: string,
+  files: ReadonlyMap<string, Uint8Array>,
+  record: SignatureRecord,
+): Promise<{ readonly file: string; readonly written: boolean }> {
+  const file = signaturePath(record);
+  if (files.has(file)) return { file, written: false };
+  await writeInto(folder, file, formatSignature(record));
+  return { file, written: true };
 }

@@ -11,6 +11,8 @@ import { SAFE_VERSIONS, type SafeVersion } from "./safe-hash.ts";
 export interface SafeOnChain {
   readonly address: string;
   readonly version: SafeVersion;
+  /** The contract whose code it runs: slot 0 of its proxy. */
+  readonly singleton: string;
   readonly owners: readonly string[];
   readonly threshold: number;
   readonly nonce: bigint;
@@ -45,6 +47,7 @@ export async function fetchSafe(client: Client, block: Block, address: string): 
     });
   const code = await client.request("eth_getCode", [address, blockParameter(block.number)]);
   if (code === "0x") throw refuse("it has no code");
+  const slot = await client.request("eth_getStorageAt", [address, "0x0", blockParameter(block.number)]);
   const ask = (name: string) => callView(client, SAFE_VIEWS, lower(address), block, name, []);
   const [[release], [owners], [threshold], [nonce]] = await Promise.all([
     ask("VERSION"),
@@ -56,6 +59,7 @@ export async function fetchSafe(client: Client, block: Block, address: string): 
   if (version === undefined) throw refuse(`it says that it is release ${JSON.stringify(String(release).slice(0, 20))}`);
   return {
     ...{ address: getAddress(address), version, nonce: BigInt(nonce), threshold: Number(threshold) },
+    singleton: getAddress(`0x${String(slot).slice(-40)}`),
     owners: [...owners].map((owner) => getAddress(String(owner))),
   };
 }

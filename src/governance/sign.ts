@@ -3,7 +3,7 @@ import {
   calculateSafeTransactionHash,
   preimageSafeTransactionHash,
 } from "@safe-global/protocol-kit";
-import { computeAddress, SigningKey } from "ethers";
+import { computeAddress, SigningKey, Transaction, type TransactionLike } from "ethers";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { Operation } from "./operation.ts";
@@ -24,6 +24,8 @@ export interface Key {
   readonly address: string;
   /** r ‖ s ‖ v over 32 bytes. */
   sign(hash: Hex): Hex;
+  /** A complete transaction of this account, signed and serialised. */
+  signTransaction(transaction: TransactionLike): Hex;
 }
 
 /**
@@ -45,7 +47,15 @@ export function parseKey(text: string, name: string): Key {
   if (!/^[0-9a-fA-F]{64}$/.test(digits)) throw malformed();
   try {
     const key = new SigningKey(`0x${digits}`);
-    return { address: computeAddress(key), sign: (hash) => hex(key.sign(hash).serialized) };
+    return {
+      address: computeAddress(key),
+      sign: (hash) => hex(key.sign(hash).serialized),
+      signTransaction: (unsigned) => {
+        const transaction = Transaction.from(unsigned);
+        transaction.signature = key.sign(transaction.unsignedHash);
+        return hex(transaction.serialized);
+      },
+    };
   } catch {
     // the cause may hold the key
     throw malformed();

@@ -1,6 +1,9 @@
+import type { AuthorizeRequest } from "../chain/authorize.ts";
+import type { DstackTexts } from "../chain/dstack-facts.ts";
 import type { Hex } from "../core/bytes.ts";
 import type { DecisionName, TcbStatusName } from "../core/decision.ts";
 import type { TeeKind } from "../core/image.ts";
+import type { Watch } from "./watch.ts";
 
 /** What verified evidence says of a machine, as far as a decision depends on it. Make it with `factsOf`. */
 export interface MachineFacts {
@@ -62,43 +65,17 @@ export interface DecisionBasis {
 export interface ReleaseDecision {
   readonly allowed: boolean;
   readonly decision: DecisionName;
+  /** The service; zeros for a KMS node. */
   readonly serviceId: Hex;
   /** The registered image whose registers all equal the machine's; undefined if there is none. */
   readonly imageId: Hex | undefined;
   readonly platformId: Hex | undefined;
-  /** The service's current key epoch. */
+  /** The service's current key epoch; 0 for a KMS node. */
   readonly keyEpoch: number;
-  /** The service's history head, proved at the block. */
+  /** The history head, proved at the block: the service's, or for a KMS node the policy's. */
   readonly historyHead: Hex;
   readonly policyVersion: number;
   readonly basis: DecisionBasis;
-}
-
-/** The answer to a KMS node. */
-export type KmsDecision = Omit<ReleaseDecision, "serviceId" | "keyEpoch" | "historyHead">;
-
-/** One endpoint as the node has seen it. */
-export interface EndpointHealth {
-  readonly name: string;
-  /** `disagrees`: it gave another block than the others; `lies`: a proof of it did not hold, or its contract call contradicted proven state. */
-  readonly state: "unknown" | "ok" | "unreachable" | "disagrees" | "lies";
-  /** The finalized block that it named last. */
-  readonly finalized: number | undefined;
-  readonly failures: number;
-  /** The code of its latest error. */
-  readonly lastError: string | undefined;
-}
-
-/** Whether decisions can be made, for `/ready`, `/v1/info` and metrics. */
-export interface ChainStatus {
-  readonly ready: boolean;
-  /** Why not: the code of the error that a decision would throw now. */
-  readonly reason: string | undefined;
-  readonly block: BasisBlock | undefined;
-  /** Seconds by which the clock is ahead of the block. */
-  readonly ageSeconds: number | undefined;
-  readonly head: BasisBlock | undefined;
-  readonly endpoints: readonly EndpointHealth[];
 }
 
 /**
@@ -106,12 +83,23 @@ export interface ChainStatus {
  * `chain/stale`, `chain/disagreement`, `chain/finality-reversed`, `chain/future-block`, `chain/unproven`, `chain/unknown-implementation`,
  * `chain/history-unproven`, `chain/decision-mismatch`. Other codes are about the question: `image/…` for a hint that is no image.
  */
-export interface Decider {
+export interface Decider extends Pick<Watch, "refresh" | "start" | "stop" | "status"> {
   readonly decide: (question: ReleaseQuestion) => Promise<ReleaseDecision>;
-  readonly decideKms: (question: KmsQuestion) => Promise<KmsDecision>;
-  /** Looks at the chain now; `start` does so again and again in the background. */
-  readonly refresh: () => Promise<void>;
-  readonly start: () => void;
-  readonly stop: () => Promise<void>;
-  readonly status: () => ChainStatus;
+  readonly decideKms: (question: KmsQuestion) => Promise<ReleaseDecision>;
+  /**
+   * The answer to several requests that mean the same machine, of which `choose` picks the telling one by its index. What `decide` is made of.
+   */
+  readonly decideAmong: (
+    requests: readonly AuthorizeRequest[],
+    choose: (decisions: readonly DecisionName[]) => number,
+  ) => Promise<ReleaseDecision>;
+  /** What dstack-kms asks about its authorization server. */
+  readonly dstackFacts: () => Promise<DstackFacts>;
+}
+
+/** What dstack-kms asks about its authorization server. */
+export interface DstackFacts extends DstackTexts {
+  readonly chainId: number;
+  /** The DstackAuth contract that answers the same questions on chain. */
+  readonly dstackAuth: Hex;
 }

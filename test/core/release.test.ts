@@ -44,7 +44,7 @@ const RELEASE: KeyRelease = {
   issuedAt: 1_750_000_000n,
 };
 const { serviceId: _service, keyEpoch: _epoch, historyHead: _head, ...SHARED } = RELEASE;
-const ROOT: RootRelease = { ...SHARED, rootEpoch: 1 };
+const ROOT: RootRelease = { ...SHARED, rootEpoch: 1, policyHead: hex(32, 8) };
 const SECRETS: SecretsKey = { serviceId: hex(20, 1), rootEpoch: 0, keyEpoch: 2, publicKey: hex(32, 3) };
 const codeOf = async (act: Promise<unknown>): Promise<unknown> =>
   act.then(

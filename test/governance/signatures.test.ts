@@ -163,6 +163,6 @@ describe("private keys", () => {
       ]);
       if (text !== "") expect(JSON.stringify([error.message, error.remedy, error.details])).to.not.include(text);
     }
-    expect(Object.keys(keyOf(alice)).sort()).to.deep.equal(["address", "sign"]);
+    expect(Object.keys(keyOf(alice)).sort()).to.deep.equal(["address", "sign", "signTransaction"]);
   });
 });

@@ -52,7 +52,7 @@ export function createCommandDevice(system: System, program: readonly string[]):
             "device/command-failed",
             `${name} ended with ${code}: ${JSON.stringify(stderr.trim())}`,
             {
-              argument: "device-command",
+              argument: "command",
               remedy: "Run it by hand with 128 hex digits as its argument.",
               retryable: true,
               details: { code },
@@ -63,7 +63,7 @@ export function createCommandDevice(system: System, program: readonly string[]):
       } catch (error) {
         if (hasErrno(error, "ENOENT", "EACCES")) {
           throw new KeysteadError("device/no-command", `there is no program ${name} that may be run`, {
-            argument: "device-command",
+            argument: "command",
             remedy: "Give the program's whole path, and let it be executable.",
             cause: error,
           });
@@ -115,7 +115,7 @@ function optional(value: JsonValue, name: string): Uint8Array | undefined {
 
 function unreadable(what: string): KeysteadError {
   return new KeysteadError("device/command-output", `the device command printed no evidence that is known: ${what}`, {
-    argument: "device-command",
+    argument: "command",
     remedy:
       "Let it print a TDX quote, a SEV-SNP report or a Nitro document, alone or in the JSON form of src/agent/README.md.",
   });

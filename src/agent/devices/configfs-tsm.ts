@@ -140,7 +140,7 @@ async function readProvider(system: System, path: string): Promise<Provider> {
     `the kernel's report provider ${JSON.stringify(provider)} is not known`,
     {
       argument: path,
-      remedy: "Intel TDX (tdx_guest) and AMD SEV-SNP (sev_guest) are known; for others give --device-command.",
+      remedy: "Intel TDX (tdx_guest) and AMD SEV-SNP (sev_guest) are known; for others give --command.",
       details: { provider },
     },
   );

@@ -43,8 +43,8 @@ export async function detectDevice(system: System, choice: DeviceChoice = {}): P
   if (wanted === "command") {
     if (command !== undefined && command.length > 0) return createCommandDevice(system, command);
     throw new KeysteadError("usage/device", "no device command is given", {
-      argument: "device-command",
-      remedy: "Add --device-command PROGRAM.",
+      argument: "command",
+      remedy: "Add --command PROGRAM.",
     });
   }
   const tsmRoot = choice.tsmRoot ?? TSM_REPORT;
@@ -68,7 +68,7 @@ export async function detectDevice(system: System, choice: DeviceChoice = {}): P
   }
   throw new KeysteadError("device/none", "no attestation device was found in this machine", {
     argument: "device",
-    remedy: "Run the agent inside a confidential VM with its guest driver loaded, or give --device-command.",
+    remedy: "Run the agent inside a confidential VM with its guest driver loaded, or give --command.",
     details: { looked: [...Object.values(places), ...IOCTL_ONLY.map(([path]) => path)] },
   });
 }
@@ -82,7 +82,7 @@ async function refuseIoctl(system: System, tsmRoot: string): Promise<void> {
       `${path} is there, but takes only ioctls, and ${tsmRoot} is not usable`,
       {
         argument: path,
-        remedy: `Use Linux 6.7 or later, run modprobe ${driver} and mount -t configfs none /sys/kernel/config, or give --device-command.`,
+        remedy: `Use Linux 6.7 or later, run modprobe ${driver} and mount -t configfs none /sys/kernel/config, or give --command.`,
         details: { path, driver },
       },
     );

@@ -69,6 +69,22 @@ export function requireBinding(evidence: DeviceEvidence, binding: Binding): Devi
 }
 
 /**
+ * A device whose SEV-SNP reports come with given certificates where the host gives none.
+ *
+ * @example
+ * const device = withCertificates(await detectDevice(system), { endorsementKey, signer });
+ */
+export function withCertificates(device: Device, given: MachineCertificates): Device {
+  return {
+    name: device.name,
+    attest: async (binding) => {
+      const evidence = await device.attest(binding);
+      return evidence.kind === "snp" ? { ...evidence, certificates: { ...evidence.certificates, ...given } } : evidence;
+    },
+  };
+}
+
+/**
  * A file-system error of a device as one of ours, by what helps.
  *
  * @example

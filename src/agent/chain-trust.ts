@@ -1,0 +1,104 @@
+import { auditPolicy } from "../audit/policy.ts";
+import type { Audit } from "../audit/result.ts";
+import { auditService, type ReadOptions } from "../audit/walk.ts";
+import { fetchBlock } from "../chain/block.ts";
+import type { Client } from "../chain/client.ts";
+import type { Hex } from "../core/bytes.ts";
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
+import type { KmsIdentity } from "../core/policy-state.ts";
+import type { KeyRelease } from "../core/release.ts";
+import type { ServiceState } from "../core/state.ts";
+
+/*
+ * What the machine itself reads from the chain: who may sign receipts, whether a receipt's block is the chain's, what a service has published. All of it from
+ * histories that src/audit verified: an endpoint that lies is found out, or says that it offers no proof.
+ */
+
+/** The chain as the machine sees it. */
+export interface AgentChain {
+  readonly client: Client;
+  readonly registry: Hex;
+  readonly read: ReadOptions;
+  /** Takes the word of an endpoint that offers no storage proofs. */
+  readonly acceptUnproven: boolean;
+}
+
+/**
+ * The KMS identities that the policy names now.
+ *
+ * @throws KeysteadError `agent/history` where the policy's history does not verify; `chain/unproven`; `chain/…`
+ * @example
+ * const signers = new Set((await fetchKmsIdentities(chain, policy)).map(({ receiptSigner }) => receiptSigner));
+ */
+export async function fetchKmsIdentities(chain: AgentChain, policy: Hex): Promise<readonly KmsIdentity[]> {
+  const audit = await auditPolicy(chain.client, policy, chain.read);
+  const state = requireState("the policy's history", audit, chain);
+  return [...state.kmsIdentities.values()].filter((identity) => identity.state === "allowed");
+}
+
+/**
+ * A service's state now.
+ *
+ * @throws KeysteadError `agent/history`, `audit/no-service`, `chain/unproven`, `chain/…`
+ * @example
+ * const { secrets } = await fetchService(chain, serviceId);
+ */
+export async function fetchService(chain: AgentChain, serviceId: Hex): Promise<ServiceState> {
+  return requireState(
+    "the service's history",
+    await auditService(chain.client, chain.registry, serviceId, chain.read),
+    chain,
+  );
+}
+
+/**
+ * Checks that a receipt's block is one of the chain's, and its image one that the service's history lists.
+ *
+ * @throws KeysteadError `receipt/other-block` {number, expected, actual}, `receipt/unknown-image` {imageId}; `chain/…`
+ * @example
+ * checkRelease(chain, release, await fetchService(chain, serviceId));
+ */
+export async function checkRelease(chain: AgentChain, release: KeyRelease, service: ServiceState): Promise<void> {
+  const number = Number(release.blockNumber);
+  let hash: Hex | undefined;
+  try {
+    ({ hash } = await fetchBlock(chain.client, number));
+  } catch (error) {
+    if (!isKeysteadError(error, "chain/no-block")) throw error;
+  }
+  if (hash !== release.blockHash) {
+    throw new KeysteadError("receipt/other-block", `block ${number} of the receipt is not this chain's`, {
+      argument: "receipt",
+      remedy: "The node and this machine's endpoint see different chains: find out which of them is wrong.",
+      retryable: hash === undefined,
+      details: { number, expected: hash, actual: release.blockHash },
+    });
+  }
+  if (service.images.has(release.imageId)) return;
+  throw new KeysteadError("receipt/unknown-image", `the service never listed image ${release.imageId}`, {
+    argument: "receipt",
+    remedy: "Do not use this node: it released keys for an image that the chain does not know.",
+    details: { imageId: release.imageId },
+  });
+}
+
+function requireState<S, E>(what: string, { verdict, state, faults, reasons }: Audit<S, E>, chain: AgentChain): S {
+  if (state === undefined) {
+    const codes = faults.map(({ code }) => code);
+    throw new KeysteadError("agent/history", `${what} does not verify: ${codes.join(", ")}`, {
+      argument: "rpc",
+      remedy: "Do not use this endpoint: it alters or withholds history.",
+      details: { faults: codes },
+    });
+  }
+  const codes = reasons.map(({ code }) => code);
+  const unknown = codes.includes("unknown-events");
+  if (verdict === "proven" || (chain.acceptUnproven && !unknown)) return state;
+  throw new KeysteadError("chain/unproven", `${what} is not proven: ${codes.join(", ")}`, {
+    argument: "rpc",
+    remedy: unknown
+      ? "Upgrade keystead."
+      : "Use an endpoint that offers eth_getProof, or add --accept-unproven to take this one's word.",
+    details: { reasons: codes },
+  });
+}

@@ -1,0 +1,23 @@
+import { cancelProposal } from "../../governance/execute.ts";
+import type { OptionValues } from "../chain-input.ts";
+import type { CommandModule } from "../command.ts";
+import { addressOption, openActing, refusing } from "../proposal-input.ts";
+import { addActingOptions, reportStanding } from "../standing.ts";
+
+/** `keystead cancel DIR`. */
+export const command: CommandModule = {
+  summary: "cancel a proposal that waits in the timelock",
+  register(command, context) {
+    addActingOptions(command)
+      .option("--safe <address>", "which of the Safes that can cancel it")
+      .action(
+        context.action((folder: string) =>
+          refusing(context, async () => {
+            const options = command.opts<OptionValues & Record<string, unknown>>();
+            const safe = addressOption(options, "safe");
+            return reportStanding(context, await cancelProposal(await openActing(context, folder, options), safe));
+          }),
+        ),
+      );
+  },
+};

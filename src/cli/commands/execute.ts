@@ -1,0 +1,23 @@
+import { executeProposal } from "../../governance/execute.ts";
+import type { OptionValues } from "../chain-input.ts";
+import type { CommandModule } from "../command.ts";
+import { openActing, refusing, stepOf } from "../proposal-input.ts";
+import { addActingOptions, reportStanding } from "../standing.ts";
+
+/** `keystead execute DIR`. */
+export const command: CommandModule = {
+  summary: "take a proposal's next step on the chain: schedule it, or execute it once its delay is over",
+  register(command, context) {
+    addActingOptions(command)
+      .option("--step <step>", "schedule or execute: this step and no other")
+      .action(
+        context.action((folder: string) =>
+          refusing(context, async () => {
+            const options = command.opts<OptionValues & Record<string, unknown>>();
+            const step = stepOf(options.step);
+            return reportStanding(context, await executeProposal(await openActing(context, folder, options), step));
+          }),
+        ),
+      );
+  },
+};

@@ -1,0 +1,23 @@
+import { rollBackProposal } from "../../governance/execute.ts";
+import type { OptionValues } from "../chain-input.ts";
+import type { CommandModule } from "../command.ts";
+import { openActing, refusing, stepOf } from "../proposal-input.ts";
+import { addActingOptions, reportStanding } from "../standing.ts";
+
+/** `keystead rollback DIR`. */
+export const command: CommandModule = {
+  summary: "undo a proposal that was executed: its way back, step by step as execute does",
+  register(command, context) {
+    addActingOptions(command)
+      .option("--step <step>", "rollback or rollback-execute: this step and no other")
+      .action(
+        context.action((folder: string) =>
+          refusing(context, async () => {
+            const options = command.opts<OptionValues & Record<string, unknown>>();
+            const step = stepOf(options.step);
+            return reportStanding(context, await rollBackProposal(await openActing(context, folder, options), step));
+          }),
+        ),
+      );
+  },
+};

@@ -1,0 +1,298 @@
+import protocolKit, { EthSafeSignature, buildContractSignature, type SafeConfig } from "@safe-global/protocol-kit";
+import { id } from "ethers";
+import { type Block, fetchBlock } from "../chain/block.ts";
+import type { Client } from "../chain/client.ts";
+import type { Hex } from "../core/bytes.ts";
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
+import type { Operation } from "./operation.ts";
+import { requireAnswerable, requireVersion } from "./owners.ts";
+import { lowerAddress, type Receipt, sendTransaction, waitForReceipt } from "./relay.ts";
+import { hex } from "./safe-hash.ts";
+import { fetchApprovals, fetchSafe, type SafeOnChain } from "./safe-state.ts";
+import type { Key } from "./sign.ts";
+import type { FoundSignature } from "./signatures.ts";
+import { type PlannedTransaction, planStep, type StepName } from "./transactions.ts";
+
+// The package's types describe its CommonJS build, where the class is `.default`; what Node loads is the ES build, where it is the import.
+const SafeKit = protocolKit as unknown as typeof protocolKit.default;
+type Kit = Awaited<ReturnType<typeof SafeKit.init>>;
+type KitTransaction = Awaited<ReturnType<Kit["createTransaction"]>>;
+
+/** In every release. */
+const SUCCESS = id("ExecutionSuccess(bytes32,uint256)");
+
+/** What a Safe transaction is sent with. */
+export interface Sending {
+  readonly client: Client;
+  readonly operation: Operation;
+  /** Signatures of the folder, checked. */
+  readonly signatures: readonly FoundSignature[];
+  /** Told each thing that was done, one line at a time. */
+  readonly progress: (line: string) => void;
+}
+
+/** A step as it can be sent now: the Safe's present nonce, and enough signatures. */
+export interface ReadyStep {
+  readonly planned: PlannedTransaction;
+  readonly safe: SafeOnChain;
+  /** Owners that signed or approved. */
+  readonly signers: readonly string[];
+  /** Calldata of `execTransaction`, by protocol-kit. */
+  readonly data: Hex;
+}
+
+/** What was sent. */
+export interface SentStep {
+  readonly step: StepName;
+  readonly safe: string;
+  readonly nonce: bigint;
+  readonly safeTxHash: Hex;
+  readonly transactionHash: Hex;
+  readonly block: number;
+  readonly gasUsed: bigint;
+}
+
+/**
+ * Collects what a step needs to be sent now: the Safe as it is, the step with its present nonce, and the signatures and approvals for that.
+ *
+ * @throws KeysteadError `safe/other-version`; `safe/nonce-moved` {nonce, signed, sign}, `safe/nonce-ahead` {nonce, signed} where signatures are for another
+ * nonce; `safe/too-few-signatures` {have, need, missing}; `safe/hashes-differ`; `safe/bad-signatures`, `safe/would-fail` {reason} where the chain
+ * refuses; those of `planStep`
+ * @example
+ * const ready = await prepareStep(sending, block, "schedule");
+ */
+export async function prepareStep(
+  sending: Sending,
+  block: Block,
+  step: StepName,
+  options: { readonly safe?: string | undefined; readonly from?: string | undefined } = {},
+): Promise<ReadyStep> {
+  const { client, operation, signatures } = sending;
+  const first = planStep(operation, step, { safe: options.safe });
+  const safe = await fetchSafe(client, block, first.safe.address);
+  requireVersion(safe, first);
+  const planned = planStep(operation, step, { safe: safe.address, nonce: safe.nonce });
+  const { safeTxHash } = planned.hashes;
+  const approvals = await fetchApprovals(client, block, safe, safeTxHash);
+  const found = signatures.filter((signature) => signature.safeTxHash === safeTxHash);
+  const kit = await openKit(client, planned, safe, options.from);
+  const transaction = await buildKitTransaction(kit, planned);
+  const signers = new Set(approvals);
+  for (const signature of await usableSignatures(sending, block, safe, found)) {
+    if (signers.has(signature.signer)) continue;
+    transaction.addSignature(signature);
+    signers.add(signature.signer);
+  }
+  if (signers.size < safe.threshold) throw tooFew(sending, planned, safe, [...signers]);
+  for (const owner of approvals) transaction.addSignature(approvalOf(owner));
+  const data = hex(await kit.getEncodedTransaction(transaction));
+  await requireAccepted(client, block, safe, data, options.from);
+  return { planned, safe, signers: [...signers], data };
+}
+
+/**
+ * Sends a prepared step, waits for it and sees that the Safe executed it.
+ *
+ * @throws KeysteadError `safe/execution-failed` {transactionHash}; those of `sendTransaction` and `waitForReceipt`
+ * @example
+ * await sendStep(sending, await prepareStep(sending, block, "schedule"), relayer);
+ */
+export async function sendStep(sending: Sending, ready: ReadyStep, relayer: Key): Promise<SentStep> {
+  const { client, progress } = sending;
+  const { planned, safe, data } = ready;
+  progress(`${planned.step}: sending from ${relayer.address}, nonce ${safe.nonce} of Safe ${safe.address}`);
+  const hash = await sendTransaction(client, relayer, { to: safe.address, data }, (sent) =>
+    progress(`${planned.step}: sent ${sent}`),
+  );
+  const receipt = await waitForReceipt(client, hash);
+  if (!receipt.succeeded || !executed(receipt, safe.address, planned.hashes.safeTxHash)) {
+    throw new KeysteadError("safe/execution-failed", `Safe ${safe.address} did not execute it in ${hash}`, {
+      remedy: "Run the same command again: it looks at the chain first. Someone else may have been faster.",
+      details: { transactionHash: hash },
+    });
+  }
+  progress(`${planned.step}: executed by the Safe in block ${receipt.block}, ${receipt.gasUsed} gas`);
+  return {
+    ...{ step: planned.name, safe: safe.address, nonce: safe.nonce, safeTxHash: planned.hashes.safeTxHash },
+    ...{ transactionHash: hash, block: receipt.block, gasUsed: receipt.gasUsed },
+  };
+}
+
+const executed = (receipt: Receipt, safe: string, safeTxHash: Hex): boolean =>
+  receipt.logs.some(
+    ({ address, topics, data }) =>
+      address === lowerAddress(safe) &&
+      topics[0] === SUCCESS &&
+      (topics[1] === safeTxHash || data.slice(0, 66) === safeTxHash),
+  );
+
+async function openKit(
+  client: Client,
+  { safe: { address, multiSend } }: PlannedTransaction,
+  { singleton }: SafeOnChain,
+  signer: string | undefined,
+): Promise<Kit> {
+  const request = ({ method, params }: { method: string; params?: unknown }) =>
+    client.request(method, Array.isArray(params) ? params : []);
+  const config = {
+    provider: { request } as unknown as SafeConfig["provider"],
+    ...(signer === undefined ? {} : { signer }),
+    safeAddress: address,
+    // stated for every chain, so that local ones work, the MultiSend is the one that was signed, and none is used that may DELEGATECALL
+    contractNetworks: {
+      [client.chainId]: {
+        ...{ safeSingletonAddress: singleton, multiSendAddress: multiSend, multiSendCallOnlyAddress: multiSend },
+      },
+    },
+  };
+  return SafeKit.init(config);
+}
+
+/** The step as protocol-kit builds it from its calls; it must come to the hash that was signed. */
+async function buildKitTransaction(kit: Kit, planned: PlannedTransaction): Promise<KitTransaction> {
+  const transaction = await kit.createTransaction({
+    transactions: planned.calls.map(({ to, value, data }) => ({ to, value: value.toString(), data, operation: 0 })),
+    onlyCalls: true,
+    options: { nonce: Number(planned.transaction.nonce), safeTxGas: "0", baseGas: "0", gasPrice: "0" },
+  });
+  const hash = await kit.getTransactionHash(transaction);
+  if (hash !== planned.hashes.safeTxHash) {
+    throw new KeysteadError(
+      "safe/hashes-differ",
+      `protocol-kit builds ${hash} where ${planned.hashes.safeTxHash} was signed`,
+      {
+        remedy: "Send nothing, and report it: one of two implementations is wrong, or was tampered with.",
+        details: { ours: planned.hashes.safeTxHash, protocolKit: hash },
+      },
+    );
+  }
+  return transaction;
+}
+
+const approvalOf = (owner: string): EthSafeSignature =>
+  new EthSafeSignature(owner, `0x${owner.slice(2).toLowerCase().padStart(64, "0")}${"00".repeat(32)}01`);
+
+/** The folder's signatures that count now: of present owners, an owner that is a Safe where enough of its own present owners signed. */
+async function usableSignatures(
+  { client, progress }: Sending,
+  block: Block,
+  safe: SafeOnChain,
+  found: readonly FoundSignature[],
+): Promise<readonly EthSafeSignature[]> {
+  const usable: EthSafeSignature[] = [];
+  for (const { through, signer, kind, signature } of found) {
+    if (through !== null) continue;
+    if (safe.owners.includes(signer)) usable.push(new EthSafeSignature(signer, signature, kind === "contract"));
+    else progress(`the signature of ${signer} does not count: no owner of Safe ${safe.address}`);
+  }
+  for (const child of new Set(found.flatMap(({ through }) => (through === null ? [] : [through])))) {
+    if (!safe.owners.includes(child)) {
+      progress(`signatures for ${child} do not count: no owner of Safe ${safe.address}`);
+      continue;
+    }
+    const inner = await fetchSafe(client, block, child);
+    const own = found.filter(({ through, signer }) => through === child && inner.owners.includes(signer));
+    progress(`Safe ${child}, itself an owner: ${own.length} of ${inner.threshold} signatures`);
+    if (own.length < inner.threshold) continue;
+    requireAnswerable(safe, inner);
+    usable.push(
+      (await buildContractSignature(
+        own.map(({ signer, signature }) => new EthSafeSignature(signer, signature)),
+        child,
+      )) as EthSafeSignature,
+    );
+  }
+  return usable;
+}
+
+/** Says what to sign again where signatures are for another nonce, else who is missing. */
+function tooFew(
+  { operation, signatures }: Sending,
+  planned: PlannedTransaction,
+  safe: SafeOnChain,
+  signers: readonly string[],
+): KeysteadError {
+  const { name, hashes } = planned;
+  const missing = safe.owners.filter((owner) => !signers.includes(owner));
+  const command = `keystead sign ${operation.id} --step ${name} --safe ${safe.address} --nonce ${safe.nonce}`;
+  const others = signatures.filter(
+    ({ step, safe: by, nonce }) => step === name && by === safe.address && nonce !== safe.nonce,
+  );
+  const last =
+    others
+      .map(({ nonce }) => nonce)
+      .sort((a, b) => (a < b ? -1 : 1))
+      .at(-1) ?? -1n;
+  const details = {
+    ...{ step: name, safe: safe.address, nonce: safe.nonce, have: signers, need: safe.threshold, missing },
+    ...{ signed: [...new Set(others.map(({ nonce }) => nonce))], sign: { ...hashes, command } },
+  };
+  const again = `domain hash ${hashes.domainHash}, message hash ${hashes.messageHash}`;
+  if (last > safe.nonce) {
+    return new KeysteadError(
+      "safe/nonce-ahead",
+      `Safe ${safe.address} is at nonce ${safe.nonce}, the signatures for ${name} are for nonce ${last}`,
+      {
+        argument: "nonce",
+        remedy: `Have the Safe execute what comes before, or sign again for nonce ${safe.nonce}: ${command} (${again}).`,
+        details,
+      },
+    );
+  }
+  if (last >= 0n) {
+    return new KeysteadError(
+      "safe/nonce-moved",
+      `Safe ${safe.address} has moved on to nonce ${safe.nonce}: the signatures for ${name} at nonce ${last} are void`,
+      {
+        argument: "nonce",
+        remedy: `${safe.threshold} of ${safe.owners.join(", ")} must sign again: ${command} (${again}).`,
+        details,
+      },
+    );
+  }
+  return new KeysteadError(
+    "safe/too-few-signatures",
+    `Safe ${safe.address} needs ${safe.threshold} signatures for ${name}, ${signers.length} are there`,
+    {
+      argument: "signatures",
+      remedy: `Have more owners sign (${missing.join(", ")}): ${command}.`,
+      details,
+    },
+  );
+}
+
+/** Asks the chain whether the Safe would take it, before anything is paid for. */
+async function requireAccepted(
+  client: Client,
+  block: Block,
+  safe: SafeOnChain,
+  data: Hex,
+  from: string | undefined,
+): Promise<void> {
+  try {
+    await client.request("eth_call", [
+      { to: safe.address, data, ...(from === undefined ? {} : { from }) },
+      `0x${block.number.toString(16)}`,
+    ]);
+  } catch (error) {
+    if (!isKeysteadError(error, "chain/reverted")) throw error;
+    const reason = /GS\d{3}/.exec(error.message)?.[0] ?? error.message;
+    if (/^GS02\d$/.test(reason)) {
+      throw new KeysteadError("safe/bad-signatures", `Safe ${safe.address} does not take the signatures (${reason})`, {
+        argument: "signatures",
+        remedy:
+          "Look at contracts' signatures first, which only their contract can check; have their owners sign again.",
+        details: { safe: safe.address, reason },
+        cause: error,
+      });
+    }
+    throw new KeysteadError("safe/would-fail", `Safe ${safe.address} would fail to execute it: ${reason}`, {
+      remedy: "Simulate the proposal to see which call fails, and why.",
+      details: { safe: safe.address, reason },
+      cause: error,
+    });
+  }
+}
+
+/** The newest block, as every look at the chain starts with. */
+export const fetchLatest = (client: Client): Promise<Block> => fetchBlock(client, "latest");

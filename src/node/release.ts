@@ -1,0 +1,231 @@
+import { fromHex, type Hex, toHex } from "../core/bytes.ts";
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
+import { STANDARD_PURPOSES } from "../core/key-bundle.ts";
+import {
+  hashForReceipt,
+  hashSigned,
+  KMS_SUBJECT,
+  type KeyRelease,
+  type RootRelease,
+  type SignedMessages,
+  type SignedType,
+  type SigningContext,
+} from "../core/release.ts";
+import type {
+  KeyReceipt,
+  KeysRequest,
+  KeysResponse,
+  RootReceipt,
+  RootRequest,
+  RootResponse,
+  SecretsKeyAnswer,
+  WireEvidence,
+} from "../core/release-wire.ts";
+import type { Sealed } from "../core/seal.ts";
+import type { Challenges } from "./challenge.ts";
+import type { KmsQuestion, ReleaseDecision, ReleaseQuestion } from "./decide.ts";
+import type { Judge, Judgement } from "./judge.ts";
+import type { KeyRing } from "./keys.ts";
+import type { ReceiptLog } from "./receipts.ts";
+
+/*
+ * One release, from a parsed request to the answer, in an order that is the point of it: the nonce is taken, the evidence judged, the chain asked; only
+ * then is a secret touched; the receipt is on the disk before the answer exists outside of this process.
+ */
+
+/** The part of a decision that a release depends on. */
+export type Decision = Pick<
+  ReleaseDecision,
+  "allowed" | "decision" | "imageId" | "platformId" | "historyHead" | "policyVersion"
+> & { readonly basis: { readonly block: { readonly number: number; readonly hash: Hex } } };
+
+/** The part of a `Decider` that a release depends on. */
+export interface ReleaseDecider {
+  readonly decide: (question: ReleaseQuestion) => Promise<Decision & Pick<ReleaseDecision, "keyEpoch">>;
+  readonly decideKms: (question: KmsQuestion) => Promise<Decision>;
+}
+
+/** What a node releases with. */
+export interface ReleaserOptions {
+  readonly ring: KeyRing;
+  readonly judge: Pick<Judge, "judge">;
+  readonly decider: ReleaseDecider;
+  readonly challenges: Pick<Challenges, "take">;
+  readonly receipts: Pick<ReceiptLog, "append">;
+  /** Whether evidence under test roots is taken. */
+  readonly testTee: boolean;
+  /** Seconds since 1970. */
+  readonly clock: () => number;
+}
+
+/** A release and the number of its receipt. */
+export interface Released<T> {
+  readonly answer: T;
+  readonly sequence: number;
+}
+
+/**
+ * Releases. Every method throws `KeysteadError`s whose codes are those of problem documents: `request/malformed`, `nonce/…`, `evidence/not-genuine`,
+ * `collateral/unavailable`, `release/denied` {decision, block}, `chain/unavailable`, `node/…`.
+ */
+export interface Releaser {
+  readonly releaseKeys: (request: KeysRequest) => Promise<Released<KeysResponse>>;
+  /** To another node. */
+  readonly releaseRoot: (request: RootRequest) => Promise<Released<RootResponse>>;
+  readonly secretsKey: (serviceId: Hex) => Promise<SecretsKeyAnswer>;
+}
+
+/** No machine: no registered image has all of its registers equal to none. */
+const NO_MACHINE = {
+  kind: "tdx",
+  registers: {},
+  tcbStatus: "NotApplicable",
+  deviceId: `0x${"00".repeat(32)}`,
+} as const;
+
+/**
+ * Makes what releases.
+ *
+ * @example
+ * const { answer } = await createReleaser(options).releaseKeys(request);
+ */
+export function createReleaser(options: ReleaserOptions): Releaser {
+  const { ring, judge, decider, challenges, receipts, testTee, clock } = options;
+  const context: SigningContext = { ...ring.deployment, testTee };
+
+  /** Nonce and evidence: what comes before anything that depends on a secret, or on the chain. */
+  const examine = async (request: RootRequest, serviceId: Hex): Promise<Judgement> => {
+    const nonce = fromHex(request.nonce, "nonce");
+    const recipientPublicKey = fromHex(request.recipientPublicKey, "recipientPublicKey");
+    challenges.take(nonce);
+    const evidence: WireEvidence = request.evidence;
+    const judgement = await judge.judge(evidence, { nonce, serviceId, recipientPublicKey }, Math.floor(clock()));
+    if (judgement.trust === "vendor root" || testTee) return judgement;
+    throw new KeysteadError("evidence/not-genuine", "the evidence is under a test root", {
+      argument: "evidence",
+      remedy: "Use real hardware.",
+      details: { reason: "node/test-root" },
+    });
+  };
+
+  const sign = <T extends SignedType>(type: T, message: SignedMessages[T]) => {
+    const digest = hashSigned(type, message, context);
+    const base = {
+      testTee,
+      chainId: String(context.chainId),
+      registry: context.registry,
+      digest: toHex(digest),
+      signer: ring.receiptSigner,
+      signature: ring.sign(digest),
+    };
+    return { digest, base };
+  };
+
+  const common = (judgement: Judgement, request: RootRequest, decision: Decision) => {
+    const { imageId, platformId, policyVersion, basis } = requireAllowed(decision);
+    return {
+      imageId,
+      platformId,
+      evidenceHash: judgement.evidenceHash,
+      recipientKeyHash: hashForReceipt(fromHex(request.recipientPublicKey, "recipientPublicKey")),
+      blockNumber: BigInt(basis.block.number),
+      blockHash: basis.block.hash,
+      policyVersion: BigInt(policyVersion),
+      issuedAt: BigInt(Math.floor(clock())),
+    };
+  };
+
+  return {
+    releaseKeys: async (request) => {
+      const { serviceId, image, platform } = request;
+      if (serviceId === KMS_SUBJECT) throw malformed("no service has this id", "serviceId");
+      const judgement = await examine(request, serviceId);
+      const decision = await ask(() => decider.decide({ serviceId, machine: judgement.facts, image, platform }));
+      const { keyEpoch, historyHead } = decision;
+      const message: KeyRelease = { serviceId, keyEpoch, historyHead, ...common(judgement, request, decision) };
+      const { digest, base } = sign("KeyRelease", message);
+      const receipt: KeyReceipt = { type: "KeyRelease", message: toWire(message), ...base };
+      const purposes = [...new Set([...STANDARD_PURPOSES, ...(request.purposes ?? [])])];
+      const recipientPublicKey = fromHex(request.recipientPublicKey, "recipientPublicKey");
+      const sealed = await sealing(() =>
+        ring.sealKeys({ serviceId, keyEpoch, purposes, recipientPublicKey, receiptDigest: digest }),
+      );
+      const sequence = await receipts.append(receipt);
+      return { answer: { sealed, receipt }, sequence };
+    },
+    releaseRoot: async (request) => {
+      const judgement = await examine(request, KMS_SUBJECT);
+      const decision = await ask(() => decider.decideKms({ machine: judgement.facts }));
+      const { rootEpoch } = ring;
+      const policyHead = decision.historyHead;
+      const message: RootRelease = { rootEpoch, policyHead, ...common(judgement, request, decision) };
+      const { digest, base } = sign("RootRelease", message);
+      const receipt: RootReceipt = { type: "RootRelease", message: toWire(message), ...base };
+      const recipientPublicKey = fromHex(request.recipientPublicKey, "recipientPublicKey");
+      const sealed = await sealing(() => ring.sealRoots(recipientPublicKey, digest));
+      const sequence = await receipts.append(receipt);
+      return { answer: { sealed, receipt }, sequence };
+    },
+    secretsKey: async (serviceId) => {
+      if (serviceId === KMS_SUBJECT) throw malformed("no service has this id", "serviceId");
+      const { keyEpoch } = await ask(() => decider.decide({ serviceId, machine: NO_MACHINE }));
+      const { rootEpoch } = ring;
+      const message = { serviceId, rootEpoch, keyEpoch, publicKey: ring.secretsKey(serviceId, keyEpoch) };
+      return { ...message, ...sign("SecretsKey", message).base };
+    },
+  };
+}
+
+/** Only the contracts' yes, with an image and a platform that it is about, is a yes. */
+function requireAllowed<T extends Decision>(decision: T): T & { readonly imageId: Hex; readonly platformId: Hex } {
+  const { allowed, imageId, platformId } = decision;
+  if (allowed && decision.decision === "Allowed" && imageId !== undefined && platformId !== undefined)
+    return { ...decision, imageId, platformId };
+  const { number, hash } = decision.basis.block;
+  throw new KeysteadError("release/denied", `the contracts answer ${decision.decision}`, {
+    argument: "evidence",
+    remedy: "See the service's and the policy's history for what is registered.",
+    retryable: ["ImagePending", "ReleasePaused", "PolicyUnavailable"].includes(decision.decision),
+    details: { decision: decision.decision, block: { number: String(number), hash } },
+  });
+}
+
+async function ask<T>(act: () => Promise<T>): Promise<T> {
+  try {
+    return await act();
+  } catch (cause) {
+    if (!isKeysteadError(cause)) throw cause;
+    if (cause.code.startsWith("image/")) throw malformed(cause.message, "image", cause);
+    throw new KeysteadError("chain/unavailable", `the chain cannot be asked: ${cause.message}`, {
+      argument: "chain",
+      remedy: "Try again later, or ask another node.",
+      retryable: true,
+      details: { reason: cause.code },
+      cause,
+    });
+  }
+}
+
+/** The recipient's key is the only part of sealing that a request decides. */
+async function sealing(act: () => Promise<Sealed>): Promise<KeysResponse["sealed"]> {
+  try {
+    const { enc, ciphertext } = await act();
+    return { enc: toHex(enc), ciphertext: Buffer.from(ciphertext).toString("base64") };
+  } catch (cause) {
+    if (isKeysteadError(cause, "seal/bad-key")) throw malformed(cause.message, "recipientPublicKey", cause);
+    throw cause;
+  }
+}
+
+function malformed(message: string, argument: string, cause?: unknown): KeysteadError {
+  const reason = isKeysteadError(cause) ? cause.code : argument;
+  const remedy = "Send a request as the protocol's documentation says.";
+  return new KeysteadError("request/malformed", message, { argument, remedy, details: { reason }, cause });
+}
+
+type Wired<T> = { readonly [K in keyof T]: T[K] extends bigint ? string : T[K] };
+function toWire<T extends object>(message: T): Wired<T> {
+  return Object.fromEntries(
+    Object.entries(message).map(([name, value]) => [name, typeof value === "bigint" ? String(value) : value]),
+  ) as Wired<T>;
+}

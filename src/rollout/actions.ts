@@ -1,0 +1,261 @@
+import { isKeysteadError } from "../core/errors.ts";
+import type { Status, StepStatus } from "./assess.ts";
+import type { Facts } from "./facts.ts";
+import type { Plan } from "./plan.ts";
+import { PLAN, type Step } from "./step.ts";
+import { adminCommands } from "./steps-governance.ts";
+
+/** Something that someone can do now. */
+export interface Action {
+  readonly step: string;
+  readonly title: string;
+  readonly who: string;
+  readonly governance: Step["governance"];
+  /** In order. Lines that are no command say what to do by hand. */
+  readonly commands: readonly string[];
+  /** What it costs or must be known before. */
+  readonly note: string;
+}
+
+/**
+ * What can be done next, by whom: the steps that are ready, each cut down to what is still to be done of it.
+ *
+ * @param file the plan's name, for the commands
+ * @example
+ * nextActions(plan, assess(plan, facts), facts, "rollout.json");
+ */
+export function nextActions(plan: Plan, status: Status, facts: Facts, file: string): readonly Action[] {
+  return status.steps.flatMap((one) => {
+    if (one.state !== "ready" && !(one.state === "failed" && one.operation?.state === "cancelled")) return [];
+    const { step } = one;
+    return [
+      {
+        ...{ step: step.id, title: step.title, who: step.who, governance: step.governance },
+        commands: dueCommands(plan, one, facts).map((command) => fill(command, plan, facts, file)),
+        note: noteOf(one),
+      },
+    ];
+  });
+}
+
+function noteOf({ state, says, step }: StepStatus): string {
+  if (state === "failed") return `${says}: find out why before you schedule it again`;
+  return step.governance === "none" ? "needs no governance" : `downtime: ${step.downtime}`;
+}
+
+/** A proposal is written once, then scheduled, then executed: what was done is not offered again. */
+function dueCommands(plan: Plan, { step, operation }: StepStatus, facts: Facts): readonly string[] {
+  if (step.proposal === null) return dueStatements(plan, step);
+  const [propose = "", verify = "", simulate = "", sign = "", execute = ""] = step.commands;
+  if (operation?.state === "ready") return [simulate, sign, execute];
+  return facts.folders.has(step.proposal.id)
+    ? [verify, simulate, sign, execute]
+    : [propose, verify, simulate, sign, execute];
+}
+
+/** What was acknowledged is not asked for again. */
+function dueStatements({ acknowledgements }: Plan, step: Step): readonly string[] {
+  const said = acknowledgements.map(({ item }) => ` acknowledge ${PLAN} ${item} `);
+  return step.commands.filter((command) => !said.some((one) => command.includes(one)));
+}
+
+/** Puts into a command what is only known now. */
+function fill(command: string, { inputs }: Plan, facts: Facts, file: string): string {
+  const until = (isKeysteadError(facts.chain) ? facts.now : facts.chain.time) + inputs.cleanup.graceSeconds;
+  return command.replaceAll(PLAN, file).replace("--until UNTIL", `--until ${until}`);
+}
+
+/**
+ * The way back from exactly here: what stops or undoes the rollout, in an order in which the old version receives keys throughout. Operations that wait are
+ * cancelled first, for they are the only thing that time makes worse; traffic goes back before machines stop; nodes go back one at a time;
+ * what was registered is taken back last, since it hurts nobody while nothing runs it. The contracts' rollback waits out the timelock.
+ *
+ * @param file the plan's name, for the commands
+ * @example
+ * abortActions(plan, assess(plan, facts), facts, "rollout.json");
+ */
+export function abortActions(plan: Plan, status: Status, facts: Facts, file: string): readonly Action[] {
+  const by = (id: string) => status.steps.find(({ step }) => step.id === id);
+  const begun = status.steps.filter((one) => hasBegun(one, facts, plan));
+  const undo = (one: StepStatus, title: string, commands = one.step.rollback, note = ""): Action => ({
+    ...{ step: one.step.id, title, who: one.step.who, governance: one.step.governance, note },
+    commands: commands.map((command) => fill(command, plan, facts, file)),
+  });
+  const actions: Action[] = [];
+  for (const one of status.steps) {
+    if (one.operation?.state !== "waiting" && one.operation?.state !== "ready") continue;
+    const cancel = one.step.rollback.filter((line) => line.startsWith("while it waits: "));
+    const who = "the governance Safe's owners, or the guardian Safe's";
+    actions.push({
+      ...undo(
+        one,
+        `Cancel the operation of ${one.step.id}`,
+        cancel.map((line) => line.replace("while it waits: ", "")),
+      ),
+      ...{ who, note: "first, for time works against it" },
+    });
+  }
+  const revoke = by("revoke");
+  if (revoke?.state === "done") {
+    actions.push(
+      undo(
+        revoke,
+        "Allow again what was revoked",
+        revoke.step.rollback,
+        "through the timelock: this is why revoking comes last",
+      ),
+    );
+  }
+  actions.push(...restoreOldImage(plan, status, facts, undo));
+  const traffic = by("traffic");
+  const switched = plan.acknowledgements.some(({ item }) => item === "traffic-switched");
+  const serves = plan.inputs.machines.some(
+    ({ name, runs }) => runs === "new" && facts.machines.get(name)?.up !== false,
+  );
+  if (traffic !== undefined && switched && serves)
+    actions.push(undo(traffic, "Switch traffic back to the old machines"));
+  for (const one of begun.filter(({ step }) => step.id.startsWith("old-machine-"))) {
+    actions.push(undo(one, `Start ${one.step.id.replace("old-machine-", "")} again`));
+  }
+  actions.push(
+    ...begun
+      .filter(({ step }) => step.id.startsWith("machine-"))
+      .map((one) => undo(one, `Stop the new machine ${one.step.id.replace("machine-", "")}`)),
+  );
+  actions.push(...nodesBack(plan, begun, undo));
+  const image = by("service-image");
+  if (image?.state === "done")
+    actions.push(undo(image, "Remove the new image from the service", image.step.rollback, "at once"));
+  actions.push(...strangers(plan, facts, file));
+  for (const id of ["measurements", "contracts"]) {
+    const one = by(id);
+    if (one?.operation?.state !== "done" && one?.state !== "done") continue;
+    if (one === undefined) continue;
+    const back = one.step.rollback
+      .filter((line) => line.startsWith("once executed: "))
+      .map((line) => line.replace("once executed: ", ""));
+    const note = id === "contracts" ? "through the timelock; the new code serves the old version meanwhile" : "at once";
+    actions.push(
+      undo(one, id === "contracts" ? "Roll the contracts back" : "Take the new measurements back", back, note),
+    );
+  }
+  actions.push({
+    ...{
+      step: "delivery",
+      title: "See that the old version still receives keys",
+      who: "the operator",
+      governance: "none",
+      note: "",
+    },
+    commands: [`keystead rollout verify ${file} --only old`, `keystead rollout status ${file}`],
+  });
+  return actions;
+}
+
+/** Steps without a trace of their own may have been begun: their check alone says whether they were finished. */
+function hasBegun({ step, state, check }: StepStatus, facts: Facts, { inputs }: Plan): boolean {
+  if (state === "done") return true;
+  if (step.id.startsWith("node-")) {
+    const node = facts.nodes.get(step.id.replace("node-", ""));
+    return state === "ready" && inputs.kms?.old !== null && (node === undefined || !node.ready);
+  }
+  return (
+    step.id.startsWith("machine-") && check.some(({ finding }) => finding.says.includes("quote is not of the image"))
+  );
+}
+
+type Undo = (one: StepStatus, title: string, commands?: readonly string[], note?: string) => Action;
+
+/** One at a time, the broken ones first: a node that works serves while another goes back. */
+function nodesBack({ inputs }: Plan, begun: readonly StepStatus[], undo: Undo): readonly Action[] {
+  const nodes = begun.filter(({ step }) => step.id.startsWith("node-"));
+  const sorted = [...nodes].sort((a, b) => Number(a.state === "done") - Number(b.state === "done"));
+  const note = inputs.kms?.old ? "one at a time: wait until it is ready before the next" : "";
+  return sorted.map((one) =>
+    undo(one, `Bring the node ${one.step.id.replace("node-", "")} back to the old image`, one.step.rollback, note),
+  );
+}
+
+function restoreOldImage(plan: Plan, status: Status, facts: Facts, undo: Undo): readonly Action[] {
+  const old = plan.inputs.application?.old;
+  const retire = status.steps.find(({ step }) => step.id === "retire-image");
+  if (old == null || retire?.state !== "done" || isKeysteadError(facts.chain)) return [];
+  const image = facts.chain.images.get(old.image.id);
+  if (image?.status === "retiring") {
+    const until = new Date(image.until * 1000).toISOString();
+    return [
+      undo(
+        retire,
+        "Remove and list the old image anew, or go forward",
+        relist(plan),
+        `it receives keys until ${until}; listed anew, it waits out the notice period`,
+      ),
+    ];
+  }
+  return [
+    undo(
+      retire,
+      "List the old image anew",
+      relist(plan).slice(-1),
+      "it waits out the notice period: until then only the new image receives keys, so keep that running",
+    ),
+  ];
+}
+
+function relist({ inputs }: Plan): readonly string[] {
+  const old = inputs.application?.old;
+  if (old == null) return [];
+  return [
+    ...adminCommands(inputs, "remove-image", `--image ${old.image.id} --reason "to be listed anew"`).slice(0, 1),
+    ...adminCommands(inputs, "add-image", `--image ${old.image.text} --description "back to it"`).slice(0, 1),
+  ];
+}
+
+/** What was registered and is not in the plan goes at once: by the service's admin, or by the guardian. */
+function strangers(plan: Plan, facts: Facts, file: string): readonly Action[] {
+  const { inputs } = plan;
+  if (isKeysteadError(facts.chain)) return [];
+  const known = new Set(
+    [inputs.application?.new, inputs.application?.old, inputs.kms?.new, inputs.kms?.old].flatMap((one) => [
+      one?.image.id,
+      one?.platform?.id,
+    ]),
+  );
+  const wrong = [...facts.chain.images].filter(
+    ([id, { status, changed }]) =>
+      !known.has(id) && changed >= inputs.created && ["pending", "active", "retiring"].includes(status),
+  );
+  const actions: Action[] = wrong.map(([id]) => ({
+    ...{
+      step: "service-image",
+      title: `Remove the image ${id}, which the plan does not know`,
+      governance: "service-admin",
+      note: "at once",
+    },
+    who: `the service's admin ${inputs.service.admin}, or its guardian`,
+    commands: adminCommands(inputs, "remove-image", `--image ${id} --reason "not in rollout ${inputs.id}"`),
+  }));
+  const lists = [
+    ["revoke-platform", "platform", facts.chain.platforms],
+    ["revoke-kms-image", "image", facts.chain.kmsImages],
+  ] as const;
+  for (const [intent, option, list] of lists) {
+    for (const [id, { state, changed }] of list) {
+      if (known.has(id) || changed < inputs.created || state !== "allowed") continue;
+      actions.push({
+        ...{
+          step: "measurements",
+          title: `Revoke ${id}, which the plan does not know, if nobody else needs it`,
+          governance: "guardian",
+          note: "at once",
+        },
+        who: "the guardian Safe's owners",
+        commands: [
+          `keystead propose ${intent} --id ID --${option} ${id} --reason "not in rollout ${inputs.id}" --deployment ${inputs.deployment.file} --guardian-nonce NONCE --nonce NONCE`,
+          `keystead rollout status ${file}`,
+        ],
+      });
+    }
+  }
+  return actions;
+}

@@ -1,0 +1,232 @@
+import type { IntentInput } from "../governance/intents.ts";
+import type { Condition } from "./conditions.ts";
+import type { Inputs } from "./inputs.ts";
+import { days, type LeftOut, PLAN, type Step } from "./step.ts";
+
+/* Steps that someone signs: the platform's governance, and the service's admin. */
+
+const proposalId = ({ proposals, id }: Inputs, offset: number, what: string): string =>
+  `${String(proposals.first + offset).padStart(3, "0")}-${id}-${what}`;
+
+/** Commands of a proposal's life, in order; `next` says which of them is due. */
+function proposalCommands(inputs: Inputs, step: string, id: string): readonly string[] {
+  const folder = `${inputs.proposals.folder}/${id}`;
+  return [
+    `keystead rollout propose ${PLAN} ${step}`,
+    `keystead verify ${folder} --deployment ${inputs.deployment.file}`,
+    `keystead simulate ${folder} --deployment ${inputs.deployment.file}`,
+    `keystead sign ${folder} --deployment ${inputs.deployment.file}`,
+    `keystead execute ${folder} --deployment ${inputs.deployment.file}`,
+  ];
+}
+
+const waits = (delay: number) => `a day for signatures, then ${days(delay)} in the timelock`;
+
+export function contracts(inputs: Inputs): readonly Step[] | LeftOut {
+  if (inputs.contracts.length === 0) return { id: "contracts", reason: "no contract changes" };
+  const id = proposalId(inputs, 0, "contracts");
+  const folder = `${inputs.proposals.folder}/${id}`;
+  return [
+    {
+      id: "contracts",
+      phase: "contracts",
+      title: `Upgrade ${inputs.contracts.map(({ contract }) => contract).join(" and ")} through governance`,
+      needs: ["staging"],
+      governance: "timelock",
+      who: "the governance Safe's owners",
+      preconditions: inputs.contracts.map(({ contract, from }) => ({ is: "implementation", contract, address: from })),
+      proposal: {
+        id,
+        intents: inputs.contracts.map(({ contract, from, to }) => ({
+          intent: "upgrade",
+          arguments: { contract, implementation: to, previous: from },
+        })),
+        after: null,
+      },
+      commands: proposalCommands(inputs, "contracts", id),
+      duration: waits(inputs.deployment.delaySeconds),
+      downtime: "none: proxies change code between two blocks",
+      check: inputs.contracts.map(({ contract, to }) => ({ is: "implementation", contract, address: to })),
+      rollback: [
+        `while it waits: keystead cancel ${folder} --deployment ${inputs.deployment.file}`,
+        `once executed: keystead rollback ${folder} --deployment ${inputs.deployment.file}`,
+      ],
+    },
+  ];
+}
+
+export function measurements(inputs: Inputs, afterContracts: boolean): readonly Step[] | LeftOut {
+  const { application, kms, already } = inputs;
+  const intents: IntentInput[] = [];
+  const check: Condition[] = [];
+  const platform = application?.new.platform ?? null;
+  if (platform !== null && !already.platform) {
+    intents.push({
+      intent: "allow-platform",
+      arguments: { image: platform.text, description: `rollout ${inputs.id}` },
+    });
+    check.push({ is: "platform", id: platform.id, state: "allowed" });
+  }
+  if (kms !== null && !already.kmsImage) {
+    const { image } = kms.new;
+    intents.push({ intent: "allow-kms-image", arguments: { image: image.text, description: `rollout ${inputs.id}` } });
+    check.push({ is: "kms-image", id: image.id, state: "allowed" });
+  }
+  const identity = kms?.identity ?? null;
+  if (identity !== null && !already.identity) {
+    intents.push({
+      intent: "publish-kms-identity",
+      arguments: {
+        "root-epoch": String(identity.rootEpoch),
+        "environment-key": identity.environmentKey,
+        "receipt-signer": identity.receiptSigner,
+        "evidence-hash": identity.evidenceHash,
+      },
+    });
+    check.push({ is: "identity", environmentKey: identity.environmentKey });
+  }
+  if (intents.length === 0) {
+    return {
+      id: "measurements",
+      reason: "the policy allows the platform and the KMS image already, or neither changes",
+    };
+  }
+  const id = proposalId(inputs, 1, "measurements");
+  const folder = `${inputs.proposals.folder}/${id}`;
+  return [
+    {
+      id: "measurements",
+      phase: "measurements",
+      title: `Register through governance: ${intents.map(({ intent }) => intent).join(", ")}`,
+      needs: ["staging"],
+      governance: "timelock",
+      who: "the governance Safe's owners",
+      preconditions: [],
+      proposal: { id, intents, after: afterContracts ? proposalId(inputs, 0, "contracts") : null },
+      commands: proposalCommands(inputs, "measurements", id),
+      duration: waits(inputs.deployment.delaySeconds),
+      downtime: "none",
+      check,
+      rollback: [
+        `while it waits: keystead cancel ${folder} --deployment ${inputs.deployment.file}`,
+        `once executed: keystead rollback ${folder} --deployment ${inputs.deployment.file}   (the guardian Safe, at once)`,
+      ],
+    },
+  ];
+}
+
+/** How the service's admin makes a call: with a key of their own, or through a Safe. */
+export function adminCommands(inputs: Inputs, intent: string, options: string): readonly string[] {
+  const { service, deployment } = inputs;
+  if (service.adminKind === "account") {
+    return [`keystead service ${intent} --service ${service.id} ${options} --deployment ${deployment.file}`];
+  }
+  const account =
+    service.adminKind === "safe"
+      ? `--safe ${service.admin} --safe-version VERSION --safe-nonce NONCE`
+      : `--safe SAFE --safe-version VERSION --safe-nonce NONCE --safe-timelock ${service.admin} --safe-timelock-delay DELAY`;
+  return [
+    `keystead propose ${intent} --id ID --service ${service.id} ${options} --deployment ${deployment.file} ${account}`,
+    "then verify, sign and execute that proposal like any other",
+  ];
+}
+
+export function serviceImage(inputs: Inputs, afterContracts: boolean): readonly Step[] | LeftOut {
+  const { application, already, service } = inputs;
+  if (application === null) return { id: "service-image", reason: "the application's measurements do not change" };
+  if (already.image) return { id: "service-image", reason: "the service lists the new image already" };
+  const { image } = application.new;
+  return [
+    {
+      id: "service-image",
+      phase: "measurements",
+      title: "List the new image under the service",
+      needs: [afterContracts ? "contracts" : "staging"],
+      governance: "service-admin",
+      who: `the service's admin ${service.admin}`,
+      preconditions: [],
+      proposal: null,
+      commands: adminCommands(inputs, "add-image", `--image ${image.text} --description "rollout ${inputs.id}"`),
+      duration: service.empty
+        ? "a minute: the first image is active at once"
+        : `a minute, then the notice period of ${days(service.noticePeriod)}`,
+      downtime: "none: the old image goes on receiving keys",
+      check: [{ is: "image", id: image.id, state: "listed" }],
+      rollback: adminCommands(inputs, "remove-image", `--image ${image.id} --reason "rollout ${inputs.id} abandoned"`),
+    },
+  ];
+}
+
+export function retireStep(inputs: Inputs, needs: readonly string[]): readonly Step[] | LeftOut {
+  const { application, cleanup: wish, service } = inputs;
+  const old = application?.old ?? null;
+  if (application === null || old === null) return { id: "retire-image", reason: "there is no older image" };
+  if (old.image.id === application.new.image.id) return { id: "retire-image", reason: "the image is the same" };
+  if (wish.image === "keep") return { id: "retire-image", reason: "the definition says to keep the old image" };
+  const retires = wish.image === "retire";
+  return [
+    {
+      id: "retire-image",
+      phase: "cleanup",
+      title: retires ? "Retire the old image" : "Remove the old image",
+      needs,
+      governance: "service-admin",
+      who: `the service's admin ${service.admin}`,
+      preconditions: [{ is: "image", id: application.new.image.id, state: "receives-keys" }],
+      proposal: null,
+      commands: retires
+        ? adminCommands(inputs, "retire-image", `--image ${old.image.id} --until UNTIL`)
+        : adminCommands(inputs, "remove-image", `--image ${old.image.id} --reason "superseded by ${inputs.id}"`),
+      duration: retires ? `a minute; the old image ends ${days(wish.graceSeconds)} later` : "a minute",
+      downtime: "none: nothing runs the old image any more",
+      check: [{ is: "image", id: old.image.id, state: "ends" }],
+      rollback: [
+        `an end can't be put off: to use the old image again, remove it and list it anew; it then waits out the notice period of ${days(service.noticePeriod)}`,
+      ],
+    },
+  ];
+}
+
+export function revokeStep(inputs: Inputs, needs: readonly string[]): readonly Step[] | LeftOut {
+  const { application, kms, cleanup: wish, deployment } = inputs;
+  const intents: IntentInput[] = [];
+  const check: Condition[] = [];
+  const [oldPlatform, newPlatform] = [application?.old?.platform, application?.new.platform];
+  if (wish.platform === "revoke" && oldPlatform && oldPlatform.id !== newPlatform?.id) {
+    intents.push({
+      intent: "revoke-platform",
+      arguments: { platform: oldPlatform.id, reason: `after rollout ${inputs.id}` },
+    });
+    check.push({ is: "platform", id: oldPlatform.id, state: "not-allowed" });
+  }
+  if (wish.kmsImage === "revoke" && kms?.old && kms.old.image.id !== kms.new.image.id) {
+    intents.push({
+      intent: "revoke-kms-image",
+      arguments: { image: kms.old.image.id, reason: `after rollout ${inputs.id}` },
+    });
+    check.push({ is: "kms-image", id: kms.old.image.id, state: "not-allowed" });
+  }
+  if (intents.length === 0) {
+    return { id: "revoke", reason: "the definition keeps the old platform and KMS image, or neither changed" };
+  }
+  const id = proposalId(inputs, 2, "revoke");
+  return [
+    {
+      id: "revoke",
+      phase: "cleanup",
+      title: `Revoke what was replaced: ${intents.map(({ intent }) => intent).join(", ")}`,
+      needs: [...needs, ...(kms === null ? [] : inputs.nodes.map(({ name }) => `node-${name}`))],
+      governance: "guardian",
+      who: "the guardian Safe's owners",
+      preconditions: [],
+      proposal: { id, intents, after: null },
+      commands: proposalCommands(inputs, "revoke", id),
+      duration: "as long as it takes to collect signatures; no delay",
+      downtime: "none: nothing runs on what is revoked",
+      check,
+      rollback: [
+        `keystead rollback ${inputs.proposals.folder}/${id} --deployment ${deployment.file}   (through the timelock: ${days(deployment.delaySeconds)})`,
+      ],
+    },
+  ];
+}
