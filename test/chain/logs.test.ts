@@ -120,7 +120,7 @@ describe("a scan of an endpoint that caps ranges", () => {
     let refused = 0;
     const request = async ({ method, params }: { method: string; params?: readonly unknown[] }) => {
       if (method === "eth_chainId") return "0x1";
-      const { fromBlock, toBlock } = params?.[0] as { fromBlock: string; toBlock: string };
+      const { fromBlock, toBlock } = (params?.[0] ?? {}) as { fromBlock: string; toBlock: string };
       const size = Number(toBlock) - Number(fromBlock) + 1;
       if (size > most(Number(fromBlock))) {
         refused += 1;
