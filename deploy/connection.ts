@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import type { TransactionRequest } from "ethers";
 import type { NetworkConnection } from "hardhat/types/network";
 import { isLocalChain } from "../src/core/chain-id.ts";
@@ -59,27 +58,4 @@ export async function fetchSigner(connection: Connection, address?: string) {
     );
   }
   return signer;
-}
-
-/**
- * Calls `attempt` until it answers something other than `undefined`.
- *
- * @throws KeysteadError `deploy/timeout` after `milliseconds`
- */
-export async function waitFor<T>(
-  what: string,
-  milliseconds: number,
-  attempt: () => Promise<T | undefined>,
-  interval = 100,
-): Promise<T> {
-  const end = performance.now() + milliseconds;
-  while (performance.now() < end) {
-    const answer = await attempt();
-    if (answer !== undefined) return answer;
-    await sleep(interval);
-  }
-  throw new KeysteadError("deploy/timeout", `${what}: nothing after ${milliseconds} ms`, {
-    remedy: "try again, on a machine that is less busy",
-    retryable: true,
-  });
 }

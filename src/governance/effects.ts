@@ -112,7 +112,11 @@ const EFFECTS: Readonly<Partial<Record<ContractName, Readonly<Record<string, (a:
       equals(SERVICE, [a.serviceId], "admin", "0x0000000000000000000000000000000000000000"),
     ],
   },
-  timelock: { ...ROLES, updateDelay: (a) => [equals("getMinDelay()", [], "", a.newDelay)] },
+  timelock: {
+    ...ROLES,
+    updateDelay: (a) => [equals("getMinDelay()", [], "", a.newDelay)],
+    cancel: (a) => [equals("getTimestamp(bytes32)", [a.id], "", 0)],
+  },
 };
 
 /**
@@ -141,6 +145,9 @@ export function deriveExpectedState(calls: readonly Call[], context: DecodeConte
       continue;
     }
     const { contract, name, named } = recognised;
+    if (name === "upgradeToAndCall" && named.data !== "0x") {
+      underived.push({ call: index, why: "its initialiser does what the new implementation says" });
+    }
     const derived = EFFECTS[contract]?.[name]?.(named) ?? "it depends on the state that it meets";
     if (typeof derived === "string") underived.push({ call: index, why: derived });
     else {

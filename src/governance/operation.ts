@@ -45,6 +45,19 @@ export interface OperationContracts {
   readonly timelock: string;
 }
 
+/** One fact of the chain's state, by a name that says which. */
+export interface Fact {
+  readonly name: string;
+  readonly value: string;
+}
+
+/** The state that an operation starts from, at one block. */
+export interface StartState {
+  readonly block: bigint;
+  readonly hash: Hex;
+  readonly facts: readonly Fact[];
+}
+
 /** A change of the contracts: the one source of everything that a signer, executor or auditor sees. */
 export interface Operation {
   /** `NNN-slug`, the name of its folder. */
@@ -63,7 +76,12 @@ export interface Operation {
   readonly rollback: Rollback | null;
   readonly measurements: readonly MeasurementClaim[];
   /** When it was proposed (seconds since 1970), and the block whose state was looked at, if any was. */
-  readonly assumptions: { readonly time: bigint; readonly block: bigint | null };
+  readonly assumptions: {
+    readonly time: bigint;
+    readonly block: bigint | null;
+    /** The state that it starts from, where a chain was looked at: what later states are compared with. */
+    readonly start: StartState | null;
+  };
 }
 
 const refuse = (field: string, rule: string, found: unknown) =>
@@ -91,7 +109,7 @@ export function parseOperation(text: string): Operation {
   if (document.format !== OPERATION_FORMAT) throw refuse("format", `must be ${OPERATION_FORMAT}`, document.format);
   const lane = oneOf(document.lane, "lane", LANES);
   const contracts = object(document.contracts, "contracts", ["policy", "registry", "timelock"]);
-  const assumptions = object(document.assumptions, "assumptions", ["time", "block"]);
+  const assumptions = object(document.assumptions, "assumptions", ["time", "block", "start"]);
   const time = uint(assumptions.time, "assumptions.time", 40n);
   return {
     id: matching(document.id, "id", /^\d{3}-[a-z0-9]+(-[a-z0-9]+)*$/, "must be three digits, a hyphen and a slug"),
@@ -112,6 +130,7 @@ export function parseOperation(text: string): Operation {
     assumptions: {
       time,
       block: assumptions.block === null ? null : uint(assumptions.block, "assumptions.block", 64n),
+      start: startState(assumptions.start),
     },
   };
 }
@@ -165,6 +184,28 @@ export function timelockSide(
     predecessor: terms.predecessor,
   });
   return { ...built, schedule: hex(built.schedule), execute: hex(built.execute), cancel: hex(built.cancel) };
+}
+
+/** More than any operation touches. */
+const MAX_FACTS = 4096;
+
+function startState(value: JsonValue | undefined): StartState | null {
+  if (value === null) return null;
+  const given = object(value, "assumptions.start", ["block", "hash", "facts"]);
+  const facts = list(given.facts, "assumptions.start.facts");
+  if (facts.length > MAX_FACTS) throw refuse("assumptions.start.facts", "are too many", facts.length);
+  return {
+    block: uint(given.block, "assumptions.start.block", 64n),
+    hash: bytes(given.hash, "assumptions.start.hash", 32),
+    facts: facts.map((item, i) => {
+      const at = `assumptions.start.facts[${i}]`;
+      const fact = object(item, at, ["name", "value"]);
+      if (typeof fact.value !== "string" || fact.value.length > 4096) {
+        throw refuse(`${at}.value`, "must be a text", fact.value);
+      }
+      return { name: matching(fact.name, `${at}.name`, /^[\x20-\x7e]{1,400}$/, "must be a name"), value: fact.value };
+    }),
+  };
 }
 
 function rollback(value: JsonValue | undefined): Rollback | null {

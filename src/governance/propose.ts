@@ -12,6 +12,7 @@ import {
   parseOperation,
   type Rollback,
   rollbackId,
+  type StartState,
   type TimelockTerms,
   timelockSide,
 } from "./operation.ts";
@@ -46,6 +47,8 @@ export interface ProposalInput {
   /** Seconds since 1970: when it is proposed. */
   readonly time: bigint;
   readonly block?: bigint | null | undefined;
+  /** The state that it starts from, as `readStartState` reads it for the same operation without one. */
+  readonly start?: StartState | null | undefined;
 }
 
 /** A way for calls to go. */
@@ -79,7 +82,7 @@ export function buildOperation(input: ProposalInput): Operation {
     cancellers: timelock?.address === contracts.timelock ? [parties.guardian] : [],
     rollback: null,
     measurements: input.measurements ?? [],
-    assumptions: { time: input.time, block: input.block ?? null },
+    assumptions: { time: input.time, block: input.start?.block ?? input.block ?? null, start: input.start ?? null },
   };
   const rollback = inverses.length === calls.length ? rollbackOf(draft, inverses, parties) : null;
   const operation: Operation = { ...draft, title: input.title ?? headline(draft).effect, rollback };

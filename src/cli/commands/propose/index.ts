@@ -1,6 +1,9 @@
 import { existsSync } from "node:fs";
 import { basename, join } from "node:path";
 import type { Command } from "commander";
+import { fetchBlock } from "../../../chain/block.ts";
+import { connect } from "../../../chain/client.ts";
+import type { Deployment } from "../../../chain/deployment.ts";
 import { decodeUtf8 } from "../../../core/bytes.ts";
 import { KeysteadError } from "../../../core/errors.ts";
 import { isJsonArray, isJsonObject, parseJson } from "../../../core/json.ts";
@@ -9,13 +12,21 @@ import { parseMeasurement } from "../../../core/measurement-format.ts";
 import { renderCalls } from "../../../governance/decode.ts";
 import { readProposal, writeProposal } from "../../../governance/folder.ts";
 import { CALL_PARAMETERS, INTENTS, type IntentInput, type Parameter } from "../../../governance/intents.ts";
-import { type MeasurementClaim, type Operation, parseOperation } from "../../../governance/operation.ts";
+import {
+  type MeasurementClaim,
+  type Operation,
+  parseOperation,
+  type StartState,
+} from "../../../governance/operation.ts";
 import { parseAddress, parseDuration, parseParameter } from "../../../governance/parameters.ts";
 import { deriveProposal } from "../../../governance/proposal.ts";
-import { buildOperation, type Parties } from "../../../governance/propose.ts";
+import { buildOperation, type Parties, type ProposalInput } from "../../../governance/propose.ts";
 import { readProvenance } from "../../../governance/provenance.ts";
 import { decodeOperation, headline } from "../../../governance/report.ts";
 import { MULTI_SEND_CALL_ONLY, SAFE_VERSIONS, type SafeRef } from "../../../governance/safe-hash.ts";
+import { fetchSafe } from "../../../governance/safe-state.ts";
+import { readStartState } from "../../../governance/start-state.ts";
+import { RPC_VARIABLE } from "../../chain-input.ts";
 import type { CommandContext, CommandModule } from "../../command.ts";
 import type { InputFile, Io } from "../../io.ts";
 import type { ExitCode } from "../../output.ts";
@@ -28,6 +39,7 @@ interface Options {
   readonly deployment: string;
   readonly title?: string;
   readonly out: string;
+  readonly rpc?: string | true;
   readonly nonce?: string;
   readonly guardianNonce?: string;
   readonly timelockDelay?: string;
@@ -78,7 +90,8 @@ function accountOf(options: Options): Parties["account"] {
 }
 
 /** A nonce that nobody gave must not end up under a signature. */
-function requireNonces(operation: Operation, parties: Parties, options: Options): void {
+function requireNonces(operation: Operation, parties: Parties, options: Options, looked: boolean): void {
+  if (looked) return;
   const used = [
     operation.safe,
     ...operation.cancellers,
@@ -92,10 +105,37 @@ function requireNonces(operation: Operation, parties: Parties, options: Options)
       throw bad(
         option,
         `--${option} is missing: hashes depend on the nonce of Safe ${safe.address}`,
-        "Read it from the Safe.",
+        "Read it from the Safe, or let --rpc do so.",
       );
     }
   }
+}
+
+/** What a chain says for a proposal: the Safes' next nonces, and the block to start from. */
+async function lookAtChain(io: Io, options: Options, { chainId, safes }: Deployment) {
+  if (options.rpc === undefined) return undefined;
+  const client = await connect(options.rpc === true ? (io.env[RPC_VARIABLE] ?? "") : options.rpc, {
+    chainId: Number(chainId),
+  });
+  const block = await fetchBlock(client, "latest");
+  const nonceOf = async (address: string) => (await fetchSafe(client, block, address)).nonce.toString();
+  const nonces = {
+    governance: await nonceOf(safes.governance.address),
+    guardian: await nonceOf(safes.guardian.address),
+  };
+  return { client, block, nonces };
+}
+
+/** When an earlier run recorded the start, that one stands: it is what was proposed on. */
+async function startOf(folder: string): Promise<StartState | null> {
+  const operation = await earlierOperation(folder);
+  return operation?.assumptions.start ?? null;
+}
+
+async function earlierOperation(folder: string): Promise<Operation | undefined> {
+  if (!existsSync(join(folder, "operation.json"))) return undefined;
+  const operation = (await readProposal(folder)).get("operation.json");
+  return operation === undefined ? undefined : parseOperation(decodeUtf8(operation, "operation.json"));
 }
 
 interface Attachments {
@@ -138,10 +178,8 @@ function completeIntent(input: IntentInput, attachments: Attachments): IntentInp
 /** When an earlier run proposed the same: running it again must give the same bytes. */
 async function timeOf(folder: string, given: string | undefined): Promise<bigint> {
   if (given !== undefined) return BigInt(String(parseParameter("time", given, "time")));
-  if (existsSync(join(folder, "operation.json"))) {
-    const operation = (await readProposal(folder)).get("operation.json");
-    if (operation !== undefined) return parseOperation(decodeUtf8(operation, "operation.json")).assumptions.time;
-  }
+  const earlier = await earlierOperation(folder);
+  if (earlier !== undefined) return earlier.assumptions.time;
   return BigInt(Math.floor(Date.now() / 1000));
 }
 
@@ -152,9 +190,10 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
   if (contracts === undefined) throw bad("deployment", "the record names no contracts", "Deploy again: it resumes.");
   const account = accountOf(options);
   const { governance, guardian } = deployment.safes;
+  const chain = await lookAtChain(io, options, deployment);
   const parties: Parties = {
-    governance: safeRef(governance.address, governance.version, options.nonce),
-    guardian: safeRef(guardian.address, guardian.version, options.guardianNonce),
+    governance: safeRef(governance.address, governance.version, options.nonce ?? chain?.nonces.governance),
+    guardian: safeRef(guardian.address, guardian.version, options.guardianNonce ?? chain?.nonces.guardian),
     delay:
       options.timelockDelay === undefined
         ? BigInt(deployment.delaySeconds)
@@ -163,7 +202,7 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
   };
   const attachments = await readAttachments(io, options);
   const folder = join(options.out, options.id);
-  const operation = buildOperation({
+  const input: ProposalInput = {
     id: options.id,
     title: options.title,
     ...{ chainId: deployment.chainId, contracts, parties, measurements: attachments.claims },
@@ -175,8 +214,16 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
         }),
     time: await timeOf(folder, options.time),
     block: options.block === undefined ? null : whole(options.block, "block"),
-  });
-  requireNonces(operation, parties, options);
+  };
+  const draft = buildOperation(input);
+  requireNonces(draft, parties, options, chain !== undefined);
+  const operation =
+    chain === undefined
+      ? draft
+      : buildOperation({
+          ...input,
+          start: (await startOf(folder)) ?? (await readStartState(chain.client, chain.block, draft)),
+        });
   const derived = deriveProposal(operation, attachments.files);
   const encoder = new TextEncoder();
   const files = new Map([
@@ -220,8 +267,12 @@ function addCommon(command: Command): Command {
   return command
     .requiredOption("--id <NNN-slug>", "the proposal's number and name, e.g. 007-tdx-firmware")
     .requiredOption("--deployment <file>", "the deployment's record, e.g. deploy/deployments/sepolia.json")
-    .option("--nonce <n>", "the governance Safe's next nonce")
-    .option("--guardian-nonce <n>", "the guardian Safe's next nonce")
+    .option(
+      "--rpc [url]",
+      `look at the chain: next nonces, and the state that it starts from, for drift (alone: ${RPC_VARIABLE})`,
+    )
+    .option("--nonce <n>", "the governance Safe's next nonce; default: the chain's, with --rpc")
+    .option("--guardian-nonce <n>", "the guardian Safe's next nonce; default: the chain's, with --rpc")
     .option("--title <text>", "one line for people; default: what it does")
     .option("--timelock-delay <duration>", "seconds, or with s, min, h, d; default: the deployment's")
     .option("--predecessor <operation>", "timelock id of an operation that must be done first")

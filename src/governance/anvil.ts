@@ -1,0 +1,115 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { createRequire } from "node:module";
+import { createServer } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
+import { KeysteadError } from "../core/errors.ts";
+
+/** A running anvil. */
+export interface Anvil {
+  readonly url: string;
+  readonly port: number;
+  readonly process: ChildProcess;
+  /** Ends it and waits until it is gone. */
+  stop(): Promise<void>;
+}
+
+/** How long it may take until anvil answers, in milliseconds: a busy machine is slow, a missing program is noticed at once. */
+const START_TIMEOUT = 60_000;
+
+/**
+ * Starts anvil, the chain client that is not Hardhat's, from its npm package and waits until it answers.
+ *
+ * @param options.port default: a free one
+ * @param options.chainId default 31337
+ * @param options.args further arguments, as anvil takes them
+ * @throws KeysteadError `anvil/not-started` with anvil's own words
+ * @example
+ * const anvil = await startAnvil();
+ * const connection = await hre.network.create({ network: "anvil", override: { url: anvil.url } });
+ * await anvil.stop();
+ */
+export async function startAnvil(
+  options: { readonly port?: number; readonly chainId?: number; readonly args?: readonly string[] } = {},
+): Promise<Anvil> {
+  const port = options.port ?? (await findFreePort());
+  const chainId = options.chainId ?? 31337;
+  const url = `http://127.0.0.1:${port}`;
+  // osaka is what Hardhat's own network runs here, and has the P-256 precompile
+  const args = ["--hardfork", "osaka", "--port", `${port}`, "--chain-id", `${chainId}`, ...(options.args ?? [])];
+  const child = spawn(findBinary(), args, { stdio: ["ignore", "ignore", "pipe"] });
+  const orphaned = () => child.kill("SIGKILL");
+  process.once("exit", orphaned);
+  child.once("exit", () => process.off("exit", orphaned));
+  let said = "";
+  child.stderr.on("data", (chunk) => {
+    said += chunk;
+  });
+  const stop = () => stopProcess(child);
+  try {
+    await untilAnswers(url, chainId, child);
+  } catch (cause) {
+    await stop();
+    throw new KeysteadError(
+      "anvil/not-started",
+      `anvil did not start on port ${port}: ${said.trim() || String(cause)}`,
+      {
+        argument: "port",
+        remedy: "choose a free port, and check that @foundry-rs/anvil is installed",
+        cause,
+      },
+    );
+  }
+  return { url, port, process: child, stop };
+}
+
+async function untilAnswers(url: string, chainId: number, child: ChildProcess): Promise<void> {
+  const end = performance.now() + START_TIMEOUT;
+  while (!(await answers(url, chainId))) {
+    if (child.exitCode !== null) throw new Error(`anvil ended with code ${child.exitCode}`);
+    if (performance.now() > end) throw new Error(`anvil says nothing after ${START_TIMEOUT} ms`);
+    await sleep(50);
+  }
+}
+
+/** The native program itself: a signal to the package's wrapper script might leave it running. */
+function findBinary(): string {
+  const require = createRequire(import.meta.url);
+  const { PLATFORM_SPECIFIC_PACKAGE_NAME, BINARY_NAME } = require("@foundry-rs/anvil/const.mjs");
+  return require.resolve(`${PLATFORM_SPECIFIC_PACKAGE_NAME("anvil")}/bin/${BINARY_NAME("anvil")}`);
+}
+
+async function answers(url: string, chainId: number): Promise<boolean> {
+  try {
+    const response = await fetch(url, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "eth_chainId", params: [] }),
+    });
+    const { result } = (await response.json()) as { result?: unknown };
+    return Number(result) === chainId;
+  } catch {
+    return false; // not listening yet
+  }
+}
+
+async function stopProcess(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const gone = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  child.kill("SIGTERM");
+  const insist = setTimeout(() => child.kill("SIGKILL"), 3_000);
+  await gone;
+  clearTimeout(insist);
+}
+
+async function findFreePort(): Promise<number> {
+  const server = createServer();
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      server.close(() =>
+        address !== null && typeof address === "object" ? resolve(address.port) : reject(new Error("no free port")),
+      );
+    });
+  });
+}

@@ -1,0 +1,123 @@
+import { keccak256 } from "ethers";
+import { type Block, blockParameter } from "../chain/block.ts";
+import { type Client, mapLimited } from "../chain/client.ts";
+import {
+  type Answer,
+  askQuestion,
+  footprintOf,
+  nameField,
+  nameQuestion,
+  type Question,
+  standingOf,
+} from "./footprint.ts";
+import type { Fact, Operation, StartState } from "./operation.ts";
+import { fetchSafeSetup } from "./safe-setup.ts";
+import { fetchSafe } from "./safe-state.ts";
+
+/** What moved since an operation was proposed. */
+export interface Drift {
+  /** Whether the state that it was proposed on was recorded: without it nothing can be said. */
+  readonly recorded: boolean;
+  readonly moved: readonly Moved[];
+}
+
+/** One fact that is no longer what it was. */
+export interface Moved {
+  readonly name: string;
+  readonly was: string;
+  readonly is: string;
+}
+
+/** Fields that move with every event, whoever makes it: no drift. */
+const RESTLESS = new Set(["sequence", "lastUpdateBlock", "historyHead"]);
+const CONCURRENCY = 8;
+
+/** Every view whose answer an operation's start is recorded with, in an order that follows from the operation alone. */
+function questionsOf(operation: Operation): readonly Question[] {
+  const found = new Map<string, Question>();
+  for (const question of [...footprintOf(operation.calls, operation), ...standingOf(operation)]) {
+    const name = nameQuestion(question, operation);
+    if (!found.has(name)) found.set(name, question);
+  }
+  return [...found.values()];
+}
+
+/**
+ * Reads the state that an operation starts from: what it will change, and what it rests on (offices, delay, code, the Safes' owners and modules). Put
+ * into the operation's assumptions, it is what later states are compared with.
+ *
+ * @throws KeysteadError as `Client.request`; `chain/not-this-contract`, `safe/not-a-safe` where addresses are not what the operation takes them for
+ * @example
+ * const start = await readStartState(client, await fetchBlock(client, "latest"), operation);
+ */
+export async function readStartState(client: Client, block: Block, operation: Operation): Promise<StartState> {
+  const facts: Fact[] = [];
+  const questions = questionsOf(operation);
+  const answers = await mapLimited(questions, CONCURRENCY, (question) => askQuestion(client, block, question));
+  for (const [i, question] of questions.entries()) facts.push(...factsOf(question, answers[i] ?? new Map(), operation));
+  for (const address of safesOf(operation)) {
+    const safe = await fetchSafe(client, block, address);
+    const setup = await fetchSafeSetup(client, block, address);
+    const fact = (field: string, value: string) => facts.push({ name: `safe@${address}.${field}`, value });
+    fact("version", safe.version);
+    fact("threshold", `${safe.threshold}`);
+    fact("owners", [...safe.owners].sort().join(" "));
+    fact("singleton", setup.singleton);
+    fact("modules", [...setup.modules].sort().join(" "));
+    fact("guard", setup.guard);
+    fact("fallbackHandler", setup.fallbackHandler);
+  }
+  for (const address of codesOf(operation)) {
+    const code = String(await client.request("eth_getCode", [address, blockParameter(block.number)]));
+    facts.push({ name: `code@${address}`, value: keccak256(code) });
+  }
+  return { block: BigInt(block.number), hash: block.hash, facts };
+}
+
+function factsOf(question: Question, answer: Answer, operation: Operation): readonly Fact[] {
+  const name = nameQuestion(question, operation);
+  return [...answer]
+    .filter(([field]) => !RESTLESS.has(field))
+    .map(([field, value]) => ({ name: nameField(name, field), value }));
+}
+
+const safesOf = ({ safe, cancellers, rollback }: Operation): readonly string[] => [
+  ...new Set([safe, ...cancellers, ...(rollback === null ? [] : [rollback.safe])].map(({ address }) => address)),
+];
+
+const codesOf = ({ contracts, timelock, safe, calls }: Operation): readonly string[] => [
+  ...new Set([
+    ...[contracts.policy, contracts.registry, contracts.timelock],
+    ...(timelock === null ? [] : [timelock.address]),
+    ...[safe.address, ...calls.map(({ to }) => to)],
+  ]),
+];
+
+/**
+ * What is no longer as it was when the operation was proposed.
+ *
+ * @param part `rollback`: what the operation itself was to change is left out, for it has
+ * @returns `recorded: false` where the proposal holds no start state
+ * @throws KeysteadError as {@link readStartState}
+ * @example
+ * (await findDrift(client, block, operation)).moved; // []
+ */
+export async function findDrift(
+  client: Client,
+  block: Block,
+  operation: Operation,
+  part: "operation" | "rollback" = "operation",
+): Promise<Drift> {
+  const { start } = operation.assumptions;
+  if (start === null) return { recorded: false, moved: [] };
+  const own =
+    part === "operation" ? [] : footprintOf(operation.calls, operation).map((q) => nameQuestion(q, operation));
+  const now = new Map((await readStartState(client, block, operation)).facts.map(({ name, value }) => [name, value]));
+  const then = new Map(start.facts.map(({ name, value }) => [name, value]));
+  const moved = [...new Set([...then.keys(), ...now.keys()])].flatMap((name): Moved[] => {
+    const [before, after] = [then.get(name) ?? "not recorded", now.get(name) ?? "gone"];
+    if (before === after || own.some((question) => name === question || name.startsWith(`${question}.`))) return [];
+    return [{ name, was: before, is: after }];
+  });
+  return { recorded: true, moved };
+}
