@@ -129,6 +129,12 @@ export async function createFakeNode(next: (number: number) => FakeAnswer | Erro
     sign,
     answer,
     fetch: async (url, init) => {
+      const [, service] = /\/v1\/secrets-key\/(0x[0-9a-f]{40})$/.exec(url) ?? [];
+      if (service !== undefined) {
+        const serviceId = service as Hex;
+        const secretsKey = { serviceId, rootEpoch: 1, keyEpoch: EPOCH, publicKey: toHex(env.publicKey) };
+        return json({ ...secretsKey, ...sign("SecretsKey", secretsKey) });
+      }
       if (url.endsWith("/v1/challenge")) return json({ nonce: toHex(randomBytes(32)), expiresAt: 2_000_000_000 });
       const request = parseMessage(keysRequestSchema, String(init?.body), "request");
       const options = next(requests.length);
