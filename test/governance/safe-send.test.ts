@@ -224,7 +224,7 @@ describe("Safe transactions on the real contracts", function () {
     });
     const record = signStep(operation, planStep(operation, "execute"), keyOf(alice));
     const before = await connection.ethers.provider.getBlockNumber();
-    expect(await codeOf(() => prepare(operation, [record]))).to.equal("safe/would-fail");
+    expect(await codeOf(() => send(operation, [record]))).to.equal("safe/would-fail");
     expect(await connection.ethers.provider.getBlockNumber()).to.equal(before);
   });
 });
