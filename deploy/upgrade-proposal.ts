@@ -1,14 +1,15 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
+import { fetchBlock } from "../src/chain/block.ts";
+import { connect } from "../src/chain/client.ts";
 import type { Deployment } from "../src/chain/deployment.ts";
 import { decodeUtf8 } from "../src/core/bytes.ts";
-import { KeysteadError } from "../src/core/errors.ts";
 import { readProposal, writeProposal } from "../src/governance/folder.ts";
-import type { Operation } from "../src/governance/operation.ts";
-import { parseOperation } from "../src/governance/operation.ts";
+import { type Operation, parseOperation, type StartState } from "../src/governance/operation.ts";
 import { deriveProposal } from "../src/governance/proposal.ts";
-import { buildOperation } from "../src/governance/propose.ts";
+import { buildOperation, type ProposalInput } from "../src/governance/propose.ts";
 import { MULTI_SEND_CALL_ONLY, type SafeRef } from "../src/governance/safe-hash.ts";
+import { readStartState } from "../src/governance/start-state.ts";
 import type { Connection } from "./connection.ts";
 import { inspectSafe } from "./safe/account.ts";
 import type { PreparedUpgrade, UpgradeSpec } from "./upgrade.ts";
@@ -25,8 +26,8 @@ export interface DraftedProposal {
 }
 
 /**
- * Drafts the proposal of a prepared upgrade, with the rollback to the implementations that run now: both Safes' nonces and releases, and the timelock's
- * delay, are read from the chain. Drafted again while nothing has moved, it gives the same bytes.
+ * Drafts the proposal of a prepared upgrade, with the rollback to the implementations that run now: both Safes' nonces and releases, the
+ * timelock's delay and the state to start from are read from the chain. Drafted again while nothing has moved, it gives the same bytes.
  *
  * @param options.id `NNN-slug`; default: the next free number with the upgrade's id, or the number that the same upgrade has already
  * @param options.folder where proposals are kept; default `deploy/proposals`
@@ -46,10 +47,7 @@ export async function draftUpgradeProposal(
   const folder = join(root, id);
   const earlier = await readEarlier(folder);
   const { contracts, safes } = deployment;
-  const latest = await connection.ethers.provider.getBlock("latest");
-  if (latest === null)
-    throw new KeysteadError("chain/no-block", "the endpoint has no newest block", { remedy: "Try again." });
-  const operation = buildOperation({
+  const input: ProposalInput = {
     id,
     chainId: deployment.chainId,
     contracts: {
@@ -77,13 +75,19 @@ export async function draftUpgradeProposal(
       ),
     ],
     time: earlier?.assumptions.time ?? BigInt(Math.floor(Date.now() / 1000)),
-    block: earlier?.assumptions.block ?? BigInt(latest.number),
-  });
+  };
+  const start = earlier?.assumptions.start ?? (await readStart(connection, buildOperation(input)));
+  const operation = buildOperation({ ...input, start });
   const encoder = new TextEncoder();
   const files = new Map(
     [...deriveProposal(operation, new Map())].map(([name, text]) => [name, encoder.encode(text)] as const),
   );
   return { folder, operation, written: await writeProposal(folder, files) };
+}
+
+async function readStart(connection: Connection, draft: Operation): Promise<StartState> {
+  const client = await connect(connection.provider, { chainId: Number(draft.chainId) });
+  return readStartState(client, await fetchBlock(client, "latest"), draft);
 }
 
 function upgradeIntent(contract: "policy" | "registry", implementation: string, previous: string, call = "0x") {

@@ -89,7 +89,7 @@ function back({ operation }: Sending): Life {
  * @param step take this step and no other
  * @throws KeysteadError `execute/not-ready` (retryable) {readyAt}, `execute/not-scheduled`, `execute/was-cancelled` {block}, `execute/delay-too-short`
  * {minDelay, delay}, `execute/predecessor-not-done`, `execute/no-role` {role}, `execute/no-step`, `execute/effects-differ` {effects}; those of
- * `prepareStep`, `sendStep` and `Acting.rehearse`
+ * `prepareStep`, `sendStep` and `Acting.rehearse`, e.g. `simulate/drifted`
  * @example
  * const { phase, readyAt } = await executeProposal(acting);
  */
@@ -338,7 +338,14 @@ const notReady = (life: Life, readyAt: bigint, block: Block) =>
 export const isRefusal = (error: unknown): error is KeysteadError => isKeysteadError(error) && REFUSALS.has(error.code);
 
 const REFUSALS: ReadonlySet<string> = new Set([
-  ...["execute/effects-differ", "execute/was-cancelled", "execute/drifted", "safe/hashes-differ"],
+  ...[
+    "execute/effects-differ",
+    "execute/was-cancelled",
+    "simulate/drifted",
+    "simulate/differs",
+    "simulate/other-hash",
+    "safe/hashes-differ",
+  ],
   ...["safe/bad-signatures", "safe/would-fail", "sign/hashes-differ", "sign/not-an-owner", "sign/other-signer"],
   ...["proposal/not-verified", "proposal/unsafe"],
 ]);

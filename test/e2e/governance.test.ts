@@ -4,10 +4,15 @@ import { id as keccakOf } from "ethers";
 import { draftUpgradeProposal } from "../../deploy/upgrade-proposal.ts";
 import { applyUpgrade, prepareUpgrade, verifyUpgraded } from "../../deploy/upgrade.ts";
 import { computeStateDigest } from "../../src/chain/state-digest.ts";
+import { readProposal } from "../../src/governance/folder.ts";
+import { parseOperation } from "../../src/governance/operation.ts";
+import { simulateProposal } from "../../src/governance/simulate.ts";
 import { KmsRegistry__factory, PlatformPolicy__factory } from "../../typechain-types/index.ts";
 import { type CliRun, errorCodeOf, jsonOf } from "../helpers/cli.ts";
 import { DELAY, type GovernedChain, type Person, startGovernedChain, WHO } from "../helpers/governed-chain.ts";
 import { imageId, PLATFORM } from "../helpers/images.ts";
+
+const textOf = (files: ReadonlyMap<string, Uint8Array>, name: string) => new TextDecoder().decode(files.get(name));
 
 for (const name of ["anvil", "hardhat"] as const) {
   describe(`governance end to end on ${name}`, function () {
@@ -35,11 +40,9 @@ for (const name of ["anvil", "hardhat"] as const) {
       ]);
       return [run.code, errorCodeOf(run)];
     };
-    const propose = async (nonces: readonly [number, number], id: string, ...intent: string[]) => {
+    const propose = async (id: string, ...intent: string[]) => {
       const where = ["--id", id, "--deployment", chain.record, "--out", chain.proposals, "--json"];
-      const run = await chain.run(undefined, [
-        ...["propose", ...intent, ...where, "--nonce", `${nonces[0]}`, "--guardian-nonce", `${nonces[1]}`],
-      ]);
+      const run = await chain.run(undefined, ["propose", ...intent, ...where, "--rpc"]);
       expect([run.code, run.stderr]).to.deep.equal([0, ""]);
       return jsonOf(run);
     };
@@ -55,7 +58,6 @@ for (const name of ["anvil", "hardhat"] as const) {
 
     it("grants: proposed, verified, signed by three processes, scheduled, waited for, executed, verified", async () => {
       const { headline } = await propose(
-        [0, 0],
         "001-tdx",
         ...["allow-platform", "--image", PLATFORM.tdx, "--description", "firmware 1.5"],
       );
@@ -80,6 +82,20 @@ for (const name of ["anvil", "hardhat"] as const) {
       const scheduled = await on("relayer", "execute", "001-tdx");
       expect([scheduled.sent.step, scheduled.phase]).to.deep.equal(["schedule", "waiting"]);
       expect(await allowed(PLATFORM.tdx)).to.equal(0n);
+
+      const files = await readProposal(folderOf("001-tdx"));
+      const played = await simulateProposal(chain.client, parseOperation(textOf(files, "operation.json")));
+      expect([played.ok, played.differences, played.steps.map(({ step }) => step)]).to.deep.equal([
+        true,
+        [],
+        ["execute"],
+      ]);
+      expect(Number(played.steps[0]?.timestamp ?? 0) - played.block.timestamp).to.be.at.least(DELAY - 60);
+      const { views } = JSON.parse(textOf(files, "expected-state.json"));
+      const expected = views.map(({ field, value }: { field: string; value: string }) => `${field}=${value}`);
+      expect(expected).to.deep.equal(["state=1", "kind=1", "mask=13"]);
+      expect(played.changes.length).to.be.at.least(expected.length);
+
       expect(await refused("relayer", "execute", "001-tdx")).to.deep.equal([2, "execute/not-ready"]);
       expect((await on("relayer", "execute", "001-tdx", "--step", "schedule")).sent, "scheduled twice").to.equal(null);
 
@@ -138,7 +154,6 @@ for (const name of ["anvil", "hardhat"] as const) {
 
     it("revokes in an emergency by one transaction of the guardian Safe, with no wait", async () => {
       await propose(
-        [6, 0],
         "003-revoke",
         ...["revoke-platform", "--platform", imageId(PLATFORM.tdx), "--reason", "broken firmware"],
       );
@@ -155,7 +170,6 @@ for (const name of ["anvil", "hardhat"] as const) {
 
     it("vetoes a scheduled grant by the guardian Safe, for good", async () => {
       await propose(
-        [6, 1],
         "004-snp",
         ...["allow-platform", "--image", PLATFORM.snp, "--description", "not looked at by everyone"],
       );
