@@ -148,7 +148,8 @@ export function measurements(inputs: Inputs, afterContracts: boolean): readonly 
       id: "measurements",
       phase: "measurements",
       title: `Register through governance: ${intents.map(({ intent }) => intent).join(", ")}`,
-      needs: ["staging"],
+      // not before: what is registered rests on the code that it is registered in
+      needs: [afterContracts ? "contracts" : "staging"],
       governance: "timelock",
       who: "the governance Safe's owners",
       preconditions: [],
