@@ -5,10 +5,10 @@ import { parseLog } from "../core/log.ts";
 import { type Block, fetchBlock } from "./block.ts";
 import { type Client, mapLimited } from "./client.ts";
 
-/** Which logs: one contract's, and of those the ones whose topics match (null matches any). */
+/** Which logs: one contract's, and of those the ones whose topics match (null matches any, a list any of its own). */
 export interface LogFilter {
   readonly address: Hex;
-  readonly topics?: readonly (Hex | null)[];
+  readonly topics?: readonly (Hex | readonly Hex[] | null)[];
 }
 
 /** A log and the header of its block. */

@@ -12,8 +12,8 @@ import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import {
   keysRequestSchema,
   type NodeInfo,
-  parseMessage,
   type Problem,
+  parseMessage,
   type ReceiptsPage,
   rootRequestSchema,
 } from "../core/release-wire.ts";

@@ -4,8 +4,8 @@ import { STANDARD_PURPOSES } from "../core/key-bundle.ts";
 import {
   hashForReceipt,
   hashSigned,
-  KMS_SUBJECT,
   type KeyRelease,
+  KMS_SUBJECT,
   type RootRelease,
   type SignedMessages,
   type SignedType,
