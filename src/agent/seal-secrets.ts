@@ -2,7 +2,7 @@ import { decodeUtf8, fromHex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { isJsonObject, type JsonValue, parseJson } from "../core/json.ts";
 import type { SecretsKey } from "../core/release.ts";
-import { type SecretsKeyAnswer, secretsKeySchema } from "../core/release-wire.ts";
+import { secretsKeySchema, type SecretsKeyAnswer } from "../core/release-wire.ts";
 import { type SecretsContext, sealSecrets } from "../core/sealed-secrets.ts";
 import { askNode, type HttpOptions } from "./http.ts";
 

@@ -12,8 +12,8 @@ import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import {
   keysRequestSchema,
   type NodeInfo,
-  type Problem,
   parseMessage,
+  type Problem,
   type ReceiptsPage,
   rootRequestSchema,
 } from "../core/release-wire.ts";

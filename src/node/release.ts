@@ -4,8 +4,8 @@ import { STANDARD_PURPOSES } from "../core/key-bundle.ts";
 import {
   hashForReceipt,
   hashSigned,
-  type KeyRelease,
   KMS_SUBJECT,
+  type KeyRelease,
   type RootRelease,
   type SignedMessages,
   type SignedType,

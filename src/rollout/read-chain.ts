@@ -10,10 +10,10 @@ import { scanLogs } from "../chain/logs.ts";
 import { callView, REGISTRY } from "../chain/reads.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
-import type { ServiceEvent } from "../core/events.ts";
 import { IMAGE_KINDS } from "../core/image.ts";
 import type { PolicyEntry } from "../core/policy-state.ts";
 import { imageStatus, type ServiceState, type TimedEntry } from "../core/state.ts";
+import type { ServiceEvent } from "../core/events.ts";
 import { fetchSafe } from "../governance/safe-state.ts";
 import { fetchTimelockState } from "../governance/timelock-state.ts";
 import type { ChainFacts, EntryFacts, ImageFacts, OperationFacts, SafeFacts } from "./facts.ts";
@@ -33,9 +33,13 @@ const lower = (address: string): Hex => `0x${address.slice(2).toLowerCase()}`;
  * @example
  * const chain = await readChain(client, { ...plan.inputs.deployment, service: plan.inputs.service.id });
  */
-export async function readChain(client: Client, place: ChainPlace): Promise<ChainFacts> {
+export async function readChain(
+  client: Client,
+  place: ChainPlace,
+  witnesses: readonly Client[] = [],
+): Promise<ChainFacts> {
   const block = await fetchBlock(client, "latest");
-  const at = { at: block.number, deployedAt: place.fromBlock } as const;
+  const at = { at: block.number, deployedAt: place.fromBlock, witnesses };
   const [registry, policy] = [lower(place.registry), lower(place.policy)];
   const history = await auditServiceOrNone(client, registry, place.service, block.number);
   const standing = await fetchPolicyStanding(client, policy, at);
@@ -67,6 +71,9 @@ export async function readChain(client: Client, place: ChainPlace): Promise<Chai
     kmsImages: entriesOf(state.kmsImages),
     identities: new Set(
       [...state.kmsIdentities.values()].flatMap((one) => (one.state === "allowed" ? [one.environmentKey] : [])),
+    ),
+    receiptSigners: new Set(
+      [...state.kmsIdentities.values()].flatMap((one) => (one.state === "allowed" ? [one.receiptSigner] : [])),
     ),
     enabledTees: new Set(
       Object.values(IMAGE_KINDS).flatMap(({ kind, byte }) => (state.tees.get(byte)?.enabled === true ? [kind] : [])),

@@ -12,11 +12,11 @@ import {
   type SignedType,
 } from "../../src/core/release.ts";
 import {
-  type KeysRequest,
   keysRequestSchema,
+  type KeysRequest,
   PROBLEMS,
-  type ProblemCode,
   parseMessage,
+  type ProblemCode,
 } from "../../src/core/release-wire.ts";
 import { generateSealKeyPair, seal } from "../../src/core/seal.ts";
 import { fill } from "./evidence.ts";
