@@ -2,13 +2,16 @@
 //
 //   npx hardhat run scripts/deploy-kms-v2.ts --network sepolia
 //
-// It validates, deploys the new implementations, and prints what the governance Safe has to send to the timelock, and the way back. Run again
-// after execution, it proves the result and records it. Names of the new contracts: KEYSTEAD_UPGRADE_POLICY, KEYSTEAD_UPGRADE_REGISTRY.
+// It validates, deploys the new implementations, and drafts the proposal of the upgrade with its rollback under deploy/proposals (its name:
+// KEYSTEAD_PROPOSAL_ID, default the next number). Run again after execution, it proves the result and records it. Names of the new contracts:
+// KEYSTEAD_UPGRADE_POLICY, KEYSTEAD_UPGRADE_REGISTRY.
 import hre from "hardhat";
 import { readDeployment, writeDeployment } from "../deploy/record.ts";
+import { draftUpgradeProposal } from "../deploy/upgrade-proposal.ts";
 import { applyUpgrade, isExecuted, prepareUpgrade, verifyUpgraded } from "../deploy/upgrade.ts";
 import { computeStateDigest } from "../src/chain/state-digest.ts";
 import { isKeysteadError, KeysteadError } from "../src/core/errors.ts";
+import { headline } from "../src/governance/report.ts";
 
 const spec = {
   id: process.env.KEYSTEAD_UPGRADE_ID ?? "v2",
@@ -38,18 +41,13 @@ try {
     }
     log(`\nexecuted and verified; recorded in ${writeDeployment(upgraded)}`);
   } else {
-    for (const operation of [upgrade.operation, upgrade.rollback]) {
-      log(
-        `\n${operation.id}: the governance Safe ${safes.governance.address} calls the timelock ${operation.timelock}`,
-      );
-      log(
-        `  operation   ${operation.operationId}\n  salt        ${operation.salt}\n  predecessor ${operation.predecessor}`,
-      );
-      log(`  delay       ${operation.delaySeconds} s`);
-      log(
-        `  scheduleBatch ${operation.schedule}\n  executeBatch  ${operation.execute}\n  cancel        ${operation.cancel}`,
-      );
-    }
+    const { folder, operation, written } = await draftUpgradeProposal(connection, deployment, upgrade, spec, {
+      id: process.env.KEYSTEAD_PROPOSAL_ID,
+    });
+    log(`\n${headline(operation).line}`);
+    log(`${folder}: ${written.length === 0 ? "drafted before, byte for byte" : `wrote ${written.join(", ")}`}`);
+    log(`the governance Safe ${safes.governance.address} is to schedule it; REPORT.md says what signers will see`);
+    log(`next: keystead verify ${folder}, then keystead sign ${folder} --step schedule`);
   }
   log(`\nstate digest of every service, image, policy entry and role: ${digest}`);
 } catch (error) {

@@ -2,7 +2,8 @@ import type { Block } from "../chain/block.ts";
 import { type Client, mapLimited } from "../chain/client.ts";
 import { type LocatedLog, locateLogs, scanLogs } from "../chain/logs.ts";
 import type { Hex } from "../core/bytes.ts";
-import { isGovernedLog, type RawLog } from "../core/events.ts";
+import { KeysteadError } from "../core/errors.ts";
+import { isGovernedLog, type RawLog, topicOf } from "../core/events.ts";
 import type { Verdict } from "../core/history.ts";
 import { fetchServiceAnchors } from "./anchor.ts";
 import { auditPolicyAt } from "./policy.ts";
@@ -49,7 +50,7 @@ export interface SuiteAudit {
 /**
  * Audits the policy and every service, at one block.
  *
- * @throws KeysteadError `audit/bad-address`; `chain/…` when the endpoint can't be asked: that is no verdict
+ * @throws KeysteadError `audit/bad-address`; `audit/cache-incomplete` (retryable) {services}; `chain/…` when the endpoint can't be asked: that is no verdict
  * @example
  * const suite = await auditSuite(client, { registry, policy, fromBlock: 0 });
  * if (suite.verdict === "broken") process.exitCode = 1;
@@ -90,6 +91,7 @@ export async function auditServicesAt(
   options: ReadOptions & { readonly fromBlock: number },
 ): Promise<Pick<SuiteAudit, "services" | "unaccounted">> {
   const logs = await scanLogs(client, { address: registry }, options.fromBlock, block.number, options);
+  await requireAllServices(client, registry, block, logs, options);
   const chained = logs.filter((log) => !isGovernedLog(log));
   const located = await locateLogs(client, chained);
   const byService = new Map<Hex, LocatedLog[]>();
@@ -107,10 +109,42 @@ export async function auditServicesAt(
   const ids = [...byService.keys()];
   const fetched = await fetchServiceAnchors(client, block, registry, ids);
   const anchors = new Map(ids.map((id, index) => [id, fetched[index]]));
+  let judged = 0;
   const audits = await mapLimited([...byService], SERVICES_AT_ONCE, async ([id, own]) => {
     const anchor = anchors.get(id);
     if (anchor === undefined) throw new Error(`no anchor was fetched for ${id}`);
-    return judgeService(client, registry, block, id, anchor, own);
+    const audit = await judgeService(client, registry, block, id, anchor, own);
+    judged += 1;
+    options.onService?.(judged, byService.size);
+    return audit;
   });
   return { services: audits, unaccounted };
+}
+
+/** The first event of every service is one of these. */
+const CREATIONS: readonly Hex[] = [topicOf("create_service"), topicOf("add_secret_key_by_image")];
+
+/**
+ * A history taken from a cache is proven by its head like any other; that the cache knows every service is proven by nothing. So the endpoint is asked
+ * which services were created.
+ */
+async function requireAllServices(
+  client: Client,
+  registry: Hex,
+  block: Block,
+  logs: readonly RawLog[],
+  { cache, trustCache, fromBlock, chunk }: ReadOptions & { readonly fromBlock: number },
+): Promise<void> {
+  if (cache === undefined || trustCache === true || !cache.used()) return;
+  const known = new Set(logs.map(({ topics }) => topics[1]));
+  const filter = { address: registry, topics: [CREATIONS] };
+  const created = await scanLogs(client, filter, fromBlock, block.number, { chunk });
+  const hidden = created.filter(({ topics }) => !known.has(topics[1]));
+  if (hidden.length === 0) return;
+  throw new KeysteadError("audit/cache-incomplete", `what was kept of an earlier run lacks ${hidden.length} services`, {
+    argument: "checkpoint",
+    remedy: "Run again without it.",
+    retryable: true,
+    details: { services: hidden.map(({ topics }) => (topics[1] ?? "0x").slice(0, 42)) },
+  });
 }

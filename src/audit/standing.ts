@@ -238,8 +238,14 @@ function requireHash(image: Hex, imageId: Hex): void {
   });
 }
 
-/** Walks; scans where it must and a start is known. */
-async function orScan<T>(
+/**
+ * Walks; scans where it must and a start is known.
+ *
+ * @throws whatever `read` throws
+ * @example
+ * await orScan({ deployedAt: 17 }, (fromBlock) => auditPolicy(client, policy, { fromBlock }));
+ */
+export async function orScan<T>(
   { fromBlock, deployedAt }: StandingOptions,
   read: (fromBlock: number | undefined) => Promise<T>,
 ): Promise<T> {

@@ -3,7 +3,7 @@ import type { PolicyEvent, ServiceEvent } from "../core/events.ts";
 import { printable } from "../core/printable.ts";
 import { imageStatus, type TimedEntry, ZERO_ADDRESS } from "../core/state.ts";
 import type { SuiteAudit } from "./all.ts";
-import type { Audit, ServiceAudit } from "./result.ts";
+import type { Audit, PolicyAudit, ServiceAudit } from "./result.ts";
 
 /* Rows for tables and timelines: data only. Text from the chain is made printable here; layout and colour are the printer's. */
 
@@ -13,17 +13,22 @@ export interface Table {
   readonly rows: readonly (readonly string[])[];
 }
 
+/** What was audited: the policy or not, and some services. */
+export type Audited = Pick<SuiteAudit, "services" | "block"> & { readonly policy?: PolicyAudit | undefined };
+
 /**
  * One row for the policy and one for each service: what it is, whether it can be changed and by whom, its images, and the verdict on its history.
  *
  * @example
  * const { head, rows } = auditTable(await auditSuite(client, options));
  */
-export function auditTable(suite: SuiteAudit): Table {
+export function auditTable({ policy, services, block }: Audited): Table {
   const head = ["subject", "upgradeable", "admin", "notice", "images", "events", "history", "rests on"];
-  const policy = ["policy", "by governance", "governor", "timelock", platforms(suite), ...proofCells(suite.policy)];
-  const services = suite.services.map((audit) => serviceRow(audit, suite.block.timestamp));
-  return { head, rows: [policy, ...services] };
+  const first =
+    policy === undefined
+      ? []
+      : [["policy", "by governance", "governor", "timelock", platforms(policy), ...proofCells(policy)]];
+  return { head, rows: [...first, ...services.map((audit) => serviceRow(audit, block.timestamp))] };
 }
 
 /**
@@ -76,7 +81,7 @@ function serviceRow(audit: ServiceAudit, now: number): readonly string[] {
   const images = [...counts].map(([status, count]) => `${count} ${status}`).join(", ");
   return [
     serviceId,
-    state.upgradeable ? "yes" : "no, for ever",
+    !state.upgradeable ? "no, for ever" : state.admin === ZERO_ADDRESS ? "no longer" : "yes",
     state.admin === ZERO_ADDRESS ? "none" : state.admin,
     state.upgradeable ? `${state.noticePeriod} s` : "",
     images === "" ? "none" : images,
@@ -92,8 +97,7 @@ function proofCells({ verdict, count, basis, faults, reasons }: Audit<unknown, u
   return [String(count), codes === "" ? shown : `${shown}: ${codes}`, rests];
 }
 
-function platforms(suite: SuiteAudit): string {
-  const { state } = suite.policy;
+function platforms({ state }: PolicyAudit): string {
   if (state === undefined) return "?";
   const allowed = [...state.platforms.values()].filter((entry) => entry.state === "allowed").length;
   return `${allowed} of ${state.platforms.size} platforms allowed`;
@@ -112,12 +116,18 @@ export function actorOf({ args }: ServiceEvent | PolicyEvent): Hex {
 }
 
 /** Fields that have a column of their own, or are too long for one. */
-const ELSEWHERE = new Set(["serviceId", "sequence", "policyVersion", "previousBlock", "actor", "creator"]);
+const ELSEWHERE = new Set(["serviceId", "sequence", "policyVersion", "previousBlock", "actor", "creator", "image"]);
+/** Fields that are seconds since 1970; 0: none. */
+const TIMES = new Set(["activeFrom", "activeUntil", "previousUntil", "effectiveFrom", "until"]);
 
-function detailsOf({ args }: ServiceEvent | PolicyEvent, longest: number): string {
-  return Object.entries(args)
-    .filter(([field]) => !ELSEWHERE.has(field))
-    .map(([field, value]) => `${field}=${cell(value, longest)}`)
+function detailsOf(event: ServiceEvent | PolicyEvent, longest: number): string {
+  const actor = actorOf(event);
+  return Object.entries(event.args)
+    .filter(([field, value]) => !ELSEWHERE.has(field) && !(field === "admin" && value === actor))
+    .map(([field, value]) => {
+      const isTime = TIMES.has(field) && typeof value === "number";
+      return `${field}=${isTime ? (value === 0 ? "none" : isoTime(value)) : cell(value, longest)}`;
+    })
     .join(" ");
 }
 

@@ -3,6 +3,7 @@ import { cors } from "hono/cors";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError } from "../core/errors.ts";
 import type { JsonObject } from "../core/json.ts";
+import { escapeJson } from "../core/printable.ts";
 import { PAGE_POLICY, renderPage } from "./html.ts";
 import type { ServiceAudit } from "./result.ts";
 import { describeUpdates, NOT_UPGRADEABLE } from "./vm-updates.ts";
@@ -67,7 +68,7 @@ export function createVmUpdatesApp(options: VmUpdatesOptions): Hono {
     app.get(path, async (context) => {
       const { status, body } = await answer();
       if (status === 503) context.header("Retry-After", "5");
-      return context.body(harmlessJson(body), status, { "Content-Type": "application/json" });
+      return context.body(escapeJson(JSON.stringify(body)), status, { "Content-Type": "application/json" });
     });
     app.get(`${path}.html`, async (context) => {
       const { status, body } = await answer();
@@ -150,14 +151,4 @@ function createReader(serviceId: Hex, options: VmUpdatesOptions): () => Promise<
       clearTimeout(timer);
     }
   };
-}
-
-/**
- * JSON whose bytes are harmless wherever they end up: what could be markup or steer a terminal is written as an escape, which any reader of JSON turns
- * back into the same text.
- */
-function harmlessJson(value: JsonObject): string {
-  return JSON.stringify(value).replace(/[<>&\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/gu, (char) =>
-    [...Array(char.length).keys()].map((at) => `\\u${char.charCodeAt(at).toString(16).padStart(4, "0")}`).join(""),
-  );
 }

@@ -30,6 +30,10 @@ export interface ReadOptions extends ScanOptions {
    * hash, and with no witness that is the endpoint alone.
    */
   readonly witnesses?: readonly Client[] | undefined;
+  /** Believe that a scan's cache knows every service, instead of asking the endpoint which ones were created. */
+  readonly trustCache?: boolean | undefined;
+  /** Called as the services of a registry are judged. */
+  readonly onService?: ((judged: number, of: number) => void) | undefined;
 }
 
 /**

@@ -24,6 +24,8 @@ export interface Client {
   request(method: string, params: readonly unknown[]): Promise<unknown>;
   /** How many calls were sent so far. */
   readonly calls: () => number;
+  /** How many bytes of JSON were sent and received so far, for an endpoint given by URL. */
+  readonly bytes?: (() => number) | undefined;
 }
 
 /** How a client behaves. */
@@ -32,6 +34,8 @@ export interface ClientOptions {
   readonly chainId?: number | undefined;
   /** How often a call is sent at most when the endpoint is unreachable or asks to slow down. Default: 4. */
   readonly attempts?: number | undefined;
+  /** The same where it asks to slow down. Default: as `attempts`. */
+  readonly patience?: number | undefined;
   /** Milliseconds before the second attempt; doubles with each. Default: 250. */
   readonly backoff?: number | undefined;
   /** Milliseconds that one call may take, for an endpoint given by URL. Default: 30000. */
@@ -50,8 +54,12 @@ export async function connect(
   endpoint: string | Eip1193Provider | SendingProvider,
   options: ClientOptions = {},
 ): Promise<Client> {
-  const { attempts = 4, backoff = 250, timeout = 30_000 } = options;
-  const provider = typeof endpoint === "string" ? httpTransport(endpoint, timeout) : endpoint;
+  const { attempts = 4, patience = attempts, backoff = 250, timeout = 30_000 } = options;
+  let bytes = 0;
+  const meter = (count: number) => {
+    bytes += count;
+  };
+  const provider = typeof endpoint === "string" ? httpTransport(endpoint, timeout, meter) : endpoint;
   const send = (method: string, params: readonly unknown[]) =>
     "request" in provider ? provider.request({ method, params }) : provider.send(method, [...params]);
   let calls = 0;
@@ -62,7 +70,8 @@ export async function connect(
         return await send(method, params);
       } catch (cause) {
         const error = rpcError(method, cause);
-        if (!error.retryable || attempt >= attempts) throw error;
+        const most = error.code === "chain/rate-limited" ? patience : attempts;
+        if (!error.retryable || attempt >= most) throw error;
         await new Promise((resolve) => setTimeout(resolve, backoff * 2 ** (attempt - 1)));
       }
     }
@@ -76,7 +85,8 @@ export async function connect(
       details: { expected, actual },
     });
   }
-  return { chainId: actual, request, calls: () => calls };
+  const client = { chainId: actual, request, calls: () => calls };
+  return typeof endpoint === "string" ? { ...client, bytes: () => bytes } : client;
 }
 
 /**

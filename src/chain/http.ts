@@ -9,12 +9,17 @@ export const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
  *
  * @param url `http:` or `https:`
  * @param timeout milliseconds a call may take
+ * @param meter gets the bytes of each body sent and received
  * @throws KeysteadError `chain/bad-endpoint`; calls throw `chain/unreachable`, `chain/rate-limited` (retryable) and the endpoint's own errors as
  * `{code, message}`
  * @example
  * await httpTransport("http://127.0.0.1:8545", 30_000).request({ method: "eth_chainId" });
  */
-export function httpTransport(url: string, timeout: number): Eip1193Provider {
+export function httpTransport(
+  url: string,
+  timeout: number,
+  meter: (bytes: number) => void = () => {},
+): Eip1193Provider {
   if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol)) {
     throw new KeysteadError("chain/bad-endpoint", "the endpoint is no http or https URL", {
       argument: "endpoint",
@@ -26,7 +31,7 @@ export function httpTransport(url: string, timeout: number): Eip1193Provider {
     async request({ method, params = [] }) {
       id += 1;
       const body = JSON.stringify({ jsonrpc: "2.0", id, method, params });
-      const { status, text } = await post(url, body, timeout, method);
+      const { status, text } = await post(url, body, timeout, method, meter);
       if (status === 429) {
         throw unreachable("rate-limited", method, "it asks to slow down", "Try again later, or use another endpoint.");
       }
@@ -45,7 +50,8 @@ export function httpTransport(url: string, timeout: number): Eip1193Provider {
   };
 }
 
-async function post(url: string, body: string, timeout: number, method: string) {
+async function post(url: string, body: string, timeout: number, method: string, meter: (bytes: number) => void) {
+  meter(body.length);
   try {
     const response = await fetch(url, {
       method: "POST",
@@ -53,19 +59,20 @@ async function post(url: string, body: string, timeout: number, method: string) 
       body,
       signal: AbortSignal.timeout(timeout),
     });
-    return { status: response.status, text: await readBounded(response) };
+    return { status: response.status, text: await readBounded(response, meter) };
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw unreachable("unreachable", method, why, "Check the endpoint and the network, and try again.", cause);
   }
 }
 
-async function readBounded(response: Response): Promise<string> {
+async function readBounded(response: Response, meter: (bytes: number) => void): Promise<string> {
   const decoder = new TextDecoder();
   let text = "";
   let bytes = 0;
   for await (const chunk of response.body ?? []) {
     bytes += chunk.length;
+    meter(chunk.length);
     if (bytes > MAX_ANSWER_BYTES) throw new Error(`the answer is longer than ${MAX_ANSWER_BYTES} bytes`);
     text += decoder.decode(chunk, { stream: true });
   }

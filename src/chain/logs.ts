@@ -5,10 +5,10 @@ import { parseLog } from "../core/log.ts";
 import { type Block, fetchBlock } from "./block.ts";
 import { type Client, mapLimited } from "./client.ts";
 
-/** Which logs: one contract's, and of those the ones whose topics match (null matches any). */
+/** Which logs: one contract's, and of those the ones whose topics match (null matches any, a list any of its members). */
 export interface LogFilter {
   readonly address: Hex;
-  readonly topics?: readonly (Hex | null)[];
+  readonly topics?: readonly (Hex | readonly Hex[] | null)[];
 }
 
 /** A log and the header of its block. */
@@ -86,17 +86,49 @@ export async function walkLogs(
   return found.reverse().flat();
 }
 
+/** Which scan it is: the same key asks for the same logs. */
+export interface ScanKey extends LogFilter {
+  readonly chainId: number;
+  readonly fromBlock: number;
+}
+
+/** What a scan found up to a block. */
+export interface ScanPart {
+  readonly toBlock: number;
+  /** The block's hash: where it is no longer that, nothing of the part is used. */
+  readonly blockHash: Hex;
+  readonly logs: readonly RawLog[];
+}
+
+/** Where a scan that was interrupted finds what it had. Not believed: logs that come from it are verified as if an endpoint had given them. */
+export interface ScanCache {
+  /** What is known, the first time that it is asked for: what led nowhere once is not to lead there again. Undefined where nothing is. */
+  load(key: ScanKey): ScanPart | undefined;
+  /** Whether `load` gave anything. */
+  used(): boolean;
+  /** Whether it is time to keep what was found. */
+  due(): boolean;
+  save(key: ScanKey, part: ScanPart): Promise<void>;
+}
+
 /** How a scan goes about a long range. */
 export interface ScanOptions {
-  /** Blocks in the first request. Default: 10000. Halved where the endpoint finds it too much, grown again where it does not. */
+  /** Blocks in the first request. Default: 10000. Made smaller where the endpoint finds it too much, larger where it does not. */
   readonly chunk?: number | undefined;
   readonly onProgress?:
     | ((done: { readonly block: number; readonly toBlock: number; readonly logs: number }) => void)
     | undefined;
+  readonly cache?: ScanCache | undefined;
 }
 
+/** More blocks are never asked for at once. */
+const LARGEST_CHUNK = 1_000_000;
+/** After so many chunks as large as the endpoint is known to take, a larger one is tried again. */
+const PROBE_AFTER = 32;
+
 /**
- * Fetches all logs of a range of blocks, in chunks that adapt to what the endpoint takes.
+ * Fetches all logs of a range of blocks, in chunks that adapt to what the endpoint takes: they double until one is too much, close in on the largest that is
+ * not, and stay there.
  *
  * @returns the logs in the order in which the endpoint gives them: unverified
  * @throws KeysteadError `chain/too-much` if a single block is too much; as {@link Client.request}
@@ -110,25 +142,70 @@ export async function scanLogs(
   toBlock: number,
   options: ScanOptions = {},
 ): Promise<readonly RawLog[]> {
-  const found: RawLog[][] = [];
-  let logs = 0;
+  const { cache, onProgress } = options;
+  const key: ScanKey = { ...filter, chainId: client.chainId, fromBlock };
+  const keep = async (to: number) => {
+    const { hash: blockHash } = await fetchBlock(client, to);
+    await cache?.save(key, { toBlock: to, blockHash, logs: found.flat() });
+  };
+  const known = cache === undefined ? undefined : await resume(client, cache.load(key), fromBlock, toBlock);
+  const found: (readonly RawLog[])[] = [known?.logs ?? []];
+  let logs = known?.logs.length ?? 0;
   let chunk = options.chunk ?? 10_000;
-  for (let from = fromBlock; from <= toBlock; ) {
+  let taken = 0;
+  let tooMuch = Number.POSITIVE_INFINITY;
+  let steady = 0;
+  for (let from = known === undefined ? fromBlock : known.toBlock + 1; from <= toBlock; ) {
     const to = Math.min(from + chunk - 1, toBlock);
+    const size = to - from + 1;
     try {
       const range = { fromBlock: `0x${from.toString(16)}`, toBlock: `0x${to.toString(16)}` };
       const part = await getLogs(client, filter, range);
-      found.push([...part]);
+      found.push(part);
       logs += part.length;
       from = to + 1;
-      chunk = Math.min(chunk * 2, 1_000_000);
-      options.onProgress?.({ block: to, toBlock, logs });
+      taken = size;
+      steady += 1;
+      if (size >= tooMuch) tooMuch = Number.POSITIVE_INFINITY;
+      if (tooMuch === Number.POSITIVE_INFINITY || steady >= PROBE_AFTER) {
+        chunk = Math.min(chunk * 2, LARGEST_CHUNK);
+        steady = 0;
+      } else if (tooMuch - chunk > chunk / 8) {
+        chunk = Math.floor((chunk + tooMuch) / 2);
+        steady = 0;
+      }
+      onProgress?.({ block: to, toBlock, logs });
     } catch (error) {
-      if (!isKeysteadError(error, "chain/too-much") || to === from) throw error;
-      chunk = Math.max(1, Math.floor((to - from + 1) / 2));
+      if (!isKeysteadError(error, "chain/too-much") || size === 1) {
+        // What was found so far is kept if it can be: the failure that counts is the scan's.
+        if (cache !== undefined && from > fromBlock) await keep(from - 1).catch(() => {});
+        throw error;
+      }
+      chunk = taken > 0 && taken < size ? taken : Math.floor(size / 2);
+      tooMuch = Math.min(tooMuch, size);
+      taken = 0;
+      steady = 0;
+      continue;
     }
+    if (cache !== undefined && (from > toBlock || cache.due())) await keep(to);
   }
   return found.flat();
+}
+
+/** What was kept, as far as it belongs to this range and this chain still has its last block. */
+async function resume(
+  client: Client,
+  part: ScanPart | undefined,
+  fromBlock: number,
+  toBlock: number,
+): Promise<Pick<ScanPart, "toBlock" | "logs"> | undefined> {
+  if (part === undefined || part.toBlock < fromBlock) return undefined;
+  const block = await fetchBlock(client, part.toBlock).catch((error: unknown) => {
+    if (isKeysteadError(error, "chain/no-block")) return undefined;
+    throw error;
+  });
+  if (block?.hash !== part.blockHash) return undefined;
+  return { toBlock: Math.min(part.toBlock, toBlock), logs: part.logs.filter((log) => log.blockNumber <= toBlock) };
 }
 
 /**

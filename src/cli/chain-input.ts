@@ -1,7 +1,7 @@
 import type { Basis } from "../audit/standing.ts";
 import { parseAddress } from "../audit/walk.ts";
 import { type Block, fetchBlock } from "../chain/block.ts";
-import { type Client, connect } from "../chain/client.ts";
+import { type Client, type ClientOptions, connect } from "../chain/client.ts";
 import { type Deployment, parseDeployment } from "../chain/deployment.ts";
 import { decodeUtf8, type Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
@@ -64,23 +64,24 @@ export function asksChain(options: OptionValues): boolean {
 /**
  * Reads {@link CHAIN_OPTIONS} and connects.
  *
+ * @param client how patient to be with the endpoint
  * @throws KeysteadError `usage/no-endpoint`, `usage/two-sources`, `usage/number`, `audit/bad-address`; as `parseDeployment` and `connect`, e.g.
  * `chain/wrong-chain` and `chain/unreachable`
  * @example
  * const { client, registry } = await openChain(io, { rpc: "http://127.0.0.1:8545", registry: "0x…" });
  */
-export async function openChain(io: Io, options: OptionValues): Promise<ChainInput> {
+export async function openChain(io: Io, options: OptionValues, client: ClientOptions = {}): Promise<ChainInput> {
   const rpc = text(options, "rpc") ?? io.env[RPC_VARIABLE];
   if (rpc === undefined || rpc === "") {
     throw usage("no-endpoint", "no endpoint to ask", "rpc", `Add --rpc URL, or set ${RPC_VARIABLE}.`);
   }
   const { deployment, chainId, ...addresses } = await readAddresses(io, options);
   const numbers = { fromBlock: wholeNumber(options, "fromBlock"), maxAge: wholeNumber(options, "maxAge") ?? MAX_AGE };
-  const client = await connect(rpc, { chainId });
+  const connected = await connect(rpc, { ...client, chainId });
   const witness = text(options, "witness");
-  const witnesses = witness === undefined ? [] : [await connect(witness, { chainId: client.chainId })];
+  const witnesses = witness === undefined ? [] : [await connect(witness, { ...client, chainId: connected.chainId })];
   const acceptUnproven = options.acceptUnproven === true;
-  return { client, witnesses, ...addresses, ...numbers, deployedAt: deployment?.block, acceptUnproven };
+  return { client: connected, witnesses, ...addresses, ...numbers, deployedAt: deployment?.block, acceptUnproven };
 }
 
 /** Which deployment is meant, as far as the options say it. */

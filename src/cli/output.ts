@@ -2,6 +2,7 @@ import Table from "cli-table3";
 import { createColors } from "picocolors";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import type { Finding } from "../core/measurement.ts";
+import { escapeJson } from "../core/printable.ts";
 import { safeText } from "../core/text.ts";
 import type { Io } from "./io.ts";
 
@@ -33,7 +34,7 @@ export function createOutput(io: Io, options: { readonly json: boolean }): Outpu
     json: options.json,
     colors,
     result(value, text) {
-      io.print(options.json ? `${JSON.stringify(value, null, 2)}\n` : `${text().trimEnd()}\n`);
+      io.print(options.json ? `${escapeJson(JSON.stringify(value, null, 2))}\n` : `${text().trimEnd()}\n`);
     },
     error(error) {
       const known = toKnownError(error);

@@ -6,6 +6,7 @@ import { type Acting, isRefusal } from "../governance/execute.ts";
 import { readProposal } from "../governance/folder.ts";
 import type { Operation } from "../governance/operation.ts";
 import { parseAddress } from "../governance/parameters.ts";
+import { requireRehearsal } from "../governance/simulate.ts";
 import type { FoundSignature } from "../governance/signatures.ts";
 import { STEPS, type StepName } from "../governance/transactions.ts";
 import { type Verification, verifyProposal } from "../governance/verify.ts";
@@ -21,6 +22,15 @@ export const PROPOSAL_OPTIONS: readonly ChainOption[] = [
   { flags: "--rpc <url>", description: `an endpoint of the chain (or ${RPC_VARIABLE} in the environment)` },
   { flags: "--deployment <file>", description: "the deployment's record, which the addresses must agree with" },
   { flags: "--accept-warnings", description: "go on where a call is unsafe or could not be read" },
+];
+
+/** Options of the commands that send. */
+export const SENDING_OPTIONS: readonly ChainOption[] = [
+  ...PROPOSAL_OPTIONS,
+  { flags: "--witness <url>", description: "another endpoint, which must have the same block" },
+  { flags: "--accept-unproven", description: "take the endpoint's word where it offers no storage proof" },
+  { flags: "--accept-unrecorded", description: "go on where the proposal holds no start state to judge drift by" },
+  { flags: "--skip-simulation", description: "send a revocation without playing it first: for an emergency" },
 ];
 
 /** A proposal's folder that verified. */
@@ -110,7 +120,36 @@ export async function openActing(context: CommandContext, folder: string, option
   return {
     ...{ client, operation, signatures, progress, relayer },
     fromBlock: deployment?.block ?? Number(operation.assumptions.block ?? 0n),
-    rehearse: async () => {},
+    rehearse: await rehearsalBy(client, operation, options, progress),
+  };
+}
+
+/** Plays each step before it is sent, on a copy of the chain; without, only what tightens may be sent. */
+async function rehearsalBy(
+  client: Client,
+  operation: Operation,
+  options: OptionValues,
+  progress: (line: string) => void,
+): Promise<Acting["rehearse"]> {
+  if (options.skipSimulation === true) {
+    if (operation.lane === "revoke") return async () => progress("sent without playing it first, as asked");
+    throw new KeysteadError(
+      "usage/skip-simulation",
+      `a proposal of the ${operation.lane} lane is played before it is sent`,
+      {
+        argument: "skip-simulation",
+        remedy: "Leave it out: it is for emergencies, in which something is taken away.",
+      },
+    );
+  }
+  const { witness } = options;
+  const witnesses = typeof witness === "string" ? [await connect(witness, { chainId: Number(operation.chainId) })] : [];
+  const accepted = {
+    acceptUnproven: options.acceptUnproven === true,
+    acceptUnrecorded: options.acceptUnrecorded === true,
+  };
+  return async (step, block) => {
+    await requireRehearsal(client, operation, step, { block, witnesses, onProgress: progress, ...accepted });
   };
 }
 

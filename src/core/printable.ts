@@ -20,3 +20,17 @@ export function printable(text: string, longest = Number.POSITIVE_INFINITY): str
   const characters = [...shown];
   return characters.length <= longest ? shown : `${characters.slice(0, longest - 1).join("")}…`;
 }
+
+/**
+ * JSON whose bytes are harmless wherever they end up, a terminal or a page: markup characters and those that are not seen as themselves become `\u`
+ * escapes, which any reader of JSON turns back into the same text.
+ *
+ * @param json as `JSON.stringify` writes it
+ * @example
+ * escapeJson(JSON.stringify("<b>")); // the text "\\u003cb\\u003e" in quotes
+ */
+export function escapeJson(json: string): string {
+  return json.replace(/[<>&\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/gu, (char) =>
+    [...Array(char.length).keys()].map((at) => `\\u${char.charCodeAt(at).toString(16).padStart(4, "0")}`).join(""),
+  );
+}

@@ -89,7 +89,7 @@ function back({ operation }: Sending): Life {
  * @param step take this step and no other
  * @throws KeysteadError `execute/not-ready` (retryable) {readyAt}, `execute/not-scheduled`, `execute/was-cancelled` {block}, `execute/delay-too-short`
  * {minDelay, delay}, `execute/predecessor-not-done`, `execute/no-role` {role}, `execute/no-step`, `execute/effects-differ` {effects}; those of
- * `prepareStep`, `sendStep` and `Acting.rehearse`
+ * `prepareStep`, `sendStep` and `Acting.rehearse`, e.g. `simulate/drifted`
  * @example
  * const { phase, readyAt } = await executeProposal(acting);
  */
@@ -160,7 +160,10 @@ async function advance(acting: Acting, life: Life, step: StepName | undefined): 
   const block = await fetchLatest(client);
   const { phase, readyAt, minDelay } = await look(acting, life, block);
   if (phase === "done") return finish(acting, life, block, null);
-  if (life.terms === null) return finish(acting, life, block, await send(acting, block, life.execute));
+  if (life.terms === null) {
+    const sent = await send(acting, block, life.execute);
+    return finish(acting, life, await blockOf(client, sent), sent);
+  }
   if (phase === "unset") {
     if (step === life.execute && life.execute !== life.schedule) throw notScheduled(life);
     await requireSchedulable(acting, life, life.terms, block, minDelay);
@@ -335,7 +338,14 @@ const notReady = (life: Life, readyAt: bigint, block: Block) =>
 export const isRefusal = (error: unknown): error is KeysteadError => isKeysteadError(error) && REFUSALS.has(error.code);
 
 const REFUSALS: ReadonlySet<string> = new Set([
-  ...["execute/effects-differ", "execute/was-cancelled", "execute/drifted", "safe/hashes-differ"],
+  ...[
+    "execute/effects-differ",
+    "execute/was-cancelled",
+    "simulate/drifted",
+    "simulate/differs",
+    "simulate/other-hash",
+    "safe/hashes-differ",
+  ],
   ...["safe/bad-signatures", "safe/would-fail", "sign/hashes-differ", "sign/not-an-owner", "sign/other-signer"],
   ...["proposal/not-verified", "proposal/unsafe"],
 ]);

@@ -59,8 +59,8 @@ async function readInto(root: string, inside: string, files: Map<string, Uint8Ar
 }
 
 /**
- * Writes a proposal's folder. A file that is there with the same bytes stays; the operation comes last, so that a folder which was interrupted
- * half-way never passes for whole.
+ * Writes a proposal's folder. A file that is there with the same bytes stays; the operation comes first, so that writing can go on from it after an
+ * interruption. A folder that is not whole does not verify: files are missing.
  *
  * @returns the names of the files that were not there before
  * @throws KeysteadError `proposal/exists` {path} where a file has other bytes: nothing was written then
@@ -87,8 +87,8 @@ export async function writeProposal(
     });
   }
   const missing = [...files].filter(([path]) => !there.has(path));
-  const last = ([path]: readonly [string, Uint8Array]) => (path === "operation.json" ? 1 : 0);
-  for (const [path, bytes] of missing.sort((a, b) => last(a) - last(b))) await writeInto(folder, path, bytes);
+  const later = ([path]: readonly [string, Uint8Array]) => (path === "operation.json" ? 0 : 1);
+  for (const [path, bytes] of missing.sort((a, b) => later(a) - later(b))) await writeInto(folder, path, bytes);
   return missing.map(([path]) => path);
 }
 

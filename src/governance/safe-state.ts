@@ -1,4 +1,4 @@
-import { getAddress, id, Interface } from "ethers";
+import { getAddress, Interface, id } from "ethers";
 import { type Block, blockParameter } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import { scanLogs } from "../chain/logs.ts";

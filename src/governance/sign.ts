@@ -6,15 +6,15 @@ import {
 import { computeAddress, SigningKey, Transaction, type TransactionLike } from "ethers";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
+import type { Operation } from "./operation.ts";
+import { hex } from "./safe-hash.ts";
 import {
   checkSignature,
-  hashesToSign,
   hasHashedContractSignatures,
+  hashesToSign,
   recoverSigners,
   type SignatureRecord,
 } from "./signatures.ts";
-import { hex } from "./safe-hash.ts";
-import type { Operation } from "./operation.ts";
 import type { PlannedTransaction } from "./transactions.ts";
 
 const ZERO = "0x0000000000000000000000000000000000000000";

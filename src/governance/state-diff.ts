@@ -1,4 +1,3 @@
-import { concat, keccak256, toBeHex } from "ethers";
 import { type Client, mapLimited } from "../chain/client.ts";
 import { IMPLEMENTATION_SLOT, namespaceSlot, policySlots } from "../chain/slots.ts";
 import type { Hex } from "../core/bytes.ts";
@@ -20,8 +19,9 @@ import {
 } from "./footprint.ts";
 import type { Change } from "./fork.ts";
 import type { Operation } from "./operation.ts";
-import { type Call, hex } from "./safe-hash.ts";
+import type { Call } from "./safe-hash.ts";
 import { NONCE_SLOT } from "./safe-setup.ts";
+import { mappingSlot } from "./slots.ts";
 
 /** One change as a view tells it. */
 export interface DomainChange {
@@ -257,14 +257,3 @@ function explainSlots(
 
 /** TimelockController keeps `_timestamps` in slot 1, after AccessControl's `_roles`. */
 const timestampSlot = (operationId: string): Hex => mappingSlot(operationId, 1n);
-
-/**
- * Where a mapping keeps a key's value (Solidity, "Layout of State Variables in Storage").
- *
- * @param key 32 bytes
- * @example
- * mappingSlot(operationId, 1n);
- */
-export function mappingSlot(key: string, base: bigint): Hex {
-  return hex(keccak256(concat([key, toBeHex(base, 32)])));
-}

@@ -1,4 +1,4 @@
-import { id, Interface } from "ethers";
+import { Interface, id } from "ethers";
 import type { Block } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import { scanLogs } from "../chain/logs.ts";

@@ -1,5 +1,5 @@
-import { formatBatch } from "./batch.ts";
 import { KeysteadError } from "../core/errors.ts";
+import { formatBatch } from "./batch.ts";
 import { contextOf } from "./check.ts";
 import { formatJson, type Operation, rollbackId, timelockSide } from "./operation.ts";
 import {

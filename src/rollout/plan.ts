@@ -42,11 +42,13 @@ const ITEM = /^[a-z0-9-]{1,80}$/;
 /**
  * Makes a plan of its inputs.
  *
- * @throws KeysteadError those of `deriveSteps`
+ * @throws KeysteadError `rollout/malformed` {field}, those of `deriveSteps`
  * @example
  * writeFileSync("rollout.json", formatPlan(buildPlan(inputs)));
  */
-export function buildPlan(inputs: Inputs, acknowledgements: readonly Acknowledgement[] = []): Plan {
+export function buildPlan(given: Inputs, acknowledgements: readonly Acknowledgement[] = []): Plan {
+  // checked, and in the order of fields that files have
+  const inputs = checked(inputsSchema, given, "plan");
   return { inputs, ...deriveSteps(inputs), acknowledgements };
 }
 

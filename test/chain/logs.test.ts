@@ -111,3 +111,45 @@ describe("logs", () => {
     expect(isKeysteadError(failure, "chain/no-block") && failure.retryable).to.equal(true);
   });
 });
+
+describe("a scan of an endpoint that caps ranges", () => {
+  const LENGTH = 200_000;
+  /** An endpoint without logs that takes ranges of at most `most` blocks. */
+  const capping = (most: (from: number) => number) => {
+    const ranges: number[] = [];
+    let refused = 0;
+    const request = async ({ method, params }: { method: string; params?: readonly unknown[] }) => {
+      if (method === "eth_chainId") return "0x1";
+      const { fromBlock, toBlock } = (params?.[0] ?? {}) as { fromBlock: string; toBlock: string };
+      const size = Number(toBlock) - Number(fromBlock) + 1;
+      if (size > most(Number(fromBlock))) {
+        refused += 1;
+        throw { code: -32602, message: "block range is too wide" };
+      }
+      ranges.push(size);
+      return [];
+    };
+    return { request, ranges, refused: () => refused };
+  };
+  const scanned = async (most: (from: number) => number) => {
+    const endpoint = capping(most);
+    await scanLogs(await connect(endpoint), { address: `0x${"aa".repeat(20)}` }, 0, LENGTH - 1);
+    expect(endpoint.ranges.reduce((a, b) => a + b)).to.equal(LENGTH);
+    return { calls: endpoint.ranges.length, refused: endpoint.refused() };
+  };
+
+  it("finds the largest range that it takes, and is seldom refused after that", async () => {
+    const { calls, refused } = await scanned(() => 1000);
+    expect(calls).to.be.lessThan(1.15 * (LENGTH / 1000));
+    expect(refused).to.be.lessThan(0.12 * calls);
+  });
+
+  it("where there is no cap takes ever larger ranges", async () => {
+    expect(await scanned(() => LENGTH)).to.deep.equal({ calls: 5, refused: 0 });
+  });
+
+  it("goes smaller where it must, and larger again where it may", async () => {
+    const { calls } = await scanned((from) => (from > 50_000 && from < 60_000 ? 100 : 20_000));
+    expect(calls).to.be.lessThan(180);
+  });
+});

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { HDNodeWallet, Mnemonic } from "ethers";
@@ -9,7 +9,7 @@ import { deployKms } from "../../deploy/kms.ts";
 import { parseParameters } from "../../deploy/parameters.ts";
 import { type Client, connect } from "../../src/chain/client.ts";
 import { type Deployment, formatDeployment } from "../../src/chain/deployment.ts";
-import { type CliRun, keysteadAsync } from "./cli.ts";
+import { type CliRun, keysteadAsync, keysteadHere } from "./cli.ts";
 
 /** Hours that operations wait. */
 export const DELAY = 48 * 3600;
@@ -41,8 +41,10 @@ export interface GovernedChain {
   /** Where proposals go. */
   readonly proposals: string;
   readonly folder: string;
-  /** Runs `keystead` as a process of its own, with this person's key for signing and for gas. */
+  /** Runs `keystead` with this person's key for signing and for gas. */
   run(person: Person | undefined, args: readonly string[]): Promise<CliRun>;
+  /** The same as a process of its own. */
+  spawn(person: Person | undefined, args: readonly string[]): Promise<CliRun>;
   /** The environment of such a process. */
   environment(person: Person | undefined): Readonly<Record<string, string>>;
   passTime(seconds: number): Promise<void>;
@@ -94,7 +96,8 @@ export async function startGovernedChain(
   return {
     ...{ name, url: node.url, connection, deployment, record, proposals, folder, environment },
     client: await connect(node.url, { chainId: 31337 }),
-    run: (person, args) => keysteadAsync(args, { env: environment(person) }),
+    run: (person, args) => keysteadHere(args, environment(person)),
+    spawn: (person, args) => keysteadAsync(args, { env: environment(person) }),
     passTime: async (seconds) => {
       await connection.provider.request({ method: "evm_increaseTime", params: [seconds] });
       await connection.provider.request({ method: "evm_mine", params: [] });
@@ -110,11 +113,4 @@ export async function startGovernedChain(
       rmSync(folder, { recursive: true, force: true });
     },
   };
-}
-
-/** The signature files of a proposal. */
-export function signatureFiles(folder: string): readonly string[] {
-  return readdirSync(join(folder, "signatures"), { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name));
 }

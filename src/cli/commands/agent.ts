@@ -13,11 +13,11 @@ import { parseAddress } from "../../audit/walk.ts";
 import type { Hex } from "../../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../../core/errors.ts";
 import { PURPOSE_PATTERN } from "../../core/key-bundle.ts";
+import { readCertificateFile } from "../certificate-input.ts";
 import { type OptionValues, text, wholeNumber } from "../chain-input.ts";
 import type { CommandContext, CommandModule } from "../command.ts";
 import type { Io } from "../io.ts";
 import type { ExitCode, Output } from "../output.ts";
-import { readCertificateFile } from "../certificate-input.ts";
 import { openTrust, TRUST_OPTIONS } from "../trust-input.ts";
 
 /** Longest wait that makes sense: a notice period has at most 180 days. */

@@ -1,21 +1,27 @@
 import { basename, resolve } from "node:path";
 import { renderCalls } from "../../governance/decode.ts";
 import { readProposal } from "../../governance/folder.ts";
+import { readBuilds } from "../../governance/build.ts";
 import { type Verification, verifyProposal } from "../../governance/verify.ts";
+import { type ChainVerification, verifyOnChain } from "../../governance/verify-chain.ts";
+import type { OptionValues } from "../chain-input.ts";
 import type { CommandModule } from "../command.ts";
 import { type Output, renderTable, safeText } from "../output.ts";
+import { addChainOptions, openProposalChain } from "../proposal-chain.ts";
 import { callsJson, judgeCalls, readDeploymentFile } from "./decode.ts";
 
-function renderVerification(found: Verification, output: Output): string {
+function renderVerification(found: Verification, chain: ChainVerification | undefined, output: Output): string {
   const { bold, green, red, yellow } = output.colors;
-  const verdict = !found.ok
-    ? red("MISMATCH: do not sign")
-    : found.warnings.length > 0
-      ? yellow("DERIVED AS PROPOSED, but read the warnings: not every call is safe or could be read")
-      : green("DERIVED AS PROPOSED");
+  const agreed = chain === undefined ? "DERIVED AS PROPOSED" : "DERIVED AS PROPOSED, AND THE CHAIN AGREES";
+  const verdict =
+    !found.ok || chain?.ok === false
+      ? red("MISMATCH: do not sign")
+      : found.warnings.length > 0
+        ? yellow(`${agreed}, but read the warnings: not every call is safe or could be read`)
+        : green(agreed);
   const sections = [
     `${bold(verdict)}${found.headline === undefined ? "" : `\n${bold(found.headline)}`}`,
-    found.differences
+    [...found.differences, ...(chain?.differences ?? [])]
       .map(({ field, code, message }) => `${red("differs")} ${safeText(`${field}: ${message} (${code})`)}`)
       .join("\n"),
     safeText(renderCalls(found.calls).join("\n")),
@@ -29,43 +35,76 @@ function renderVerification(found: Verification, output: Output): string {
         ]),
       ].join("\n"),
     ),
-    `${bold("Not checked")}\n${found.unchecked.map((item) => `- ${safeText(item)}`).join("\n")}`,
+    chain === undefined
+      ? ""
+      : `${bold("The chain")}\n${renderTable(chain.facts.map(({ what, found: is }) => [what, is]))}`,
+    `${bold("Not checked")}\n${uncheckedOf(found, chain)
+      .map((item) => `- ${safeText(item)}`)
+      .join("\n")}`,
   ];
   return sections.filter((section) => section !== "").join("\n\n");
 }
 
+/** What neither the folder nor the chain was asked. */
+const uncheckedOf = ({ unchecked }: Verification, chain: ChainVerification | undefined): readonly string[] =>
+  chain === undefined ? unchecked : [...unchecked.filter((item) => !item.startsWith("the chain:")), ...chain.unchecked];
+
+const chainJson = (chain: ChainVerification | undefined): unknown =>
+  chain === undefined
+    ? null
+    : JSON.parse(JSON.stringify(chain, (_, value) => (typeof value === "bigint" ? value.toString() : value)));
+
 /** `keystead verify DIR`. */
 export const command: CommandModule = {
-  summary: "derive a proposal's folder again from its operation and compare every byte, without a network",
+  summary: "derive a proposal's folder again from its operation and compare every byte; with --rpc, the chain as well",
   register(verify, context) {
     verify
       .argument("<folder>", "a proposal's folder")
       .option("--deployment <file>", "the deployment's record, which the addresses must agree with")
+      .option("--build [folder]", "compare new implementations with what was built here (default folder: artifacts)");
+    addChainOptions(verify, true)
       .addHelpText(
         "after",
-        "\nExits 0 where everything is as derived, 1 where something differs or is unsafe, 2 where something could not be checked.",
+        `
+Without --rpc nothing but the folder is looked at. With it: code of Safes, singletons, timelock, proxies and targets, Safe releases and nonces,
+roles, the delay, where the operation and its predecessor stand, what moved since it was proposed. Storage and code are proven where the endpoint
+offers proofs; --witness compares with a second endpoint.
+
+Exits 0 where everything is as derived, 1 where something differs or is unsafe, 2 where something could not be checked.`,
       )
       .action(
         context.action(async (folder: string) => {
-          const { deployment } = verify.opts<{ readonly deployment?: string }>();
+          const options = verify.opts<OptionValues>();
           const files = await readProposal(folder);
+          const record = typeof options.deployment === "string" ? options.deployment : undefined;
+          const deployment = record === undefined ? undefined : await readDeploymentFile(context.io, record);
           const found = verifyProposal(files, {
             folder: basename(resolve(folder)),
-            ...(deployment === undefined ? {} : { deployment: await readDeploymentFile(context.io, deployment) }),
+            ...(deployment === undefined ? {} : { deployment }),
           });
-          const { ok, differences, headline, warnings, unchecked, transactions } = found;
+          let chain: ChainVerification | undefined;
+          if (options.rpc !== undefined && found.ok && found.operation !== undefined) {
+            const { build } = options;
+            const builds =
+              build === undefined ? undefined : await readBuilds(typeof build === "string" ? build : undefined);
+            const at = await openProposalChain(context.io, options, found.operation.chainId);
+            chain = await verifyOnChain(at.chain.client, at.block, found.operation, { ...at, deployment, builds });
+          }
+          const { differences, headline, warnings, transactions } = found;
+          const ok = found.ok && chain?.ok !== false;
           const output = context.output();
           output.result(
             {
               format: "keystead.verification/1",
-              ...{ ok, headline: headline ?? null, differences, warnings, unchecked },
+              ...{ ok, headline: headline ?? null, differences, warnings, unchecked: uncheckedOf(found, chain) },
+              chain: chainJson(chain),
               calls: callsJson(found.calls),
               transactions: transactions.map(({ file, step, safe, hashes }) => ({
                 ...{ file, step, safe: safe.address, nonce: safe.nonce.toString() },
                 ...hashes,
               })),
             },
-            () => renderVerification(found, output),
+            () => renderVerification(found, chain, output),
           );
           return ok ? judgeCalls(found.calls) : 1;
         }),

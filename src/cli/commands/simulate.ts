@@ -1,0 +1,106 @@
+import type { Part, Simulation } from "../../governance/simulate.ts";
+import { simulateProposal } from "../../governance/simulate.ts";
+import { formatDuration, formatTime } from "../../governance/words.ts";
+import type { OptionValues } from "../chain-input.ts";
+import type { CommandModule } from "../command.ts";
+import { type ExitCode, type Output, renderTable, safeText } from "../output.ts";
+import { addChainOptions, openProposalChain } from "../proposal-chain.ts";
+import { openProposal, progressOf } from "../proposal-input.ts";
+
+const MARKS = { expected: "as expected", follows: "follows", extra: "NOT EXPECTED" } as const;
+
+/** A simulation as text: verdict first, then what changed in the contracts' words, then slot by slot. */
+export function renderSimulation(found: Simulation, headline: string | undefined, output: Output): string {
+  const { bold, green, red, yellow, dim } = output.colors;
+  const verdict = found.ok
+    ? green("DOES WHAT IT SAYS: every expected change happens, and no other")
+    : red("DOES NOT DO WHAT IT SAYS: don't sign, don't execute");
+  const [first, last] = [found.steps[0], found.steps.at(-1)];
+  const waited = first === undefined || last === undefined ? 0n : last.timestamp - first.timestamp;
+  const sections = [
+    `${bold(verdict)}${headline === undefined ? "" : `\n${bold(safeText(headline))}`}`,
+    found.differences
+      .map(({ field, message, code }) => `${red("differs")} ${safeText(`${field}: ${message} (${code})`)}`)
+      .join("\n"),
+    found.changes.length === 0
+      ? ""
+      : `${bold("What changes")}\n${renderTable(
+          found.changes.map(({ subject, before, after, verdict: how }) => [subject, before, "→", after, MARKS[how]]),
+        )}`,
+    found.slots.length === 0
+      ? ""
+      : `${bold("Slot by slot")}\n${found.slots
+          .map(({ address, kind, slot, before, after, explained }) => {
+            const why = explained.length === 0 ? red("NOTHING EXPECTED READS IT") : dim(safeText(explained.join(", ")));
+            const values = kind === "code" ? "(code)" : `${before} → ${after}`;
+            return `${address} ${kind === "slot" ? slot : kind}\n  ${values}\n  ${why}`;
+          })
+          .join("\n")}`,
+    `${bold("How it was played")}\n${renderTable(
+      found.steps.map(({ step, safe, nonce, gasUsed, timestamp }) => [
+        ...[step, `Safe ${safe}`, `nonce ${nonce}`, `${gasUsed} gas`, formatTime(timestamp)],
+      ]),
+    )}\non block ${found.block.number} (${found.block.hash})${waited > 0n ? `, ${formatDuration(waited)} later` : ""}; ${
+      found.basis.proven
+        ? "everything read was proven against that block's state root"
+        : yellow("what was read is not proven")
+    }`,
+    [...found.unjudged, ...found.basis.reasons].length === 0
+      ? ""
+      : `${bold("Not judged")}\n${[...found.unjudged, ...found.basis.reasons].map((item) => `- ${safeText(item)}`).join("\n")}`,
+  ];
+  return sections.filter((section) => section !== "").join("\n\n");
+}
+
+/** A simulation as JSON output carries it. */
+export const simulationJson = (found: Simulation): object =>
+  JSON.parse(JSON.stringify(found, (_, value) => (typeof value === "bigint" ? value.toString() : value)));
+
+/** 1 where it differs, 2 where something could not be judged that should be, else 0. */
+const exitOf = (found: Simulation): ExitCode => {
+  if (!found.ok) return 1;
+  return found.unjudged.some((item) => item.includes("no expected state")) ? 2 : 0;
+};
+
+/** `keystead simulate DIR`. */
+export const command: CommandModule = {
+  summary: "play a proposal on a private copy of the chain and compare every change with what it says",
+  register(simulate, context) {
+    simulate
+      .argument("<folder>", "a proposal's folder")
+      .option("--rollback", "play the way back, after the operation itself");
+    addChainOptions(simulate)
+      .option("--deployment <file>", "the deployment's record, which the addresses must agree with")
+      .option("--accept-warnings", "go on where a call is unsafe or could not be read")
+      .addHelpText(
+        "after",
+        `
+The Safe's and the timelock's own code run: owners approve the transaction (no key is needed on a copy), the Safe schedules it, the clock moves past the
+delay, the Safe executes it. Changes are compared both ways with expected-state.json, and the starting state with the one that was proposed on.
+
+Exits 0 where it does what it says, 1 where it fails, does something else, or the starting state moved, 2 where something could not be checked.`,
+      )
+      .action(
+        context.action(async (folder: string) => {
+          const output = context.output();
+          const options = simulate.opts<OptionValues>();
+          const { operation, found: verified } = await openProposal(context.io, folder, options);
+          const { block, chain, witnesses, acceptUnproven } = await openProposalChain(
+            context.io,
+            options,
+            operation.chainId,
+          );
+          const part: Part = options.rollback === true ? "rollback" : "operation";
+          const found = await simulateProposal(chain.client, operation, {
+            ...{ block, witnesses, acceptUnproven, part },
+            onProgress: progressOf(context.io, output),
+          });
+          output.result(
+            { format: "keystead.simulation/1", headline: verified.headline ?? null, ...simulationJson(found) },
+            () => renderSimulation(found, verified.headline, output),
+          );
+          return exitOf(found);
+        }),
+      );
+  },
+};

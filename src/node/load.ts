@@ -1,0 +1,193 @@
+import { readFile } from "node:fs/promises";
+import type { Logger } from "pino";
+import { type Deployment, parseDeployment } from "../chain/deployment.ts";
+import { createEndpoint } from "../chain/endpoint.ts";
+import { type PinnedDeployment, pinDeployment } from "../chain/pins.ts";
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
+import { checkTestTee, type NodeConfig, writesCoreDumps } from "./config.ts";
+import type { Decider } from "./decide.ts";
+import { createDecider } from "./decider.ts";
+import { parsePemChain } from "./evidence/x509.ts";
+import { type Attest, joinNode } from "./join.ts";
+import type { JudgeOptions } from "./judge.ts";
+import { createDstackRootStore, createFileRootStore, type FileRootStore, type RootSecret } from "./keys.ts";
+
+/* What a configuration names, read and opened: the deployment, the chain, how evidence is judged, the root secrets. */
+
+/** What a node needs from outside of its configuration. */
+export interface NodeSurroundings {
+  /** The passphrase of a root file, where no file holds it. */
+  readonly passphrase?: string | undefined;
+  /** Makes evidence with this machine's TEE: for joining. */
+  readonly attest?: Attest | undefined;
+}
+
+const clock = () => Date.now() / 1000;
+
+/** What a configuration says about the chain, loaded. */
+export interface LoadedDeployment {
+  readonly record: Deployment;
+  readonly pinned: PinnedDeployment;
+}
+
+/**
+ * Reads the deployment's record, and refuses what its chain does not allow.
+ *
+ * @throws KeysteadError `config/invalid`, `deployment/invalid`, `config/test-tee-on-public-chain`
+ * @example
+ * const { pinned } = await loadDeployment(config);
+ */
+export async function loadDeployment(config: NodeConfig): Promise<LoadedDeployment> {
+  const record = parseDeployment(await readText(config.deployment, "deployment"));
+  checkTestTee(config, record.chainId);
+  return { record, pinned: pinDeployment(record, config.implementations) };
+}
+
+/**
+ * Makes what decides, over the configured endpoints. It is not started.
+ *
+ * @example
+ * const decider = await openDecider(config, pinned, (error) => log.warn(error));
+ */
+export async function openDecider(
+  config: NodeConfig,
+  deployment: PinnedDeployment,
+  onError: (error: KeysteadError) => void,
+): Promise<Decider> {
+  const { chainId } = deployment;
+  const { endpoints, quorum, ...rest } = config.chain;
+  const opened = await Promise.all(
+    endpoints.map(async ({ name, url, urlFile }) => {
+      const address = url ?? (await readText(urlFile ?? "", "chain.endpoints")).trim();
+      return createEndpoint(name, address, { chainId }, clock);
+    }),
+  );
+  return createDecider({ deployment, endpoints: opened, required: quorum, clock, onError, ...rest });
+}
+
+/**
+ * How the configuration says that evidence is judged.
+ *
+ * @throws KeysteadError `config/invalid`, and those of `parsePemChain`
+ * @example
+ * const judge = createJudge(await loadJudgeOptions(config));
+ */
+export async function loadJudgeOptions({ evidence, unsafeTestTee }: NodeConfig): Promise<JudgeOptions> {
+  const { threads: _, snpMinimumTcb, ...rest } = evidence;
+  const roots = await Promise.all((unsafeTestTee?.roots ?? []).map(readRoots));
+  return {
+    ...rest,
+    snpMinimumTcb: snpMinimumTcb as JudgeOptions["snpMinimumTcb"],
+    ...(unsafeTestTee === undefined ? {} : { unsafeTestRoots: roots.flat() }),
+  };
+}
+
+async function readRoots(path: string): Promise<readonly Uint8Array[]> {
+  const bytes = await readBytes(path, "unsafeTestTee.roots");
+  return bytes[0] === 0x30 ? [new Uint8Array(bytes)] : parsePemChain(new Uint8Array(bytes), "tdx", path);
+}
+
+async function readBytes(path: string, argument: string): Promise<Buffer> {
+  try {
+    return await readFile(path);
+  } catch (cause) {
+    const remedy = "Check the path and who may read it.";
+    throw new KeysteadError("config/invalid", `${path} cannot be read`, { argument, remedy, cause });
+  }
+}
+
+async function readText(path: string, argument: string): Promise<string> {
+  return (await readBytes(path, argument)).toString("utf8");
+}
+
+/**
+ * Refuses to hold secrets where a crash would write them to disk.
+ *
+ * @throws KeysteadError `node/core-dumps`
+ * @example
+ * await checkCoreDumps(config);
+ */
+export async function checkCoreDumps({ allowCoreDumps }: Pick<NodeConfig, "allowCoreDumps">): Promise<void> {
+  const limits = await readFile("/proc/self/limits", "utf8").catch(() => "");
+  if (allowCoreDumps || !writesCoreDumps(limits)) return;
+  throw new KeysteadError(
+    "node/core-dumps",
+    "a crash of this process would write its memory, with the root secret, to disk",
+    {
+      argument: "allowCoreDumps",
+      remedy:
+        "Start it with core dumps off: ulimit -c 0 in a shell, LimitCORE=0 for systemd, --ulimit core=0 for Docker.",
+    },
+  );
+}
+
+/**
+ * The root file's store.
+ *
+ * @throws KeysteadError `config/invalid`, `root/weak-passphrase`
+ * @example
+ * await (await openFileStore(config, { passphrase })).create();
+ */
+export async function openFileStore(
+  { root }: Pick<NodeConfig, "root">,
+  { passphrase }: NodeSurroundings,
+): Promise<FileRootStore> {
+  if (root.store !== "file") {
+    throw new KeysteadError("config/invalid", "the root is the TEE's key agent's, not a file's", {
+      argument: "root.store",
+      remedy: "This is for nodes with root.store: file.",
+    });
+  }
+  const text =
+    root.passphraseFile === undefined ? passphrase : await readText(root.passphraseFile, "root.passphraseFile");
+  if (text === undefined) {
+    throw new KeysteadError("config/invalid", "there is no passphrase for the root file", {
+      argument: "root.passphraseFile",
+      remedy: "Name a file in root.passphraseFile, or set KEYSTEAD_ROOT_PASSPHRASE.",
+    });
+  }
+  return createFileRootStore(root.path, Buffer.from(text.replace(/\r?\n$/, "")));
+}
+
+/**
+ * Root secrets from where the configuration says; from another node where there are none yet and it says to join. The caller wipes them.
+ *
+ * @throws KeysteadError those of the stores and of `joinNode`; `join/no-device`
+ * @example
+ * const ring = createKeyRing(await loadRoots(config, loaded, { attest }), deployment);
+ */
+export async function loadRoots(
+  config: NodeConfig,
+  { pinned }: LoadedDeployment,
+  surroundings: NodeSurroundings,
+  log?: Pick<Logger, "info">,
+): Promise<readonly RootSecret[]> {
+  const { root, join } = config;
+  if (root.store === "dstack") {
+    const { socketPath, rootEpochs } = root;
+    return await createDstackRootStore({ rootEpochs, ...(socketPath === undefined ? {} : { socketPath }) }).load();
+  }
+  const store = await openFileStore(config, surroundings);
+  try {
+    return await store.load();
+  } catch (error) {
+    if (!isKeysteadError(error, "root/not-found") || join === undefined) throw error;
+  }
+  if (surroundings.attest === undefined) {
+    throw new KeysteadError("join/no-device", "this machine's TEE is needed to join a node", {
+      argument: "join",
+      remedy: "Run it in a TEE, or give a command that makes evidence.",
+    });
+  }
+  log?.info({ url: new URL(join.url).host }, "no root file: joining a running node");
+  const roots = await joinNode({
+    url: join.url,
+    attest: surroundings.attest,
+    deployment: { chainId: BigInt(pinned.chainId), registry: pinned.registry.address },
+    expected: join,
+    testTee: config.unsafeTestTee !== undefined,
+  });
+  await store.write(roots);
+  log?.info({ epochs: roots.length }, "joined: the root file is written");
+  return roots;
+}

@@ -1,0 +1,223 @@
+import type { Server } from "node:http";
+import { serve } from "@hono/node-server";
+import { type DestinationStream, type Logger, pino } from "pino";
+import manifest from "../../package.json" with { type: "json" };
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
+import { STANDARD_PURPOSES } from "../core/key-bundle.ts";
+import { RELEASE_PROTOCOL } from "../core/release.ts";
+import type { NodeInfo } from "../core/release-wire.ts";
+import { createNodeApp } from "./app.ts";
+import { createChallenges } from "./challenge.ts";
+import type { NodeConfig } from "./config.ts";
+import { createDstackWebhook } from "./dstack.ts";
+import type { Judge } from "./judge.ts";
+import { createJudgePool } from "./judge-pool.ts";
+import { createKeyRing, type KeyRing, wipe } from "./keys.ts";
+import {
+  checkCoreDumps,
+  loadDeployment,
+  loadJudgeOptions,
+  loadRoots,
+  type NodeSurroundings,
+  openDecider,
+} from "./load.ts";
+import { createMetrics } from "./metrics.ts";
+import { openReceiptLog } from "./receipts.ts";
+import { createReleaser } from "./release.ts";
+
+/** What a node needs from outside of its configuration, and where its log goes. */
+export interface StartOptions extends NodeSurroundings {
+  /** Default: standard output. */
+  readonly logTo?: DestinationStream | undefined;
+}
+
+/** A node that runs. */
+export interface RunningNode {
+  /** Where it listens. */
+  readonly url: string;
+  readonly info: NodeInfo;
+  readonly log: Logger;
+  /** Takes no more requests, answers those that it has, closes everything and wipes the secrets. */
+  readonly close: () => Promise<void>;
+}
+
+/** Milliseconds that answers have to be finished when a node stops. */
+const DRAIN_MS = 10_000;
+const TEST_TEE_WARNING =
+  "THIS NODE TAKES EVIDENCE UNDER TEST ROOTS: ANYONE CAN MAKE SUCH EVIDENCE. ITS KEYS PROTECT NOTHING.";
+
+const clock = () => Date.now() / 1000;
+
+/**
+ * Starts a node.
+ *
+ * @throws KeysteadError of every part that does not start; nothing is left open then
+ * @example
+ * const node = await startNode(await readNodeConfig("node.yaml", process.env));
+ */
+export async function startNode(config: NodeConfig, surroundings: StartOptions = {}): Promise<RunningNode> {
+  const log = pino(
+    { level: config.log.level, base: { service: "keystead-node" } },
+    surroundings.logTo ?? pino.destination(1),
+  );
+  await checkCoreDumps(config);
+  const opened: (() => unknown)[] = [];
+  try {
+    return await open(config, surroundings, log, opened);
+  } catch (error) {
+    for (const close of opened.reverse()) await close();
+    throw error;
+  }
+}
+
+async function open(
+  config: NodeConfig,
+  surroundings: StartOptions,
+  log: Logger,
+  opened: (() => unknown)[],
+): Promise<RunningNode> {
+  const loaded = await loadDeployment(config);
+  const { pinned } = loaded;
+  const testTee = config.unsafeTestTee !== undefined;
+  if (testTee) log.warn({ testTee }, TEST_TEE_WARNING);
+  const judgeOptions = await loadJudgeOptions(config);
+
+  const roots = await loadRoots(config, loaded, surroundings, log);
+  const deployment = { chainId: BigInt(pinned.chainId), registry: pinned.registry.address };
+  const ring: KeyRing = createKeyRing(roots, deployment);
+  wipe(...roots.map(({ secret }) => secret));
+  opened.push(() => ring.wipe());
+
+  const receipts = await openReceiptLog(config.receipts);
+  opened.push(receipts.close);
+  if (receipts.cutOff > 0) log.warn({ bytes: receipts.cutOff }, "cut an unfinished group of receipts off");
+
+  const judge: Judge = createJudgePool(judgeOptions, {
+    threads: config.evidence.threads,
+    timeoutMs: config.limits.timeoutMs,
+    onDeath: (reason) => log.error({ reason }, "a judging thread ended"),
+  });
+  opened.push(judge.close);
+
+  const decider = await openDecider(config, pinned, ({ code, message }) =>
+    log.warn({ code, message }, "looking at the chain failed"),
+  );
+  opened.push(decider.stop);
+  await decider.refresh().catch((error: unknown) => {
+    const code = isKeysteadError(error) ? error.code : "unknown";
+    log.warn({ code }, "the chain cannot be read yet: requests are refused until it can");
+  });
+  decider.start();
+
+  const challenges = createChallenges({ seconds: config.challengeSeconds, clock });
+  const metrics = createMetrics({
+    receipts: receipts.count,
+    usedNonces: challenges.size,
+    chain: decider.status,
+    testTee,
+    process: true,
+  });
+  opened.push(() => metrics.registry.clear());
+  const info: NodeInfo = {
+    protocol: RELEASE_PROTOCOL,
+    version: manifest.version,
+    chainId: String(pinned.chainId),
+    registry: pinned.registry.address,
+    policy: pinned.policy.address,
+    testTee,
+    ...(testTee ? { warning: TEST_TEE_WARNING } : {}),
+    receiptSigner: ring.receiptSigner,
+    environmentKey: ring.environmentKey,
+    rootEpoch: ring.rootEpoch,
+    evidenceKinds: ["tdx", "snp", "nitro"],
+    purposes: [...STANDARD_PURPOSES],
+    challengeSeconds: config.challengeSeconds,
+  };
+  let stopping = false;
+  const notReady = (): readonly string[] => {
+    const { ready, reason } = decider.status();
+    return [...(stopping ? ["node/stopping"] : []), ...(ready ? [] : [reason ?? "chain/unavailable"])];
+  };
+  const webhook = createDstackWebhook({
+    decider,
+    onFault: (error) =>
+      log.warn({ code: isKeysteadError(error) ? error.code : "unknown" }, "the dstack webhook could not decide"),
+    onDecision: ({ route, boot, reason }) =>
+      log.info({ route, app: boot.appId, tee: boot.teeVariant, reason }, "dstack decision"),
+  });
+  const app = createNodeApp({
+    releaser: createReleaser({ ring, judge, decider, challenges, receipts, testTee, clock }),
+    challenges,
+    receipts,
+    info: () => info,
+    notReady,
+    shareRoot: config.shareRoot,
+    limits: config.limits,
+    metrics,
+    log,
+    webhook: config.dstackWebhook ? webhook : undefined,
+  });
+
+  const { server, port } = await listen(app.fetch, config);
+  const { host } = config.listen;
+  const url = `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+  const { registry, receiptSigner, environmentKey } = info;
+  log.info({ url, chainId: info.chainId, registry, receiptSigner, environmentKey, testTee }, "listening");
+  return {
+    url,
+    info,
+    log,
+    close: async () => {
+      if (stopping) return;
+      stopping = true;
+      log.info({}, "stopping");
+      await drain(server);
+      for (const close of opened.reverse()) await close();
+      log.info({}, "stopped");
+    },
+  };
+}
+
+async function listen(fetch: Parameters<typeof serve>[0]["fetch"], config: NodeConfig) {
+  const { host, port } = config.listen;
+  const { timeoutMs } = config.limits;
+  return await new Promise<{ server: Server; port: number }>((resolve, reject) => {
+    const server = serve(
+      {
+        fetch,
+        hostname: host,
+        port,
+        // Slow senders are cut off: a header or a body has as long as an answer.
+        serverOptions: {
+          requestTimeout: timeoutMs,
+          headersTimeout: Math.min(timeoutMs, 10_000),
+          keepAliveTimeout: 30_000,
+          connectionsCheckingInterval: 1_000,
+          maxHeaderSize: 16_384,
+        },
+      },
+      (address) => resolve({ server: server as Server, port: address.port }),
+    );
+    server.once("error", (cause) =>
+      reject(
+        new KeysteadError("node/not-listening", `${host}:${port} cannot be listened on`, {
+          argument: "listen",
+          remedy: "Choose another port, or stop what listens there.",
+          cause,
+        }),
+      ),
+    );
+  });
+}
+
+/** No new connections; idle ones are closed, answers under way finish. */
+async function drain(server: Server): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(() => server.closeAllConnections(), DRAIN_MS);
+    server.close(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+    server.closeIdleConnections();
+  });
+}
