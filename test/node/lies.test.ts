@@ -1,5 +1,6 @@
 import { expect } from "chai";
 import type { Eip1193Provider } from "../../src/chain/client.ts";
+import { REGISTRY } from "../../src/chain/reads.ts";
 import { IMPLEMENTATION_SLOT } from "../../src/chain/slots.ts";
 import type { Hex } from "../../src/core/bytes.ts";
 import { isKeysteadError } from "../../src/core/errors.ts";
@@ -21,7 +22,8 @@ type Lie = (method: string, answer: unknown, params: readonly unknown[]) => unkn
 const MAX_AGE = 1800;
 /** Every n-th alteration; the whole set is some thousands. */
 const EVERY = Number(process.env.KEYSTEAD_LIES_EVERY ?? 13);
-const ACTIVE_NUMBER = `0x${"00".repeat(31)}01`;
+/** The number of `Allowed`. */
+const ALLOWED = `0x${"00".repeat(31)}01`;
 
 describe("a lying endpoint", function () {
   this.timeout(300_000);
@@ -97,12 +99,15 @@ describe("a lying endpoint", function () {
       expected: "chain/unproven",
     },
     "about the contract's answer": {
-      lie: () => (method, answer) => (method === "eth_call" ? ACTIVE_NUMBER : answer),
+      lie: () => inCalls("authorize", ALLOWED),
       expected: "chain/decision-mismatch",
     },
-    "about the contract's answer and its code": {
-      lie: () => (method, answer) =>
-        method === "eth_call" ? ACTIVE_NUMBER : method === "eth_getCode" ? "0x00" : answer,
+    "with an answer of the contract that is none": {
+      lie: () => inCalls("authorize", "0x"),
+      expected: "chain/unreachable",
+    },
+    "about the policy that the registry asks": {
+      lie: () => inCalls("POLICY", `0x${"00".repeat(12)}${"99".repeat(20)}`),
       expected: "chain/decision-mismatch",
     },
     "about the chain": {
@@ -170,6 +175,14 @@ describe("a lying endpoint", function () {
     (change: (header: Fields) => Fields): Lie =>
     (method, answer) =>
       method === "eth_getBlockByNumber" && answer !== null ? change(answer as Fields) : answer;
+  const inCalls =
+    (name: "authorize" | "POLICY", told: string): Lie =>
+    (method, answer, params) => {
+      const data = (params[0] as Fields | undefined)?.data;
+      return method === "eth_call" && String(data).startsWith(REGISTRY.getFunction(name)?.selector ?? "?")
+        ? told
+        : answer;
+    };
   const inProofs =
     (change: (proof: Fields) => Fields): Lie =>
     (method, answer) => {
