@@ -8,6 +8,7 @@ import {
   decodeImageWord,
 } from "../core/decision.ts";
 import { KeysteadError } from "../core/errors.ts";
+import type { Client } from "./client.ts";
 import { askEach } from "./endpoint.ts";
 import type { ProvenState, ReadSlot, SlotRequest } from "./proven.ts";
 import { callView, POLICY, REGISTRY } from "./reads.ts";
@@ -131,7 +132,7 @@ export async function confirmDecision(
   expected: DecisionName,
 ): Promise<readonly string[]> {
   const { serviceId, imageId, platformId, deviceId, tcbStatus } = request;
-  const asked = await askEach(state.agreed, async (client) => {
+  return confirm(state, required, expected, async (client) => {
     const [answer] =
       serviceId === undefined
         ? await callView(client, POLICY, policy, state.block, "authorizeKms", [
@@ -145,6 +146,30 @@ export async function confirmDecision(
           ]);
     return DECISIONS[Number(answer)];
   });
+}
+
+/**
+ * Asks the registry which policy it asks. That is an immutable of its code: the code hash pins it, and this shows that it was pinned to the policy that
+ * is read here.
+ *
+ * @throws KeysteadError as {@link confirmDecision}
+ * @example
+ * await confirmPolicy(state, 2, contracts);
+ */
+export async function confirmPolicy(state: ProvenState, required: number, { registry, policy }: Contracts) {
+  return confirm(state, required, policy, async (client) => {
+    const [answer] = await callView(client, REGISTRY, registry, state.block, "POLICY", []);
+    return String(answer).toLowerCase();
+  });
+}
+
+async function confirm<T>(
+  state: ProvenState,
+  required: number,
+  expected: T,
+  ask: (client: Client) => Promise<T | undefined>,
+): Promise<readonly string[]> {
+  const asked = await askEach(state.agreed, ask);
   const answers = Object.fromEntries(
     asked.map((one) => [one.endpoint.name, "answer" in one ? one.answer : one.error.code]),
   );

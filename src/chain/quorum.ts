@@ -133,9 +133,15 @@ export function createQuorum(options: QuorumOptions): Quorum {
     throw reversed;
   };
 
+  /** First without those that failed lately; with them where that comes to nothing. */
   const agree = async (tag: BlockTag, above: number): Promise<Agreement> => {
     const rested = endpoints.filter((endpoint) => !endpoint.resting());
-    const tips = await askEach(rested.length >= required ? rested : endpoints, (client) => fetchHashed(client, tag));
+    if (rested.length < required || rested.length === endpoints.length) return agreeAmong(endpoints, tag, above);
+    return agreeAmong(rested, tag, above).catch(() => agreeAmong(endpoints, tag, above));
+  };
+
+  const agreeAmong = async (asked: readonly Endpoint[], tag: BlockTag, above: number): Promise<Agreement> => {
+    const tips = await askEach(asked, (client) => fetchHashed(client, tag));
     const answered = tips.flatMap((tip) => ("answer" in tip ? [{ endpoint: tip.endpoint, block: tip.answer }] : []));
     if (answered.length < required) throw tooFew(tips, String(tag));
     if (tag === "finalized") {

@@ -2,6 +2,7 @@ import { type AuthorizeRequest, confirmDecision, type Evaluation, evaluate, slot
 import type { Block } from "../chain/block.ts";
 import { type Catalogue, type CatalogueList, type CatalogueSource, extendCatalogue } from "../chain/catalogue.ts";
 import { type DstackTexts, readDstackTexts } from "../chain/dstack-facts.ts";
+import { mapLimited } from "../chain/client.ts";
 import type { PinnedDeployment } from "../chain/pins.ts";
 import { createQuorum, type QuorumOptions } from "../chain/quorum.ts";
 import { decodePolicyCounters, policySlots, serviceSlots, slotHex } from "../chain/slots.ts";
@@ -65,6 +66,7 @@ const NO_SERVICE: Hex = `0x${"00".repeat(20)}`;
 /** Requests that are kept ready when the chain moves on, and for how long after they were last made. */
 const WARM_REQUESTS = 256;
 const WARM_SECONDS = 300;
+const WARM_AT_ONCE = 8;
 /** What is kept of one block, and catalogues kept over all. Beyond that things are read again. */
 const MAX_REMEMBERED = 20_000;
 const MAX_CATALOGUES = 2_000;
@@ -202,10 +204,10 @@ export function createDecider(options: DeciderOptions): Decider {
       throw error;
     });
     const made = await verdict.answer;
-    // Only the clock can have changed the outcome since, and only to a denial.
+    // Only the clock can have changed the outcome since.
     const { tightenedBy, decision } = outcome(verdict);
     if (decision === made.decision) return made;
-    return { ...made, allowed: false, decision, basis: { ...made.basis, tightenedBy } };
+    return { ...made, allowed: decision === "Allowed", decision, basis: { ...made.basis, tightenedBy } };
   };
 
   const among = async (
@@ -234,7 +236,7 @@ export function createDecider(options: DeciderOptions): Decider {
     try {
       const memory = await remember(view);
       const judged = await judge(view, requests);
-      for (const verdict of judged) await answer(view, verdict);
+      await mapLimited(judged, WARM_AT_ONCE, (verdict) => answer(view, verdict));
       const sources = new Set(requests.map(({ serviceId }) => serviceId));
       for (const serviceId of sources) if (known.has(serviceId ?? "")) await catalogue(view, memory, serviceId);
     } catch (error) {

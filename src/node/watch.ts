@@ -1,7 +1,8 @@
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, type KeysteadError } from "../core/errors.ts";
+import { confirmPolicy } from "../chain/authorize.ts";
 import type { Block } from "../chain/block.ts";
-import type { EndpointHealth } from "../chain/endpoint.ts";
+import { asEndpointError, type EndpointHealth } from "../chain/endpoint.ts";
 import { checkPin, type PinnedDeployment } from "../chain/pins.ts";
 import { createProvenState, type ProvenState } from "../chain/proven.ts";
 import type { Agreement, Quorum } from "../chain/quorum.ts";
@@ -77,6 +78,8 @@ export function createWatch(options: WatchOptions): Watch {
   let looking: Promise<void> | undefined;
   let timer: NodeJS.Timeout | undefined;
   let running = false;
+  /** Registry implementations that are known to ask the pinned policy. */
+  const asksPolicy = new Set<Hex>();
 
   const take = async (agreement: Agreement): Promise<Snapshot> => {
     const state = createProvenState(agreement);
@@ -84,6 +87,12 @@ export function createWatch(options: WatchOptions): Watch {
       checkPin(state, deployment.registry),
       checkPin(state, deployment.policy),
     ]);
+    if (!asksPolicy.has(registry)) {
+      const contracts = { registry: deployment.registry.address, policy: deployment.policy.address };
+      await confirmPolicy(state, quorum.required, contracts);
+      // In its code, which is pinned: it will never be another.
+      asksPolicy.add(registry);
+    }
     return { state, implementations: { registry, policy } };
   };
 
@@ -91,11 +100,8 @@ export function createWatch(options: WatchOptions): Watch {
     const known = view?.head;
     const newer = await quorum.head(finalized.state.block);
     if (newer === undefined || newer.block.hash === known?.state.block.hash) return known;
-    return take(newer).catch((error: unknown) => {
-      // A block that was replaced meanwhile can't be proved. The one before it, if there is one, still tells of denials.
-      if (isKeysteadError(error) && error.retryable) return known;
-      throw error;
-    });
+    // One that can't be proved fails the look: replaced meanwhile, it is gone at the next one.
+    return take(newer);
   };
 
   const look = async (): Promise<void> => {
@@ -114,8 +120,8 @@ export function createWatch(options: WatchOptions): Watch {
       }
       heardAt = clock();
       failure = undefined;
-    } catch (error) {
-      if (!isKeysteadError(error)) throw error;
+    } catch (thrown) {
+      const error = asEndpointError(thrown);
       failure = error;
       // What will not pass by itself ends what was known before: nothing is decided on it any more.
       if (!error.retryable) view = undefined;
@@ -140,14 +146,11 @@ export function createWatch(options: WatchOptions): Watch {
   };
 
   const loop = () => {
-    void refresh()
-      .catch((error: unknown) => {
-        if (!isKeysteadError(error)) throw error;
-      })
-      .finally(() => {
-        if (running) timer = setTimeout(loop, pollSeconds * 1000);
-        timer?.unref();
-      });
+    const again = () => {
+      if (running) timer = setTimeout(loop, pollSeconds * 1000).unref();
+    };
+    // What went wrong is in `failure`, and `onError` was told.
+    refresh().then(again, again);
   };
 
   const reasonNow = (): string | undefined => {

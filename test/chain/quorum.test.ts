@@ -233,6 +233,13 @@ describe("a quorum of endpoints", () => {
       expect(await asksAfter(0)).to.equal(true);
       expect(stateOf(quorum, "c")).to.equal("ok");
     });
+    it("asks it all the same when the others disagree", async () => {
+      const { quorum, chains } = three({}, { forkAt: 90, branch: 1 }, { change: unreachable });
+      await failure(quorum.finalized());
+      const third = chains[2] as FakeChain;
+      third.change = (answer) => answer;
+      expect(await agreedNames(quorum)).to.deep.equal(["a", "c"]);
+    });
     it("asks it all the same when there are too few others", async () => {
       const { quorum, chains } = three({}, { change: unreachable }, { change: unreachable });
       await failure(quorum.finalized());

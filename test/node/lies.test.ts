@@ -1,5 +1,6 @@
 import { expect } from "chai";
 import type { Eip1193Provider } from "../../src/chain/client.ts";
+import { REGISTRY } from "../../src/chain/reads.ts";
 import { IMPLEMENTATION_SLOT } from "../../src/chain/slots.ts";
 import type { Hex } from "../../src/core/bytes.ts";
 import { isKeysteadError } from "../../src/core/errors.ts";
@@ -7,7 +8,7 @@ import type { ReleaseDecision } from "../../src/node/decide.ts";
 import { asAdmin, createService, machineOf, makeDecider, type NodeChain, startNodeChain } from "../helpers/decider.ts";
 import { imageId } from "../helpers/images.ts";
 import { liar } from "../helpers/liar.ts";
-import { V1 } from "../helpers/registry.ts";
+import { V1, V2 } from "../helpers/registry.ts";
 import { alterations, player, recorder, type Tape } from "../helpers/tape.ts";
 
 /*
@@ -21,7 +22,8 @@ type Lie = (method: string, answer: unknown, params: readonly unknown[]) => unkn
 const MAX_AGE = 1800;
 /** Every n-th alteration; the whole set is some thousands. */
 const EVERY = Number(process.env.KEYSTEAD_LIES_EVERY ?? 13);
-const ACTIVE_NUMBER = `0x${"00".repeat(31)}01`;
+/** The number of `Allowed`. */
+const ALLOWED = `0x${"00".repeat(31)}01`;
 
 describe("a lying endpoint", function () {
   this.timeout(300_000);
@@ -97,12 +99,15 @@ describe("a lying endpoint", function () {
       expected: "chain/unproven",
     },
     "about the contract's answer": {
-      lie: () => (method, answer) => (method === "eth_call" ? ACTIVE_NUMBER : answer),
+      lie: () => inCalls("authorize", ALLOWED),
       expected: "chain/decision-mismatch",
     },
-    "about the contract's answer and its code": {
-      lie: () => (method, answer) =>
-        method === "eth_call" ? ACTIVE_NUMBER : method === "eth_getCode" ? "0x00" : answer,
+    "with an answer of the contract that is none": {
+      lie: () => inCalls("authorize", "0x"),
+      expected: "chain/unreachable",
+    },
+    "about the policy that the registry asks": {
+      lie: () => inCalls("POLICY", `0x${"00".repeat(12)}${"99".repeat(20)}`),
       expected: "chain/decision-mismatch",
     },
     "about the chain": {
@@ -116,6 +121,14 @@ describe("a lying endpoint", function () {
     "with empty proofs": { lie: () => inProofs((proof) => ({ ...proof, proof: [] })), expected: "chain/unproven" },
     "with proofs cut short": {
       lie: () => inProofs((proof) => ({ ...proof, proof: (proof.proof as unknown[]).slice(0, -1) })),
+      expected: "chain/unproven",
+    },
+    "by proving nothing of the newest block": {
+      lie: () => async (method, answer, params) => {
+        const latest = Number(((await call("eth_getBlockByNumber", "latest", false)) as Fields).number);
+        if (method === "eth_getProof" && Number(params[2]) === latest) throw { code: -32000, message: "too new" };
+        return answer;
+      },
       expected: "chain/unproven",
     },
     "with the proof of another slot": {
@@ -158,6 +171,15 @@ describe("a lying endpoint", function () {
           : answer,
       expected: "chain/unproven",
     },
+    "by putting another image in the place of the logged one": {
+      lie: () => (method, answer) => {
+        if (method !== "eth_getLogs") return answer;
+        const [from, to] = [V1.slice(2), V2.slice(2)];
+        const [fromId, toId] = [imageId(V1).slice(2), imageId(V2).slice(2)];
+        return JSON.parse(JSON.stringify(answer).replaceAll(from, to).replaceAll(fromId, toId));
+      },
+      expected: "chain/unproven",
+    },
     "by saying that it has nothing": { lie: () => () => null, expected: "chain/unreachable" },
     "by refusing everything": {
       lie: () => () => {
@@ -170,6 +192,14 @@ describe("a lying endpoint", function () {
     (change: (header: Fields) => Fields): Lie =>
     (method, answer) =>
       method === "eth_getBlockByNumber" && answer !== null ? change(answer as Fields) : answer;
+  const inCalls =
+    (name: "authorize" | "POLICY", told: string): Lie =>
+    (method, answer, params) => {
+      const data = (params[0] as Fields | undefined)?.data;
+      return method === "eth_call" && String(data).startsWith(REGISTRY.getFunction(name)?.selector ?? "?")
+        ? told
+        : answer;
+    };
   const inProofs =
     (change: (proof: Fields) => Fields): Lie =>
     (method, answer) => {
