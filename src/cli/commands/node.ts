@@ -76,7 +76,9 @@ async function identity(context: CommandContext, options: Options): Promise<0> {
   const { config, surroundings } = await open(context, options);
   const loaded = await loadDeployment(config);
   const deployment = { chainId: BigInt(loaded.pinned.chainId), registry: loaded.pinned.registry.address };
-  const ring = createKeyRing(await loadRoots(config, loaded, surroundings), deployment);
+  // A node that has no root yet has no identity: it does not join for this.
+  const { join: _, ...alone } = config;
+  const ring = createKeyRing(await loadRoots(alone, loaded, surroundings), deployment);
   ring.wipe();
   const { rootEpoch, environmentKey, receiptSigner } = ring;
   let evidenceHash: Hex | undefined;
