@@ -1,4 +1,4 @@
-import { type Block, fetchBlock } from "../chain/block.ts";
+import { type Block, blockParameter, fetchBlock } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
@@ -7,6 +7,7 @@ import { askView, deriveExpectedState, type ExpectedView } from "./effects.ts";
 import { rollbackId, type TimelockTerms, timelockSide } from "./operation.ts";
 import type { Call, SafeRef } from "./safe-hash.ts";
 import { fetchLatest, prepareStep, type Sending, type SentStep, sendStep } from "./safe-send.ts";
+import { requireFunds } from "./relay.ts";
 import { fetchSafe, findExecution } from "./safe-state.ts";
 import type { Key } from "./sign.ts";
 import { fetchTimelockState, findCancellation, holdsRole, type TimelockPhase } from "./timelock-state.ts";
@@ -211,6 +212,7 @@ function signedNonces({ operation, signatures }: Sending, name: StepName, safe: 
 async function send(acting: Acting, block: Block, step: StepName, safe?: string): Promise<SentStep> {
   const { relayer, progress, rehearse } = acting;
   const ready = await prepareStep(acting, block, step, { safe, from: relayer.address });
+  await requireFunds(acting.client, relayer.address);
   progress(`${ready.planned.step}: signed by ${ready.signers.join(", ")}`);
   await rehearse(step, block);
   return sendStep(acting, ready, relayer);
@@ -243,7 +245,7 @@ async function checkEffects(acting: Acting, life: Life, block: Block): Promise<r
   const checked: CheckedView[] = [];
   for (const view of views) {
     const { data, accepts } = askView(view);
-    const answer = await client.request("eth_call", [{ to: view.to, data }, `0x${block.number.toString(16)}`]);
+    const answer = await client.request("eth_call", [{ to: view.to, data }, blockParameter(block.number)]);
     checked.push({ ...view, holds: accepts(String(answer)) });
   }
   progress(`effects: ${checked.filter(({ holds }) => holds).length} of ${checked.length} as expected`);

@@ -45,14 +45,7 @@ export async function sendTransaction(
   { to, value = 0n, data }: Outgoing,
   announce: (hash: Hex) => void = () => {},
 ): Promise<Hex> {
-  const balance = BigInt(String(await client.request("eth_getBalance", [key.address, "latest"])));
-  if (balance <= value) {
-    throw new KeysteadError("relay/no-funds", `${key.address} has ${balance} wei and cannot pay for gas`, {
-      argument: "key",
-      remedy: "Send some of the chain's currency to it, or use another account: it needs no rights, only gas.",
-      details: { address: key.address, balance },
-    });
-  }
+  await requireFunds(client, key.address, value);
   const provider = new BrowserProvider(
     { request: ({ method, params }) => ask(client, method, params) },
     client.chainId,
@@ -88,6 +81,24 @@ export async function sendTransaction(
     }
   }
   return hash;
+}
+
+/**
+ * Refuses an account that has nothing to pay for gas with.
+ *
+ * @param value wei that it is to send besides
+ * @throws KeysteadError `relay/no-funds`; as `Client.request`
+ * @example
+ * await requireFunds(client, relayer.address);
+ */
+export async function requireFunds(client: Client, address: string, value = 0n): Promise<void> {
+  const balance = BigInt(String(await client.request("eth_getBalance", [address, "latest"])));
+  if (balance > value) return;
+  throw new KeysteadError("relay/no-funds", `${address} has ${balance} wei and cannot pay for gas`, {
+    argument: "key",
+    remedy: "Send some of the chain's currency to it, or use another account: it needs no rights, only gas.",
+    details: { address, balance },
+  });
 }
 
 /**

@@ -1,6 +1,6 @@
 import protocolKit, { EthSafeSignature, buildContractSignature, type SafeConfig } from "@safe-global/protocol-kit";
 import { id } from "ethers";
-import { type Block, fetchBlock } from "../chain/block.ts";
+import { type Block, blockParameter, fetchBlock } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
@@ -56,8 +56,8 @@ export interface SentStep {
  * Collects what a step needs to be sent now: the Safe as it is, the step with its present nonce, and the signatures and approvals for that.
  *
  * @throws KeysteadError `safe/other-version`; `safe/nonce-moved` {nonce, signed, sign}, `safe/nonce-ahead` {nonce, signed} where signatures are for another
- * nonce; `safe/too-few-signatures` {have, need, missing}; `safe/hashes-differ`; `safe/bad-signatures`, `safe/would-fail` {reason} where the chain
- * refuses; those of `planStep`
+ * nonce; `safe/too-few-signatures` {have, need, missing}; `safe/hashes-differ`; `safe/bad-signatures` {reason} where the Safe refuses them;
+ * those of `planStep`
  * @example
  * const ready = await prepareStep(sending, block, "schedule");
  */
@@ -86,20 +86,28 @@ export async function prepareStep(
   if (signers.size < safe.threshold) throw tooFew(sending, planned, safe, [...signers]);
   for (const owner of approvals) transaction.addSignature(approvalOf(owner));
   const data = hex(await kit.getEncodedTransaction(transaction));
-  await requireAccepted(client, block, safe, data, options.from);
+  await requireSignatures(client, block, safe, data, options.from);
   return { planned, safe, signers: [...signers], data };
 }
 
 /**
  * Sends a prepared step, waits for it and sees that the Safe executed it.
  *
- * @throws KeysteadError `safe/execution-failed` {transactionHash}; those of `sendTransaction` and `waitForReceipt`
+ * @throws KeysteadError `safe/would-fail` {reason} before anything is paid for; `safe/execution-failed` {transactionHash}; those of `sendTransaction` and `waitForReceipt`
  * @example
  * await sendStep(sending, await prepareStep(sending, block, "schedule"), relayer);
  */
 export async function sendStep(sending: Sending, ready: ReadyStep, relayer: Key): Promise<SentStep> {
   const { client, progress } = sending;
   const { planned, safe, data } = ready;
+  const refusal = await findRefusal(client, await fetchLatest(client), safe, data, relayer.address);
+  if (refusal !== undefined) {
+    throw new KeysteadError("safe/would-fail", `Safe ${safe.address} would fail to execute it: ${refusal}`, {
+      remedy:
+        "Run the same command again: the chain may have moved. Simulate the proposal to see which call fails, and why.",
+      details: { safe: safe.address, reason: refusal },
+    });
+  }
   progress(`${planned.step}: sending from ${relayer.address}, nonce ${safe.nonce} of Safe ${safe.address}`);
   const hash = await sendTransaction(client, relayer, { to: safe.address, data }, (sent) =>
     progress(`${planned.step}: sent ${sent}`),
@@ -261,36 +269,38 @@ function tooFew(
   );
 }
 
-/** Asks the chain whether the Safe would take it, before anything is paid for. */
-async function requireAccepted(
+/** Asks the Safe about the signatures; whether its calls would succeed is the rehearsal's to say, in more words. */
+async function requireSignatures(
   client: Client,
   block: Block,
   safe: SafeOnChain,
   data: Hex,
   from: string | undefined,
 ): Promise<void> {
+  const reason = await findRefusal(client, block, safe, data, from);
+  if (reason === undefined || !/^GS02\d$/.test(reason)) return;
+  throw new KeysteadError("safe/bad-signatures", `Safe ${safe.address} does not take the signatures (${reason})`, {
+    argument: "signatures",
+    remedy: "Look at contracts' signatures first, which only their contract can check; have their owners sign again.",
+    details: { safe: safe.address, reason },
+  });
+}
+
+/** Why the Safe would not execute it at a block: Safe's own short code where it gives one. */
+async function findRefusal(
+  client: Client,
+  block: Block,
+  safe: SafeOnChain,
+  data: Hex,
+  from: string | undefined,
+): Promise<string | undefined> {
+  const call = { to: safe.address, data, ...(from === undefined ? {} : { from }) };
   try {
-    await client.request("eth_call", [
-      { to: safe.address, data, ...(from === undefined ? {} : { from }) },
-      `0x${block.number.toString(16)}`,
-    ]);
+    await client.request("eth_call", [call, blockParameter(block.number)]);
+    return undefined;
   } catch (error) {
     if (!isKeysteadError(error, "chain/reverted")) throw error;
-    const reason = /GS\d{3}/.exec(error.message)?.[0] ?? error.message;
-    if (/^GS02\d$/.test(reason)) {
-      throw new KeysteadError("safe/bad-signatures", `Safe ${safe.address} does not take the signatures (${reason})`, {
-        argument: "signatures",
-        remedy:
-          "Look at contracts' signatures first, which only their contract can check; have their owners sign again.",
-        details: { safe: safe.address, reason },
-        cause: error,
-      });
-    }
-    throw new KeysteadError("safe/would-fail", `Safe ${safe.address} would fail to execute it: ${reason}`, {
-      remedy: "Simulate the proposal to see which call fails, and why.",
-      details: { safe: safe.address, reason },
-      cause: error,
-    });
+    return /GS\d{3}/.exec(error.message)?.[0] ?? error.message;
   }
 }
 

@@ -2,7 +2,7 @@ import { isKeysteadError } from "../core/errors.ts";
 import type { Status, StepStatus } from "./assess.ts";
 import type { Facts } from "./facts.ts";
 import type { Plan } from "./plan.ts";
-import { PLAN, type Step } from "./step.ts";
+import { GOVERNANCE_NONCE, GUARDIAN_NONCE, ONCE_EXECUTED, PLAN, type Step, WHILE_IT_WAITS } from "./step.ts";
 import { adminCommands } from "./steps-governance.ts";
 
 /** Something that someone can do now. */
@@ -25,16 +25,15 @@ export interface Action {
  * nextActions(plan, assess(plan, facts), facts, "rollout.json");
  */
 export function nextActions(plan: Plan, status: Status, facts: Facts, file: string): readonly Action[] {
+  // two proposals that are due at once take a Safe's nonces one after the other
+  let ahead = 0n;
   return status.steps.flatMap((one) => {
     if (one.state !== "ready" && !(one.state === "failed" && one.operation?.state === "cancelled")) return [];
     const { step } = one;
-    return [
-      {
-        ...{ step: step.id, title: step.title, who: step.who, governance: step.governance },
-        commands: dueCommands(plan, one, facts).map((command) => fill(command, plan, facts, file)),
-        note: noteOf(one),
-      },
-    ];
+    const commands = dueCommands(plan, one, facts).map((command) => fill(command, plan, facts, file, ahead));
+    if (step.governance === "timelock") ahead += 1n;
+    const { title, who, governance } = step;
+    return [{ step: step.id, title, who, governance, commands, note: noteOf(one) }];
   });
 }
 
@@ -46,11 +45,11 @@ function noteOf({ state, says, step }: StepStatus): string {
 /** A proposal is written once, then scheduled, then executed: what was done is not offered again. */
 function dueCommands(plan: Plan, { step, operation }: StepStatus, facts: Facts): readonly string[] {
   if (step.proposal === null) return dueStatements(plan, step);
-  const [propose = "", verify = "", simulate = "", sign = "", execute = ""] = step.commands;
-  if (operation?.state === "ready") return [simulate, sign, execute];
-  return facts.folders.has(step.proposal.id)
-    ? [verify, simulate, sign, execute]
-    : [propose, verify, simulate, sign, execute];
+  const [propose, verify, simulate, ...signed] = step.commands;
+  const [schedule, execute] = step.governance === "timelock" ? [signed.slice(0, 2), signed.slice(2)] : [signed, []];
+  if (operation?.state === "ready") return [simulate ?? "", ...execute];
+  const written = facts.folders.has(step.proposal.id);
+  return [...(written ? [] : [propose ?? ""]), verify ?? "", simulate ?? "", ...schedule];
 }
 
 /** What was acknowledged is not asked for again. */
@@ -60,9 +59,15 @@ function dueStatements({ acknowledgements }: Plan, step: Step): readonly string[
 }
 
 /** Puts into a command what is only known now. */
-function fill(command: string, { inputs }: Plan, facts: Facts, file: string): string {
-  const until = (isKeysteadError(facts.chain) ? facts.now : facts.chain.time) + inputs.cleanup.graceSeconds;
-  return command.replaceAll(PLAN, file).replace("--until UNTIL", `--until ${until}`);
+function fill(command: string, { inputs }: Plan, { chain, now }: Facts, file: string, ahead = 0n): string {
+  const filled = command
+    .replaceAll(PLAN, file)
+    .replace("--until UNTIL", `--until ${now + inputs.cleanup.graceSeconds}`);
+  if (isKeysteadError(chain)) return filled;
+  const propose = ahead > 0n && filled.startsWith("keystead rollout propose ") ? ` --ahead ${ahead}` : "";
+  return `${filled
+    .replaceAll(GOVERNANCE_NONCE, String(chain.governance.nonce + ahead))
+    .replaceAll(GUARDIAN_NONCE, String(chain.guardian.nonce))}${propose}`;
 }
 
 /**
@@ -79,18 +84,20 @@ export function abortActions(plan: Plan, status: Status, facts: Facts, file: str
   const begun = status.steps.filter((one) => hasBegun(one, facts, plan));
   const undo = (one: StepStatus, title: string, commands = one.step.rollback, note = ""): Action => ({
     ...{ step: one.step.id, title, who: one.step.who, governance: one.step.governance, note },
-    commands: commands.map((command) => fill(command, plan, facts, file)),
+    commands: commands.map((line) =>
+      fill(line.replace(WHILE_IT_WAITS, "").replace(ONCE_EXECUTED, ""), plan, facts, file),
+    ),
   });
   const actions: Action[] = [];
   for (const one of status.steps) {
     if (one.operation?.state !== "waiting" && one.operation?.state !== "ready") continue;
-    const cancel = one.step.rollback.filter((line) => line.startsWith("while it waits: "));
+    const cancel = one.step.rollback.filter((line) => line.startsWith(WHILE_IT_WAITS));
     const who = "the governance Safe's owners, or the guardian Safe's";
     actions.push({
       ...undo(
         one,
         `Cancel the operation of ${one.step.id}`,
-        cancel.map((line) => line.replace("while it waits: ", "")),
+        cancel.map((line) => line.replace(WHILE_IT_WAITS, "")),
       ),
       ...{ who, note: "first, for time works against it" },
     });
@@ -131,9 +138,7 @@ export function abortActions(plan: Plan, status: Status, facts: Facts, file: str
     const one = by(id);
     if (one?.operation?.state !== "done" && one?.state !== "done") continue;
     if (one === undefined) continue;
-    const back = one.step.rollback
-      .filter((line) => line.startsWith("once executed: "))
-      .map((line) => line.replace("once executed: ", ""));
+    const back = one.step.rollback.filter((line) => line.startsWith(ONCE_EXECUTED));
     const note = id === "contracts" ? "through the timelock; the new code serves the old version meanwhile" : "at once";
     actions.push(
       undo(one, id === "contracts" ? "Roll the contracts back" : "Take the new measurements back", back, note),

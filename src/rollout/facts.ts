@@ -59,8 +59,9 @@ export interface ChainFacts {
   readonly images: ReadonlyMap<Hex, ImageFacts>;
   readonly platforms: ReadonlyMap<Hex, EntryFacts>;
   readonly kmsImages: ReadonlyMap<Hex, EntryFacts>;
-  /** Root fingerprints of the KMS identities that the policy names. */
+  /** The KMS identities that the policy names: root fingerprints, and who signs receipts. */
   readonly identities: ReadonlySet<Hex>;
+  readonly receiptSigners: ReadonlySet<Hex>;
   /** TEE kinds to which keys may be released. */
   readonly enabledTees: ReadonlySet<string>;
   readonly pausedUntil: number;

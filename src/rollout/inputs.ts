@@ -74,8 +74,11 @@ export const machineSchema = z.strictObject({
   updates: url.nullable().default(null),
   /** Where its quote can be fetched, or a file that holds one; null: nothing to compare. */
   quote: line.nullable().default(null),
-  /** A command that gives evidence for a request: see `keystead rollout verify --help`; null: receipts at the nodes must show the delivery. */
-  evidence: line.nullable().default(null),
+  /**
+   * A program and its arguments that gives the machine's evidence for a request, as `keystead agent --device command` runs it; no shell reads it. Null:
+   * receipts at the nodes must show the delivery.
+   */
+  evidence: z.array(line).min(1).max(20).nullable().default(null),
   start: line.nullable().default(null),
   stop: line.nullable().default(null),
 });

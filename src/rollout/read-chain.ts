@@ -33,9 +33,13 @@ const lower = (address: string): Hex => `0x${address.slice(2).toLowerCase()}`;
  * @example
  * const chain = await readChain(client, { ...plan.inputs.deployment, service: plan.inputs.service.id });
  */
-export async function readChain(client: Client, place: ChainPlace): Promise<ChainFacts> {
+export async function readChain(
+  client: Client,
+  place: ChainPlace,
+  witnesses: readonly Client[] = [],
+): Promise<ChainFacts> {
   const block = await fetchBlock(client, "latest");
-  const at = { at: block.number, deployedAt: place.fromBlock } as const;
+  const at = { at: block.number, deployedAt: place.fromBlock, witnesses };
   const [registry, policy] = [lower(place.registry), lower(place.policy)];
   const history = await auditServiceOrNone(client, registry, place.service, block.number);
   const standing = await fetchPolicyStanding(client, policy, at);
@@ -67,6 +71,9 @@ export async function readChain(client: Client, place: ChainPlace): Promise<Chai
     kmsImages: entriesOf(state.kmsImages),
     identities: new Set(
       [...state.kmsIdentities.values()].flatMap((one) => (one.state === "allowed" ? [one.environmentKey] : [])),
+    ),
+    receiptSigners: new Set(
+      [...state.kmsIdentities.values()].flatMap((one) => (one.state === "allowed" ? [one.receiptSigner] : [])),
     ),
     enabledTees: new Set(
       Object.values(IMAGE_KINDS).flatMap(({ kind, byte }) => (state.tees.get(byte)?.enabled === true ? [kind] : [])),

@@ -54,6 +54,12 @@ export interface LeftOut {
 
 /** The plan's name in commands: `next` and `abort` put the file's own name there. */
 export const PLAN = "<plan>";
+/** The next nonces of the Safes, likewise: they are known when someone signs. */
+export const GOVERNANCE_NONCE = "GOVERNANCE_NONCE";
+export const GUARDIAN_NONCE = "GUARDIAN_NONCE";
+/** A proposal's way back begins with one of these: which of them counts depends on where it stands. */
+export const WHILE_IT_WAITS = "while it waits: ";
+export const ONCE_EXECUTED = "once executed: ";
 
 /**
  * A duration as plans write it.

@@ -1,22 +1,59 @@
 import type { IntentInput } from "../governance/intents.ts";
 import type { Condition } from "./conditions.ts";
 import type { Inputs } from "./inputs.ts";
-import { days, type LeftOut, PLAN, type Step } from "./step.ts";
+import {
+  days,
+  GOVERNANCE_NONCE,
+  GUARDIAN_NONCE,
+  type LeftOut,
+  ONCE_EXECUTED,
+  PLAN,
+  type Step,
+  WHILE_IT_WAITS,
+} from "./step.ts";
 
 /* Steps that someone signs: the platform's governance, and the service's admin. */
 
 const proposalId = ({ proposals, id }: Inputs, offset: number, what: string): string =>
   `${String(proposals.first + offset).padStart(3, "0")}-${id}-${what}`;
 
-/** Commands of a proposal's life, in order; `next` says which of them is due. */
-function proposalCommands(inputs: Inputs, step: string, id: string): readonly string[] {
+/**
+ * Commands of a proposal's life, in order: written, checked, scheduled, and executed once the delay is over; `next` says which of them are due. The
+ * guardian's need no timelock.
+ */
+function proposalCommands(inputs: Inputs, step: string, id: string, way: "timelock" | "guardian"): readonly string[] {
   const folder = `${inputs.proposals.folder}/${id}`;
+  const record = `--deployment ${inputs.deployment.file}`;
+  const signed = (name: string) => [
+    `keystead sign ${folder} --step ${name} --nonce ${way === "guardian" ? GUARDIAN_NONCE : GOVERNANCE_NONCE} ${record}   (each owner)`,
+    `keystead execute ${folder} --step ${name} ${record}`,
+  ];
   return [
     `keystead rollout propose ${PLAN} ${step}`,
-    `keystead verify ${folder} --deployment ${inputs.deployment.file}`,
-    `keystead simulate ${folder} --deployment ${inputs.deployment.file}`,
-    `keystead sign ${folder} --deployment ${inputs.deployment.file}`,
-    `keystead execute ${folder} --deployment ${inputs.deployment.file}`,
+    `keystead verify ${folder} ${record}`,
+    `keystead simulate ${folder} ${record}`,
+    ...(way === "timelock" ? signed("schedule") : []),
+    ...signed("execute"),
+  ];
+}
+
+/** How a proposal is stopped while it waits, by the guardian Safe, and undone afterwards. */
+function proposalRollback(inputs: Inputs, id: string, way: "timelock" | "guardian"): readonly string[] {
+  const folder = `${inputs.proposals.folder}/${id}`;
+  const record = `--deployment ${inputs.deployment.file}`;
+  const nonce = way === "guardian" ? GUARDIAN_NONCE : GOVERNANCE_NONCE;
+  const { guardian } = inputs.deployment;
+  return [
+    `${WHILE_IT_WAITS}keystead sign ${folder} --step cancel --safe ${guardian} --nonce ${GUARDIAN_NONCE} ${record}`,
+    `${WHILE_IT_WAITS}keystead cancel ${folder} --safe ${guardian} ${record}`,
+    `${ONCE_EXECUTED}keystead sign ${folder} --step rollback --nonce ${nonce} ${record}`,
+    `${ONCE_EXECUTED}keystead rollback ${folder} --step rollback ${record}`,
+    ...(way === "guardian"
+      ? []
+      : [
+          `${ONCE_EXECUTED}${days(inputs.deployment.delaySeconds)} later: keystead sign ${folder} --step rollback-execute --nonce ${nonce} ${record}`,
+          `${ONCE_EXECUTED}then: keystead rollback ${folder} --step rollback-execute ${record}`,
+        ]),
   ];
 }
 
@@ -25,7 +62,6 @@ const waits = (delay: number) => `a day for signatures, then ${days(delay)} in t
 export function contracts(inputs: Inputs): readonly Step[] | LeftOut {
   if (inputs.contracts.length === 0) return { id: "contracts", reason: "no contract changes" };
   const id = proposalId(inputs, 0, "contracts");
-  const folder = `${inputs.proposals.folder}/${id}`;
   return [
     {
       id: "contracts",
@@ -43,14 +79,11 @@ export function contracts(inputs: Inputs): readonly Step[] | LeftOut {
         })),
         after: null,
       },
-      commands: proposalCommands(inputs, "contracts", id),
+      commands: proposalCommands(inputs, "contracts", id, "timelock"),
       duration: waits(inputs.deployment.delaySeconds),
       downtime: "none: proxies change code between two blocks",
       check: inputs.contracts.map(({ contract, to }) => ({ is: "implementation", contract, address: to })),
-      rollback: [
-        `while it waits: keystead cancel ${folder} --deployment ${inputs.deployment.file}`,
-        `once executed: keystead rollback ${folder} --deployment ${inputs.deployment.file}`,
-      ],
+      rollback: proposalRollback(inputs, id, "timelock"),
     },
   ];
 }
@@ -92,7 +125,6 @@ export function measurements(inputs: Inputs, afterContracts: boolean): readonly 
     };
   }
   const id = proposalId(inputs, 1, "measurements");
-  const folder = `${inputs.proposals.folder}/${id}`;
   return [
     {
       id: "measurements",
@@ -103,14 +135,12 @@ export function measurements(inputs: Inputs, afterContracts: boolean): readonly 
       who: "the governance Safe's owners",
       preconditions: [],
       proposal: { id, intents, after: afterContracts ? proposalId(inputs, 0, "contracts") : null },
-      commands: proposalCommands(inputs, "measurements", id),
+      commands: proposalCommands(inputs, "measurements", id, "timelock"),
       duration: waits(inputs.deployment.delaySeconds),
       downtime: "none",
       check,
-      rollback: [
-        `while it waits: keystead cancel ${folder} --deployment ${inputs.deployment.file}`,
-        `once executed: keystead rollback ${folder} --deployment ${inputs.deployment.file}   (the guardian Safe, at once)`,
-      ],
+      // what was loosened is tightened at once
+      rollback: proposalRollback(inputs, id, "guardian"),
     },
   ];
 }
@@ -188,7 +218,7 @@ export function retireStep(inputs: Inputs, needs: readonly string[]): readonly S
 }
 
 export function revokeStep(inputs: Inputs, needs: readonly string[]): readonly Step[] | LeftOut {
-  const { application, kms, cleanup: wish, deployment } = inputs;
+  const { application, kms, cleanup: wish } = inputs;
   const intents: IntentInput[] = [];
   const check: Condition[] = [];
   const [oldPlatform, newPlatform] = [application?.old?.platform, application?.new.platform];
@@ -220,13 +250,11 @@ export function revokeStep(inputs: Inputs, needs: readonly string[]): readonly S
       who: "the guardian Safe's owners",
       preconditions: [],
       proposal: { id, intents, after: null },
-      commands: proposalCommands(inputs, "revoke", id),
+      commands: proposalCommands(inputs, "revoke", id, "guardian"),
       duration: "as long as it takes to collect signatures; no delay",
       downtime: "none: nothing runs on what is revoked",
       check,
-      rollback: [
-        `keystead rollback ${inputs.proposals.folder}/${id} --deployment ${deployment.file}   (through the timelock: ${days(deployment.delaySeconds)})`,
-      ],
+      rollback: proposalRollback(inputs, id, "timelock").filter((line) => line.startsWith(ONCE_EXECUTED)),
     },
   ];
 }

@@ -9,8 +9,7 @@ export const FOREIGN_PATHS: ReadonlySet<string> = new Set([
   "app.json",
   "app-compose.json",
   "docker-compose.yaml",
-  // made by installing and by deploying
-  "node_modules/.bin",
+  // made by deploying
   "deployments/<network>.json",
 ]);
 

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { expect } from "chai";
@@ -18,6 +19,15 @@ const FOLDERS = new Set(
 );
 const BASENAMES = new Set(FILES.map((file) => file.slice(file.lastIndexOf("/") + 1)));
 const DOCUMENTS = FILES.filter((file) => file.endsWith(".md")).map(readDocument);
+
+const isIgnored = (path: string): boolean => {
+  try {
+    execFileSync("git", ["check-ignore", "-q", path], { cwd: ROOT, stdio: "ignore" });
+    return true;
+  } catch {
+    return false;
+  }
+};
 
 /** Every word of the sources: an identifier that no source has exists nowhere. */
 const WORDS = new Set(
@@ -106,7 +116,8 @@ function leads(document: Document, path: string): boolean {
   const fixed = /[<*…]|\b[A-Z]{2,}\b|NNN/.test(bare)
     ? dirname(bare.replace(/[<*…].*$|\b(NNN|[A-Z]{2,})\b.*$/, "x"))
     : bare;
-  if (fixed === ".") return true;
+  // what git is told to ignore is made by a command
+  if (fixed === "." || isIgnored(fixed)) return true;
   const here = dirname(document.path);
   const bases = [here, "", "src", "test", "contracts", "src/cli", "deploy", here.replace(/^src/, "test")];
   return (

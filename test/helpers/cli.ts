@@ -5,7 +5,8 @@ import { join } from "node:path";
 import { createIo } from "../../src/cli/io.ts";
 import { run } from "../../src/cli/main.ts";
 
-const MAIN = join(import.meta.dirname, "..", "..", "src", "cli", "main.ts");
+/** The program, as a file that Node runs. */
+export const MAIN = join(import.meta.dirname, "..", "..", "src", "cli", "main.ts");
 
 /** What one run of the command line did. */
 export interface CliRun {

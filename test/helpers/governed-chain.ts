@@ -43,6 +43,8 @@ export interface GovernedChain {
   readonly folder: string;
   /** Runs `keystead` with this person's key for signing and for gas. */
   run(person: Person | undefined, args: readonly string[]): Promise<CliRun>;
+  /** The same with any environment. */
+  runWith(environment: Readonly<Record<string, string>>, args: readonly string[]): Promise<CliRun>;
   /** The same as a process of its own. */
   spawn(person: Person | undefined, args: readonly string[]): Promise<CliRun>;
   /** The environment of such a process. */
@@ -97,6 +99,7 @@ export async function startGovernedChain(
     ...{ name, url: node.url, connection, deployment, record, proposals, folder, environment },
     client: await connect(node.url, { chainId: 31337 }),
     run: (person, args) => keysteadHere(args, environment(person)),
+    runWith: (env, args) => keysteadHere(args, env),
     spawn: (person, args) => keysteadAsync(args, { env: environment(person) }),
     passTime: async (seconds) => {
       await connection.provider.request({ method: "evm_increaseTime", params: [seconds] });

@@ -96,6 +96,7 @@ export function chainBefore(changes: Partial<ChainFacts> = {}): ChainFacts {
     platforms: new Map([[APP_V1.platform?.id ?? "0x", entry("allowed")]]),
     kmsImages: new Map([[KMS_V1.image.id, entry("allowed")]]),
     identities: new Set(),
+    receiptSigners: new Set(),
     enabledTees: new Set(["tdx"]),
     governance: safe(10, [40, 41, 43], 2),
     guardian: safe(11, [42, 44], 1),

@@ -75,6 +75,15 @@ describe("rollout: where it stands", () => {
       expect(first?.governance).to.equal("timelock");
     });
 
+    it("gives two proposals of one Safe one nonce after the other", () => {
+      const [first, second] = nextOf(facts());
+      const nonces = [first, second].map((action) => action?.commands.join(" ").match(/--nonce (\d+)/)?.[1]);
+      expect([nonces, second?.commands[0]]).to.deep.equal([
+        ["4", "5"],
+        "keystead rollout propose plan.json measurements --ahead 1",
+      ]);
+    });
+
     it("asks first for what nobody has said", () => {
       const unsaid = planOf({}, ALL_SAID.slice(1));
       expect(states(facts(), unsaid)).to.include({ staging: "ready", contracts: "blocked" });
@@ -282,8 +291,10 @@ describe("rollout: the way back", () => {
     const operations = [operation("contracts", "waiting"), operation("measurements", "ready")];
     const found = abortOf(facts({ chain: chainBefore({ operations }) }));
     expect(found.map(({ step }) => step)).to.deep.equal(["contracts", "measurements", "delivery"]);
+    const guardian = plan.inputs.deployment.guardian;
     expect(found[0]?.commands).to.deep.equal([
-      "keystead cancel deploy/proposals/007-v2-contracts --deployment deployment.json",
+      `keystead sign deploy/proposals/007-v2-contracts --step cancel --safe ${guardian} --nonce 4 --deployment deployment.json`,
+      `keystead cancel deploy/proposals/007-v2-contracts --safe ${guardian} --deployment deployment.json`,
     ]);
   });
 

@@ -24,6 +24,7 @@ const OS = { mrtd: MACHINE.mrtd, rtmr1: MACHINE.rtmr1, rtmr2: MACHINE.rtmr2 };
 
 export const IMAGES = {
   v1: tdx(measured("wallet 1.0")),
+  withdrawn: tdx(measured("wallet 1.5")),
   v2: tdx(MACHINE.rtmr3),
   v3: tdx(measured("wallet 3.0")),
   enclave: { kind: "nitro", registers: { pcr0: reg(0xc0), pcr1: reg(0xc1), pcr2: reg(0xc2) } },
@@ -140,11 +141,12 @@ async function tellServices(world: World) {
     registry.interface.encodeFunctionData("addImageToService", [id, bytesOf(image), description]);
   await throughSafe(add(wallet, IMAGES.v1, "wallet 1.0"));
   await throughSafe(registry.interface.encodeFunctionData("setServiceGuardian", [wallet, eve.address]));
-  await throughSafe(add(wallet, tdx(measured("wallet 1.5")), "wallet 1.5, withdrawn"));
+  await throughSafe(add(wallet, IMAGES.withdrawn, "wallet 1.5, withdrawn"));
   await throughSafe(add(wallet, IMAGES.v2, "wallet 2.0"));
-  const withdrawn = idOf(tdx(measured("wallet 1.5")));
   await pass(world, 2 * DAY);
-  await (await registry.connect(eve).removeImageFromService(wallet, withdrawn, "built from the wrong branch")).wait();
+  await (
+    await registry.connect(eve).removeImageFromService(wallet, idOf(IMAGES.withdrawn), "built from the wrong branch")
+  ).wait();
   await pass(world, 6 * DAY);
   const { timestamp } = (await connection.ethers.provider.getBlock("latest")) ?? { timestamp: 0 };
   const end = timestamp + 20 * DAY;

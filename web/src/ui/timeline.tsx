@@ -64,8 +64,11 @@ export function Timeline({ audit }: { readonly audit: ServiceAudit }) {
         <div class="lane axis">
           <span class="name" />
           <span class="track">
-            <span style={{ left: "0%" }}>{formatTime(first)}</span>
-            <span class="at-now" style={{ left: percent(now) }}>
+            {place(now) < 0.45 ? null : <span class="at-start">{formatTime(first)}</span>}
+            <span
+              class={`at-now ${place(now) > 0.75 ? "late" : place(now) < 0.25 ? "early" : ""}`}
+              style={{ left: percent(now) }}
+            >
               now, {formatTime(now)}
             </span>
           </span>

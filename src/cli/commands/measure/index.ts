@@ -9,7 +9,7 @@ import type { InputReader, ReaderArguments } from "./reader.ts";
 import { showMeasurement } from "./show.ts";
 
 /** Every reader in the folder beside this file, in the order of file names. */
-async function loadReaders(): Promise<readonly InputReader[]> {
+export async function loadReaders(): Promise<readonly InputReader[]> {
   const folder = join(import.meta.dirname, "readers");
   const readers: InputReader[] = [];
   for (const file of readdirSync(folder).sort()) {

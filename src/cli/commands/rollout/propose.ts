@@ -1,0 +1,77 @@
+import { join } from "node:path";
+import type { Command } from "commander";
+import { isKeysteadError, KeysteadError } from "../../../core/errors.ts";
+import { writeProposal } from "../../../governance/folder.ts";
+import { deriveProposal } from "../../../governance/proposal.ts";
+import { buildOperation, type Parties } from "../../../governance/propose.ts";
+import { headline } from "../../../governance/report.ts";
+import { MULTI_SEND_CALL_ONLY, SAFE_VERSIONS, type SafeRef } from "../../../governance/safe-hash.ts";
+import type { SafeFacts } from "../../../rollout/facts.ts";
+import { proposalInput } from "../../../rollout/operations.ts";
+import type { OptionValues } from "../../chain-input.ts";
+import type { CommandContext } from "../../command.ts";
+import type { ExitCode } from "../../output.ts";
+import { openRollout } from "./input.ts";
+
+/** `keystead rollout propose PLAN STEP`: the step's calls from the plan, the Safes' nonces from the chain. */
+export function propose(command: Command, context: CommandContext): void {
+  command
+    .argument("<plan>", "the plan file")
+    .argument("<step>", "the step: contracts, measurements or revoke")
+    .option("--ahead <n>", "how many transactions of the governance Safe will be executed before this one", "0")
+    .action(context.action((file: string, step: string) => writeStep(context, file, step, command.opts())));
+}
+
+async function writeStep(
+  context: CommandContext,
+  file: string,
+  wanted: string,
+  options: OptionValues & { readonly ahead?: string },
+): Promise<ExitCode> {
+  const { plan, facts } = await openRollout(context, file, options);
+  if (isKeysteadError(facts.chain)) throw facts.chain;
+  const step = plan.steps.find(({ id, proposal }) => id === wanted && proposal !== null);
+  if (step === undefined) {
+    const known = plan.steps.flatMap(({ id, proposal }) => (proposal === null ? [] : [id]));
+    throw new KeysteadError("rollout/no-proposal", `step ${JSON.stringify(wanted)} consists of no proposal`, {
+      argument: "step",
+      remedy: known.length === 0 ? "This rollout needs none." : `Give one of ${known.join(", ")}.`,
+    });
+  }
+  const ahead = /^\d{1,3}$/.test(options.ahead ?? "0") ? BigInt(options.ahead ?? "0") : 0n;
+  const parties: Parties = {
+    governance: refOf(facts.chain.governance, ahead),
+    guardian: refOf(facts.chain.guardian, 0n),
+    delay: BigInt(facts.chain.minDelay),
+  };
+  const operation = buildOperation({ ...proposalInput(plan, step), parties, block: BigInt(facts.chain.block) });
+  const folder = join(plan.inputs.proposals.folder, operation.id);
+  const encoder = new TextEncoder();
+  const files = new Map([...deriveProposal(operation, new Map())].map(([name, text]) => [name, encoder.encode(text)]));
+  const written = await writeProposal(folder, files);
+  const { line } = headline(operation);
+  const record = plan.inputs.deployment.file;
+  context
+    .output()
+    .result({ format: "keystead.rollout-proposal/1", folder, headline: line, written }, () =>
+      [
+        line,
+        "",
+        `${folder}: wrote ${written.join(", ")}`,
+        `Next: keystead verify ${folder} --deployment ${record}`,
+      ].join("\n"),
+    );
+  return 0;
+}
+
+function refOf({ address, version, nonce }: SafeFacts, ahead: bigint): SafeRef {
+  const known = SAFE_VERSIONS.find((candidate) => candidate === version);
+  const multiSend = known === undefined ? undefined : MULTI_SEND_CALL_ONLY[known][0];
+  if (known === undefined || multiSend === undefined) {
+    throw new KeysteadError("rollout/safe-version", `Safe ${address} is of version ${version}, which is not known`, {
+      argument: "safe",
+      remedy: `Known are ${SAFE_VERSIONS.join(", ")}.`,
+    });
+  }
+  return { address, version: known, multiSend, nonce: nonce + ahead };
+}

@@ -1,0 +1,106 @@
+import { readFile } from "node:fs/promises";
+import type { Fetch } from "../agent/http.ts";
+import type { Hex } from "../core/bytes.ts";
+import { KeysteadError } from "../core/errors.ts";
+import { detectEvidence } from "../core/evidence/detect.ts";
+import { nitroRegisters, parseNitroDocument } from "../core/evidence/nitro.ts";
+import { parseSnpReport, snpRegisters } from "../core/evidence/snp.ts";
+import { parseTdxQuote, tdxRegisters } from "../core/evidence/tdx.ts";
+import { parseImage } from "../core/image.ts";
+import { isJsonObject, parseJson } from "../core/json.ts";
+import type { MachineFacts } from "./facts.ts";
+import type { Machine } from "./inputs.ts";
+
+const TIMEOUT_MS = 10_000;
+const MAX_BYTES = 8 * 1024 * 1024;
+
+/** What machines are compared with. */
+export interface MachinePlace {
+  readonly service: Hex;
+  /** The image that it is to run, as text; undefined: nothing to compare with. */
+  readonly image: string | undefined;
+  readonly fetch?: Fetch | undefined;
+}
+
+/**
+ * What can be known of a machine from outside: whether `/vm_updates` answers for this service, and whether its quote has the registers of the planned image.
+ * The quote's signature is not checked here: the node that releases keys does that. Never throws for what a machine does.
+ *
+ * @example
+ * await readMachine(machine, { service, image: plan.inputs.application?.new.image.text });
+ */
+export async function readMachine(machine: Machine, place: MachinePlace): Promise<MachineFacts> {
+  const updates = machine.updates === null ? undefined : await readUpdates(machine.updates, place);
+  const quote = machine.quote === null ? undefined : await compareQuote(machine.quote, place);
+  return {
+    up: updates?.up,
+    problem: updates?.problem ?? quote?.problem,
+    quote: quote?.quote,
+    differs: quote?.differs ?? [],
+  };
+}
+
+async function readUpdates(url: string, { service, fetch: ask = fetch }: MachinePlace) {
+  try {
+    const bytes = await download(`${url.replace(/\/+$/, "")}/vm_updates`, ask);
+    const answer = parseJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes), "vm_updates");
+    const named = isJsonObject(answer) ? answer.service_id : undefined;
+    if (typeof named === "string" && named.toLowerCase() === service) return { up: true, problem: undefined };
+    return { up: false, problem: `/vm_updates is about the service ${JSON.stringify(named)?.slice(0, 60)}` };
+  } catch (error) {
+    return { up: false, problem: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+async function download(url: string, ask: Fetch): Promise<Uint8Array> {
+  const response = await ask(url, { redirect: "error", signal: AbortSignal.timeout(TIMEOUT_MS) });
+  if (response.status !== 200) throw new Error(`HTTP ${response.status}`);
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of response.body ?? []) {
+    length += chunk.length;
+    if (length > MAX_BYTES) throw new Error("the answer is too long");
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+async function compareQuote(
+  where: string,
+  { image, fetch: ask = fetch }: MachinePlace,
+): Promise<Pick<MachineFacts, "quote" | "differs" | "problem">> {
+  try {
+    const bytes = /^https?:/.test(where) ? await download(where, ask) : await readFile(where);
+    const found = registersOf(bytes);
+    if (image === undefined) return { quote: undefined, differs: [], problem: undefined };
+    const wanted = parseImage(image);
+    if (wanted.kind !== found.kind) return { quote: "differs", differs: [`kind ${found.kind}`], problem: undefined };
+    const differs = Object.entries(wanted.registers).flatMap(([name, value]) =>
+      found.registers[name]?.toLowerCase() === value.toLowerCase() ? [] : [name],
+    );
+    return { quote: differs.length === 0 ? "as-planned" : "differs", differs, problem: undefined };
+  } catch (error) {
+    return { quote: "unreadable", differs: [], problem: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+/**
+ * The registers that evidence claims.
+ *
+ * @throws KeysteadError `rollout/not-evidence`, and those of the parsers
+ * @example
+ * registersOf(quote).registers.rtmr3;
+ */
+export function registersOf(file: Uint8Array): {
+  readonly kind: string;
+  readonly registers: Readonly<Record<string, Hex>>;
+} {
+  const { format, bytes, description } = detectEvidence(file);
+  if (format === "tdx-quote") return { kind: "tdx", registers: tdxRegisters(parseTdxQuote(bytes)) };
+  if (format === "snp-report") return { kind: "snp", registers: snpRegisters(parseSnpReport(bytes)) };
+  if (format === "nitro-document") return { kind: "nitro", registers: nitroRegisters(parseNitroDocument(bytes)) };
+  throw new KeysteadError("rollout/not-evidence", `this is no evidence of a machine but ${description}`, {
+    argument: "quote",
+    remedy: "Give a TDX quote, a SEV-SNP report or a Nitro document.",
+  });
+}
