@@ -1,4 +1,8 @@
 import { getAddress, id, type Provider } from "ethers";
+import type { Hex } from "../core/bytes.ts";
+import type { RawLog } from "../core/events.ts";
+import type { Client } from "./client.ts";
+import { scanLogs } from "./logs.ts";
 
 /** Who holds which role of an OpenZeppelin AccessControl contract, as its own logs say. */
 export interface RoleState {
@@ -74,4 +78,25 @@ export async function fetchRoles(
     );
   }
   return foldRoles(logs);
+}
+
+/** The topics of the events that roles follow from. */
+export const ROLE_TOPICS: readonly Hex[] = [GRANTED as Hex, REVOKED as Hex, ADMIN_CHANGED as Hex];
+
+/**
+ * Every role log of a contract, oldest first, through a client of this room.
+ *
+ * @param fromBlock the block of the contract's creation, or an earlier one
+ * @throws KeysteadError as `scanLogs`: a range that can't be read is never taken for an empty one
+ * @example
+ * foldRoles(await scanRoleLogs(client, timelock, deployment.block, block.number));
+ */
+export async function scanRoleLogs(
+  client: Client,
+  address: Hex,
+  fromBlock: number,
+  toBlock: number,
+): Promise<readonly RawLog[]> {
+  const logs = await scanLogs(client, { address, topics: [ROLE_TOPICS] }, fromBlock, toBlock);
+  return [...logs].sort((a, b) => a.blockNumber - b.blockNumber || a.logIndex - b.logIndex);
 }

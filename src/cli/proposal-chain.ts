@@ -4,12 +4,15 @@ import type { BasisOptions } from "../governance/proven.ts";
 import {
   CHAIN_OPTIONS,
   type ChainInput,
-  openChain,
   type OptionValues,
+  openChain,
   RPC_VARIABLE,
   requireNow,
 } from "./chain-input.ts";
 import type { Io } from "./io.ts";
+
+/** Where proposals are kept. */
+export const PROPOSALS_FOLDER = "deploy/proposals";
 
 /** The options of commands that compare proposals with a chain. */
 const USED = ["--rpc", "--witness", "--max-age", "--accept-unproven"];

@@ -1,7 +1,10 @@
+import type { Dirent } from "node:fs";
 import { lstat, mkdir, open, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { decodeUtf8 } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
-import { formatSignature, type SignatureRecord, SIGNATURES_FOLDER, signaturePath } from "./signatures.ts";
+import { type Operation, parseOperation } from "./operation.ts";
+import { formatSignature, SIGNATURES_FOLDER, type SignatureRecord, signaturePath } from "./signatures.ts";
 
 /** Larger than any file of a proposal, sources of measurements included. */
 const MAX_FILE_BYTES = 16 * 1024 * 1024;
@@ -56,6 +59,43 @@ async function readInto(root: string, inside: string, files: Map<string, Uint8Ar
       }
     }
   }
+}
+
+/** One committed proposal. */
+export interface StoredProposal {
+  readonly operation: Operation;
+  readonly files: ReadonlyMap<string, Uint8Array>;
+}
+
+/**
+ * Every proposal of a folder that holds proposals: `NNN-slug/operation.json`. A folder that is not there holds none; one inside that is no proposal,
+ * or whose operation can't be read, is an error: what is not understood must not look like what is not there.
+ *
+ * @returns proposals by their folder's name, in order; `missing` where there is no such folder
+ * @throws KeysteadError `operation/malformed` {field}, `proposal/not-readable`
+ * @example
+ * (await readProposals("deploy/proposals")).proposals.get("007-tdx")?.operation.lane;
+ */
+export async function readProposals(
+  folder: string,
+): Promise<{ readonly proposals: ReadonlyMap<string, StoredProposal>; readonly missing: boolean }> {
+  const proposals = new Map<string, StoredProposal>();
+  let entries: Dirent[];
+  try {
+    entries = await readdir(folder, { withFileTypes: true });
+  } catch (cause) {
+    if (cause instanceof Error && "code" in cause && cause.code === "ENOENT") return { proposals, missing: true };
+    throw notReadable(folder, "cannot be read", cause);
+  }
+  for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+    if (!/^\d{3}-/.test(entry.name)) continue;
+    if (!entry.isDirectory()) throw notReadable(join(folder, entry.name), "is no folder");
+    const files = await readProposal(join(folder, entry.name));
+    const operation = files.get("operation.json");
+    if (operation === undefined) throw notReadable(join(folder, entry.name), "holds no operation.json");
+    proposals.set(entry.name, { operation: parseOperation(decodeUtf8(operation, "operation.json")), files });
+  }
+  return { proposals, missing: false };
 }
 
 /**

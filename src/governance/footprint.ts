@@ -1,5 +1,5 @@
 import { type Interface, id } from "ethers";
-import { blockParameter, type Block } from "../chain/block.ts";
+import { type Block, blockParameter } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { type ContractName, INTERFACES } from "./abis.ts";
@@ -8,8 +8,7 @@ import { type RecognisedCall, recogniseCall } from "./decode.ts";
 import { deriveExpectedState } from "./effects.ts";
 import type { Operation } from "./operation.ts";
 import { type Call, hex } from "./safe-hash.ts";
-import { kindName, roleName, tcbNames } from "./words.ts";
-import { formatTime } from "./words.ts";
+import { formatTime, kindName, roleName, tcbNames } from "./words.ts";
 
 /** A view whose answer an operation may change, or rests on. */
 export interface Question {

@@ -2,8 +2,8 @@ import { BrowserProvider, keccak256, type TransactionLike, VoidSigner } from "et
 import type { Client } from "../chain/client.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
-import { parseLog, parseQuantity } from "../core/log.ts";
 import type { RawLog } from "../core/events.ts";
+import { parseLog, parseQuantity } from "../core/log.ts";
 import { hex } from "./safe-hash.ts";
 import type { Key } from "./sign.ts";
 

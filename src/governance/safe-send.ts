@@ -1,4 +1,4 @@
-import protocolKit, { EthSafeSignature, buildContractSignature, type SafeConfig } from "@safe-global/protocol-kit";
+import protocolKit, { buildContractSignature, EthSafeSignature, type SafeConfig } from "@safe-global/protocol-kit";
 import { id } from "ethers";
 import { type Block, blockParameter, fetchBlock } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";

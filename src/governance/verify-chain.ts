@@ -17,8 +17,8 @@ import { type Drift, findDrift } from "./start-state.ts";
 import { fetchTimelockState, holdsRole, type TimelockPhase } from "./timelock-state.ts";
 import {
   holdsRoleIn,
-  implementationIn,
   INITIALIZERS_DISABLED,
+  implementationIn,
   initializedIn,
   kindOfCode,
   minDelayIn,

@@ -81,7 +81,7 @@ export interface ReleaseDecision {
 /**
  * Decides from proven chain state. Every method fails closed with a `KeysteadError`, all of them "can't check" (HTTP 503): `chain/unreachable`,
  * `chain/stale`, `chain/disagreement`, `chain/finality-reversed`, `chain/future-block`, `chain/unproven`, `chain/unknown-implementation`,
- * `chain/history-unproven`, `chain/decision-mismatch`. Other codes are about the question: `image/…` for a hint that is no image.
+ * `chain/decision-mismatch`. Other codes are about the question: `image/…` for a hint that is no image, `chain/history-too-long` where a hint is needed.
  */
 export interface Decider extends Pick<Watch, "refresh" | "start" | "stop" | "status"> {
   readonly decide: (question: ReleaseQuestion) => Promise<ReleaseDecision>;

@@ -100,11 +100,8 @@ export function createWatch(options: WatchOptions): Watch {
     const known = view?.head;
     const newer = await quorum.head(finalized.state.block);
     if (newer === undefined || newer.block.hash === known?.state.block.hash) return known;
-    return take(newer).catch((error: unknown) => {
-      // A block that was replaced meanwhile can't be proved. The one before it, if there is one, still tells of denials.
-      if (isKeysteadError(error) && error.retryable) return known;
-      throw error;
-    });
+    // One that can't be proved fails the look: replaced meanwhile, it is gone at the next one.
+    return take(newer);
   };
 
   const look = async (): Promise<void> => {

@@ -1,7 +1,7 @@
 import { expect } from "chai";
 import { simulateProposal } from "../../src/governance/simulate.ts";
-import { type GovernedWorld, startWorld } from "../helpers/governed-world.ts";
 import { ALLOW_TDX } from "../helpers/governance.ts";
+import { type GovernedWorld, startWorld } from "../helpers/governed-world.ts";
 
 describe("simulate", function () {
   this.timeout(180_000);

@@ -5,11 +5,11 @@ import { connect, type Eip1193Provider } from "../../src/chain/client.ts";
 import { readBuilds } from "../../src/governance/build.ts";
 import type { Operation } from "../../src/governance/operation.ts";
 import { mappingSlot } from "../../src/governance/slots.ts";
-import { verifyOnChain, type VerifyChainOptions } from "../../src/governance/verify-chain.ts";
+import { type VerifyChainOptions, verifyOnChain } from "../../src/governance/verify-chain.ts";
 import { setCode, setSlot } from "../deploy/chains.ts";
 import { refusal } from "../deploy/refusal.ts";
-import { type GovernedWorld, startWorld } from "../helpers/governed-world.ts";
 import { ALLOW_TDX, addressOf } from "../helpers/governance.ts";
+import { type GovernedWorld, startWorld } from "../helpers/governed-world.ts";
 import { liar } from "../helpers/liar.ts";
 
 type Lie = Parameters<typeof liar>[1];
@@ -40,18 +40,7 @@ describe("verify with a chain", function () {
       lies.reduce((given, lie) => lie(method, given, params), answer);
   const codes = async (operation: Operation, options: VerifyChainOptions = {}) =>
     (await verify(operation, options)).differences.map(({ field, code }) => `${field} ${code}`);
-  /** Changes the chain for one test, and takes it back. */
-  async function changed<T>(change: () => Promise<unknown>, look: () => Promise<T>): Promise<T> {
-    const { provider } = world;
-    const snapshot = await provider.request({ method: "evm_snapshot", params: [] });
-    try {
-      await change();
-      await provider.request({ method: "evm_mine", params: [] });
-      return await look();
-    } finally {
-      await provider.request({ method: "evm_revert", params: [snapshot] });
-    }
-  }
+  const changed: GovernedWorld["changed"] = (change, look) => world.changed(change, look);
 
   it("passes a grant and a revocation on the chain that they were proposed for, everything proven", async () => {
     const found = await verify(grant, { deployment: world.deployment });

@@ -30,6 +30,10 @@ export interface GovernedWorld {
   proposeBlind(input: Partial<ProposalInput> & Pick<ProposalInput, "id" | "intents">): Promise<Operation>;
   /** Makes a step of an operation happen, by the Safe's owners. */
   take(operation: Operation, step: StepName, safe?: string): Promise<void>;
+  /** Sends from any account of the node, contracts included, with no key. */
+  sendAs(from: string, to: string, data: string): Promise<void>;
+  /** Changes the chain, looks, and takes the change back. */
+  changed<T>(change: () => Promise<unknown>, look: () => Promise<T>): Promise<T>;
   stop(): Promise<void>;
 }
 
@@ -87,6 +91,26 @@ export async function startWorld(
         signers: guardian ? owners.guardian : [alice, carol],
         calls: planned.calls,
       });
+    },
+    async sendAs(from, to, data) {
+      const prefix = chain.name;
+      await provider.request({ method: `${prefix}_impersonateAccount`, params: [from] });
+      await provider.request({ method: `${prefix}_setBalance`, params: [from, "0xde0b6b3a7640000"] });
+      const hash = await provider.request({ method: "eth_sendTransaction", params: [{ from, to, data }] });
+      const receipt = await provider.request({ method: "eth_getTransactionReceipt", params: [hash] });
+      if (Reflect.get(Object(receipt), "status") !== "0x1") throw new Error(`${from} cannot do that at ${to}`);
+      await provider.request({ method: `${prefix}_stopImpersonatingAccount`, params: [from] });
+    },
+    async changed(change, look) {
+      const snapshot = await provider.request({ method: "evm_snapshot", params: [] });
+      try {
+        await change();
+        // a block of its own: until then the newest block commits to the state before
+        await provider.request({ method: "evm_mine", params: [] });
+        return await look();
+      } finally {
+        await provider.request({ method: "evm_revert", params: [snapshot] });
+      }
     },
     async stop() {
       await chain.stop();

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { expect } from "chai";
 import fc from "fast-check";
+import { Hono } from "hono";
 import type { AuthorizeRequest } from "../../src/chain/authorize.ts";
 import type { Hex } from "../../src/core/bytes.ts";
 import { DECISIONS, type DecisionName, TCB_STATUS_NAMES } from "../../src/core/decision.ts";
@@ -299,6 +300,12 @@ describe("dstack's authorization webhook", () => {
     });
   }
 
+  it("works under a path, as dstack-kms calls it: without a slash at the end", async () => {
+    const app = new Hono().route("/dstack", createDstackWebhook(allowing()));
+    expect((await app.request("/dstack")).status).to.equal(200);
+    const init = { method: "POST", body: JSON.stringify(bootInfo()) };
+    expect(await (await app.request("/dstack/bootAuth/app", init)).json()).to.include({ isAllowed: true });
+  });
   it("names the field that is wrong", () => {
     const { code, argument } = errorOf(() => parseBootInfo(JSON.stringify(bootInfo({ appId: "0x" }))));
     expect({ code, argument }).to.deep.equal({ code: "dstack/bad-request", argument: "appId" });

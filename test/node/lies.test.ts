@@ -8,7 +8,7 @@ import type { ReleaseDecision } from "../../src/node/decide.ts";
 import { asAdmin, createService, machineOf, makeDecider, type NodeChain, startNodeChain } from "../helpers/decider.ts";
 import { imageId } from "../helpers/images.ts";
 import { liar } from "../helpers/liar.ts";
-import { V1 } from "../helpers/registry.ts";
+import { V1, V2 } from "../helpers/registry.ts";
 import { alterations, player, recorder, type Tape } from "../helpers/tape.ts";
 
 /*
@@ -123,6 +123,14 @@ describe("a lying endpoint", function () {
       lie: () => inProofs((proof) => ({ ...proof, proof: (proof.proof as unknown[]).slice(0, -1) })),
       expected: "chain/unproven",
     },
+    "by proving nothing of the newest block": {
+      lie: () => async (method, answer, params) => {
+        const latest = Number(((await call("eth_getBlockByNumber", "latest", false)) as Fields).number);
+        if (method === "eth_getProof" && Number(params[2]) === latest) throw { code: -32000, message: "too new" };
+        return answer;
+      },
+      expected: "chain/unproven",
+    },
     "with the proof of another slot": {
       lie: () => (method, answer) => {
         if (method !== "eth_getProof") return answer;
@@ -161,6 +169,15 @@ describe("a lying endpoint", function () {
         method === "eth_getLogs"
           ? (answer as Fields[]).map((log) => ({ ...log, data: `${String(log.data).slice(0, -2)}ff` }))
           : answer,
+      expected: "chain/unproven",
+    },
+    "by putting another image in the place of the logged one": {
+      lie: () => (method, answer) => {
+        if (method !== "eth_getLogs") return answer;
+        const [from, to] = [V1.slice(2), V2.slice(2)];
+        const [fromId, toId] = [imageId(V1).slice(2), imageId(V2).slice(2)];
+        return JSON.parse(JSON.stringify(answer).replaceAll(from, to).replaceAll(fromId, toId));
+      },
       expected: "chain/unproven",
     },
     "by saying that it has nothing": { lie: () => () => null, expected: "chain/unreachable" },

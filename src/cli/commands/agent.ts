@@ -141,7 +141,7 @@ async function act(options: Options, { io, output: makeOutput }: CommandContext)
   const waitSeconds = wholeNumber(options, "wait") ?? DEFAULT_WAIT;
   if (waitSeconds > MAX_WAIT) throw usage("wait", "wait", `${waitSeconds} s is too long`, `Give at most ${MAX_WAIT}.`);
   const out = destinationOf(options, "out");
-  const environment = destinationOf(options, "envFile");
+  const environment = destinationOf(options, "environment");
   const receipt = destinationOf(options, "receipt");
   const secrets = readSecrets(options);
   refuseTerminal(io, [out, environment, ...secrets.map(({ destination }) => destination)]);
@@ -187,7 +187,11 @@ async function serveUpdates(
   const [, host = "0.0.0.0", digits] =
     /^(?:(.+):)?(\d{1,5})$/.exec(given === true ? `${VM_UPDATES_PORT}` : String(given)) ?? [];
   if (digits === undefined) throw usage("vm-updates", "vm-updates", "that is no port", "Give PORT or HOST:PORT.");
-  const server = await startVmUpdates(chain, serviceId, { host, port: Number(digits) });
+  const server = await startVmUpdates(chain, serviceId, {
+    host,
+    port: Number(digits),
+    maxAge: wholeNumber(options, "maxAge"),
+  });
   io.warn(`/vm_updates at http://${host}:${server.port}/vm_updates\n`);
   return server;
 }
@@ -209,7 +213,7 @@ export const command: CommandModule = {
       .addOption(list("--purpose <name>", "a key; default: all standard ones"))
       .option("--all-epochs", "keys of earlier epochs too")
       .addOption(list("--secret <name=where>", "opens what the service has published under a name"))
-      .option("--env-file <where>", "an environment file: the keys, and what is published under env")
+      .option("--environment <where>", "an environment file: the keys, and what is published under env")
       .option("--receipt <where>", "keeps the node's signed receipt")
       .option("--wait <seconds>", `how long to go on where time may help (default: ${DEFAULT_WAIT}; 0: ask once)`)
       .addOption(

@@ -1,7 +1,7 @@
 import { basename, resolve } from "node:path";
+import { readBuilds } from "../../governance/build.ts";
 import { renderCalls } from "../../governance/decode.ts";
 import { readProposal } from "../../governance/folder.ts";
-import { readBuilds } from "../../governance/build.ts";
 import { type Verification, verifyProposal } from "../../governance/verify.ts";
 import { type ChainVerification, verifyOnChain } from "../../governance/verify-chain.ts";
 import type { OptionValues } from "../chain-input.ts";
