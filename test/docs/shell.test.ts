@@ -129,9 +129,9 @@ describe("shell blocks of Markdown files", function () {
       }),
     ].join("\n");
 
-  // what is rolled back must have been registered before
-  const order = ["first-deployment", "register-a-measurement", "roll-back"];
-  const place = (path: string) => order.findIndex((name) => path.includes(name)) >>> 0;
+  // what is rolled back must have been registered before; and once time has passed, the chain is ahead of this machine's clock
+  const order = ["register-a-measurement", "roll-back"];
+  const place = (path: string) => order.findIndex((name) => path.includes(name));
   for (const { document, blocks } of [...DOCUMENTS].sort((a, b) => place(a.document.path) - place(b.document.path))) {
     it(`${document.path} runs`, async () => {
       const { code, output } = await runShell(scriptOf(document, blocks), folder, env);
