@@ -108,7 +108,7 @@ function requireSense({ keys, secrets, environment, chain }: AgentRequest): void
   if (keys === undefined && secrets.length === 0 && environment === undefined) {
     throw new KeysteadError("usage/no-output", "nothing is said about where keys go", {
       argument: "out",
-      remedy: "Add --out, --env-file or --secret.",
+      remedy: "Add --out, --environment or --secret.",
     });
   }
   if (secrets.length > 0 && chain === undefined) throw noChain();

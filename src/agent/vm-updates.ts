@@ -16,6 +16,7 @@ export interface RunningServer {
  * Serves the service's `/vm_updates` from this machine.
  *
  * @param port 0: a free one
+ * @param maxAge how old, in seconds, the newest block may be
  * @throws KeysteadError `agent/port` where it is taken
  * @example
  * const server = await startVmUpdates(chain, serviceId, { host: "0.0.0.0", port: VM_UPDATES_PORT });
@@ -23,10 +24,11 @@ export interface RunningServer {
 export async function startVmUpdates(
   chain: AgentChain,
   serviceId: Hex,
-  { host, port }: { readonly host: string; readonly port: number },
+  { host, port, maxAge }: { readonly host: string; readonly port: number; readonly maxAge?: number | undefined },
 ): Promise<RunningServer> {
   const app = createVmUpdatesApp({
     serviceId,
+    maxAge,
     read: () => auditService(chain.client, chain.registry, serviceId, chain.read),
   });
   return new Promise((resolve, reject) => {

@@ -70,13 +70,19 @@ async function readBounded(response: Response, meter: (bytes: number) => void): 
   const decoder = new TextDecoder();
   let text = "";
   let bytes = 0;
-  for await (const chunk of response.body ?? []) {
+  // a reader and no `for await`: not every browser can iterate over a stream
+  const reader = response.body?.getReader();
+  for (;;) {
+    const chunk = (await reader?.read())?.value;
+    if (chunk === undefined) return text + decoder.decode();
     bytes += chunk.length;
     meter(chunk.length);
-    if (bytes > MAX_ANSWER_BYTES) throw new Error(`the answer is longer than ${MAX_ANSWER_BYTES} bytes`);
+    if (bytes > MAX_ANSWER_BYTES) {
+      await reader?.cancel();
+      throw new Error(`the answer is longer than ${MAX_ANSWER_BYTES} bytes`);
+    }
     text += decoder.decode(chunk, { stream: true });
   }
-  return text + decoder.decode();
 }
 
 function unreachable(code: string, method: string, why: string, remedy: string, cause?: unknown): KeysteadError {

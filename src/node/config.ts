@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
-import { parse as parseYaml } from "yaml";
+import { parseDocument as parseYaml } from "yaml";
 import { z } from "zod";
 import type { Hex } from "../core/bytes.ts";
 import { isLocalChain } from "../core/chain-id.ts";
@@ -166,7 +166,10 @@ export function parseNodeConfig(
 function parseDocument(text: string): unknown {
   try {
     // YAML 1.2 core: no custom tags, unique keys, and few enough aliases that nothing explodes.
-    return parseYaml(text, { uniqueKeys: true, maxAliasCount: 16, schema: "core" });
+    const document = parseYaml(text, { uniqueKeys: true, schema: "core", logLevel: "silent" });
+    const [wrong] = [...document.errors, ...document.warnings];
+    if (wrong !== undefined) throw wrong;
+    return document.toJS({ maxAliasCount: 16 });
   } catch (cause) {
     const why = cause instanceof Error ? (cause.message.split("\n")[0] ?? "") : "";
     throw bad("config", `the configuration is no YAML: ${why}`, "Correct the file.", cause);

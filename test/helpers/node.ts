@@ -22,7 +22,7 @@ import { openReceiptLog, type ReceiptLog } from "../../src/node/receipts.ts";
 import { createReleaser, type Decision, type ReleaseDecider } from "../../src/node/release.ts";
 import { createTestNitro, type TestNitro } from "../../src/node/test-tee/nitro.ts";
 import { createTestSnp, type TestSnp } from "../../src/node/test-tee/snp.ts";
-import { createTestTdx, type TestTdx } from "../../src/node/test-tee/tdx.ts";
+import { createTestTdx, type TestTdx, type TestTdxQuote } from "../../src/node/test-tee/tdx.ts";
 import { type Folder, makeFolder } from "./cli.ts";
 import { fill } from "./evidence.ts";
 import { openByHand } from "./hpke.ts";
@@ -55,7 +55,13 @@ export interface TestTees {
   readonly nitro: TestNitro;
   readonly judgeOptions: JudgeOptions;
   /** Evidence of a machine for a nonce, a service and a key. */
-  readonly attest: (kind: WireEvidence["kind"], nonce: Hex, serviceId: Hex, publicKey: Uint8Array) => WireEvidence;
+  readonly attest: (
+    kind: WireEvidence["kind"],
+    nonce: Hex,
+    serviceId: Hex,
+    publicKey: Uint8Array,
+    quote?: Partial<TestTdxQuote>,
+  ) => WireEvidence;
 }
 
 const base64 = (bytes: Uint8Array) => Buffer.from(bytes).toString("base64");
@@ -76,10 +82,10 @@ export async function createTestTees(): Promise<TestTees> {
     nitroMaxAgeSeconds: 300,
     unsafeTestRoots: [tdx.root, snp.root, nitro.root],
   };
-  const attest: TestTees["attest"] = (kind, nonce, serviceId, recipientPublicKey) => {
+  const attest: TestTees["attest"] = (kind, nonce, serviceId, recipientPublicKey, quote) => {
     const binding = { nonce: fromHex(nonce, "nonce"), serviceId, recipientPublicKey };
     const reportData = buildReportData(binding);
-    if (kind === "tdx") return { kind, quote: base64(tdx.issueQuote({ reportData })) };
+    if (kind === "tdx") return { kind, quote: base64(tdx.issueQuote({ ...quote, reportData })) };
     if (kind === "snp") {
       const { endorsementKey, signer } = snp.certificates;
       const certificates = {

@@ -41,8 +41,12 @@ describe("explorer in Chromium: for everybody, everywhere", () => {
     tab = undefined;
   });
 
-  /** Goes through all pages in one tab, with everything that can be opened open. */
-  const visit = async (context: Parameters<typeof openTab>[1], act: (page: Page, name: string) => Promise<void>) => {
+  /** Goes through all pages in one tab, by default with everything that can be opened open. */
+  const visit = async (
+    context: Parameters<typeof openTab>[1],
+    act: (page: Page, name: string) => Promise<void>,
+    opens = true,
+  ) => {
     tab = await stage.open("overview", { context: context ?? {} });
     const { page } = tab;
     for (const [name, path] of Object.entries(paths())) {
@@ -56,7 +60,7 @@ describe("explorer in Chromium: for everybody, everywhere", () => {
         await page.getByRole("button", { name: "Check" }).click();
         await page.locator(".results").waitFor();
       }
-      for (const summary of await page.locator("main details:not([open]) > summary").all()) {
+      for (const summary of !opens ? [] : await page.locator("main details:not([open]) > summary").all()) {
         if (await summary.isVisible()) await summary.click();
       }
       await act(page, name);
@@ -89,6 +93,8 @@ describe("explorer in Chromium: for everybody, everywhere", () => {
     await visit({ viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true }, async (page, name) => {
       await shoot(page, `${name}-phone`);
       expect(await overflow(page), name).to.be.at.most(0);
+      // a phone's window grows with what does not fit into it
+      expect(await page.evaluate("window.innerWidth"), name).to.equal(360);
       const smallest = await page.evaluate(
         "Math.min(...[...document.querySelectorAll('main *')].filter((e) => e.innerText).map((e) => parseFloat(getComputedStyle(e).fontSize)))",
       );
@@ -97,19 +103,26 @@ describe("explorer in Chromium: for everybody, everywhere", () => {
   });
 
   it("on paper nothing is left that can only be clicked, and all of the page is there", async () => {
-    await visit({}, async (page, name) => {
-      await page.emulateMedia({ media: "print", colorScheme: "dark" });
-      expect(await page.locator("nav").isVisible(), name).to.equal(false);
-      for (const clickable of await page.locator("main button").all()) {
-        expect(await clickable.isVisible(), `${name}: ${await clickable.textContent()}`).to.equal(false);
-      }
-      const background = await page.evaluate("getComputedStyle(document.body).backgroundColor");
-      expect(background, name).to.equal("rgb(255, 255, 255)");
-      await shoot(page, `${name}-print`);
-      const pdf = await page.pdf({ format: "A4" });
-      expect(pdf.subarray(0, 5).toString("latin1"), name).to.equal("%PDF-");
-      await page.emulateMedia({ media: null, colorScheme: null });
-    });
+    await visit(
+      {},
+      async (page, name) => {
+        await page.emulateMedia({ media: "print", colorScheme: "dark" });
+        expect(await page.locator("nav").isVisible(), name).to.equal(false);
+        for (const clickable of await page.locator("main button").all()) {
+          expect(await clickable.isVisible(), `${name}: ${await clickable.textContent()}`).to.equal(false);
+        }
+        for (const closed of await page.locator("main details > *:not(summary)").all()) {
+          expect(await closed.isVisible(), `${name}: ${await closed.textContent()}`).to.equal(true);
+        }
+        const background = await page.evaluate("getComputedStyle(document.body).backgroundColor");
+        expect(background, name).to.equal("rgb(255, 255, 255)");
+        await shoot(page, `${name}-print`);
+        const pdf = await page.pdf({ format: "A4" });
+        expect(pdf.subarray(0, 5).toString("latin1"), name).to.equal("%PDF-");
+        await page.emulateMedia({ media: null, colorScheme: null });
+      },
+      false,
+    );
   });
 
   it("by keyboard alone a reader gets from the overview to a service's registers, and to an answer about a quote", async () => {

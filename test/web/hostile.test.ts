@@ -186,6 +186,26 @@ describe("explorer in Chromium: what is hostile, and what fails", () => {
   });
 
   describe("an endpoint that fails", () => {
+    it("given a slow one says how far it has come", async () => {
+      const slow = await startLiar(stage.explored.anvil.url, async (method, answer) => {
+        if (method === "eth_getLogs") await new Promise((resolve) => setTimeout(resolve, 1500));
+        return answer;
+      });
+      try {
+        const tab = await openTab(stage.browser);
+        tabs.push(tab);
+        await tab.page.goto(stage.url("overview", { rpc: slow.url }));
+        await tab.page.getByRole("progressbar", { name: "Verification" }).waitFor();
+        await tab.page.locator("li[aria-current=step]", { hasText: "every service's history" }).waitFor();
+        await shoot(tab.page, "progress");
+        expect(await mainText(tab.page)).to.match(/[1-9]\d* calls to the endpoint so far/);
+        await settled(tab.page);
+        expect(await tab.page.locator(".seal .verdict").innerText()).to.equal("Proven");
+      } finally {
+        await slow.close();
+      }
+    });
+
     it("given nobody who answers says what to do, gives no verdict, and tries again on demand", async () => {
       let down = true;
       const liar = await startLiar(stage.explored.anvil.url, (_method, answer) => {

@@ -1,13 +1,16 @@
+import { spawn } from "node:child_process";
+import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { expect } from "chai";
 import { byGuardian } from "../../scripts/demo/world.ts";
 import { formatDeployment } from "../../src/chain/deployment.ts";
 import { formatImage } from "../../src/core/image.ts";
+import { makeFolder } from "../helpers/cli.ts";
 import { buildNitroDocument, buildSnpReport, buildTdxQuote } from "../helpers/evidence.ts";
 import { loadVectors, NO_VECTORS, readVector } from "../helpers/vectors.ts";
 import { BROWSER_TESTS, openTab, shoot, type Tab } from "./browser.ts";
 import { enterStage, leaveStage, mainText, type OpenOptions, overflow, type Stage, settled } from "./stage.ts";
-import { IMAGES, idOf, pass } from "./world.ts";
+import { IMAGES, idOf, PLATFORMS, pass } from "./world.ts";
 
 /** The most that a reader's machine has to load, in bytes, compressed. */
 const MAX_LOAD = 300 * 1024;
@@ -302,8 +305,10 @@ describe("explorer in Chromium: pages", () => {
       ["pending", IMAGES.v3, "ImagePending"],
       ["retiring", IMAGES.v1, "This image would be accepted by 1 service"],
       ["removed", IMAGES.withdrawn, "ImageRemoved"],
+      ["half", PLATFORMS.tdx, "no service lists it"],
+      ["half", PLATFORMS.tdx, "rtmr0 is not in the evidence, rtmr3 is not in the evidence"],
     ] as const) {
-      it(`given the text of a ${what} image says where it stands`, async () => {
+      it(`given the text of a ${what} image says: ${words}`, async () => {
         const text = await (await check(formatImage(image))).locator(".results").innerText();
         expect(text).to.contain("This is an image, not a machine's statement");
         expect(text).to.contain(words);
@@ -335,6 +340,36 @@ describe("explorer in Chromium: pages", () => {
       }
       tab = undefined;
     });
+  });
+
+  it("keystead explore serves it for a recorded deployment and its endpoint alone", async () => {
+    const folder = makeFolder();
+    const record = folder.write("anvil.json", formatDeployment(stage.explored.world.deployment));
+    const main = join(import.meta.dirname, "..", "..", "src", "cli", "main.ts");
+    const args = ["explore", "--json", "--port", "0", "--deployment", record, "--rpc", stage.explored.anvil.url];
+    const child = spawn(process.execPath, [main, ...args], { stdio: ["ignore", "pipe", "inherit"] });
+    try {
+      let said = "";
+      for await (const chunk of child.stdout) {
+        said += chunk;
+        if (said.trimEnd().endsWith("}")) break;
+      }
+      const { url } = JSON.parse(said);
+      const own = await openTab(stage.browser);
+      await own.page.goto(url);
+      await settled(own.page);
+      expect(await own.page.locator(".seal .verdict").innerText()).to.equal("Proven");
+      expect(own.problems).to.deep.equal([]);
+      const { headers } = await fetch(new URL("/", url));
+      expect(headers.get("content-security-policy")).to.contain(`connect-src ${stage.explored.anvil.url};`);
+      await own.close();
+      const ended = new Promise((resolve) => child.once("exit", resolve));
+      child.kill("SIGTERM");
+      expect(await ended).to.equal(0);
+    } finally {
+      child.kill("SIGKILL");
+      folder.remove();
+    }
   });
 
   it("a change of time alone turns a pending image active", async () => {

@@ -32,7 +32,7 @@ export const IMAGES = {
   vault: { kind: "dstack", registers: { os_image_hash: reg(0x51, 32), compose_hash: reg(0x52, 32) } },
 } as const satisfies Record<string, Image>;
 
-const PLATFORMS = {
+export const PLATFORMS = {
   tdx: { kind: "tdx", registers: OS },
   snp: { kind: "snp", registers: { measurement: reg(0xa1) } },
   nitro: { kind: "nitro", registers: { pcr1: reg(0xc1) } },
