@@ -49,6 +49,14 @@ const device = p("device", "bytes32", "the device's id");
 const serviceId = p("service", "service", "the service's id");
 const image = p("image", "bytes32", "the image's id");
 
+/** What both sorts of service are created with. */
+const serviceRules = [
+  description,
+  p("devices", "devices", "the only devices that count, with commas between them; empty: any", { default: "" }),
+  p("up-to-date-tcb", "boolean", "insist on TCB status UpToDate", { default: "false" }),
+  p("salt", "bytes32", "tells services of one creator apart", { default: `0x${"00".repeat(32)}` }),
+];
+
 const policy = (name: string, ...args: readonly unknown[]): IntentCall => ({
   ...{ contract: "policy" as const, function: name },
   arguments: args,
@@ -225,6 +233,15 @@ export const INTENTS: Readonly<Record<string, Intent>> = {
     call: (a) => on(a, "revokeRole", a.role, a.account),
     inverse: (a) => on(a, "grantRole", a.role, a.account),
   },
+  "renounce-role": {
+    summary: "give up a role that the account itself holds",
+    parameters: [
+      p("contract", "contract", "whose role"),
+      p("role", "role", "its name"),
+      p("account", "address", "the account that gives it up: the one that makes the call"),
+    ],
+    call: (a) => on(a, "renounceRole", a.role, a.account),
+  },
   "set-delay": {
     summary: "change the timelock's minimum delay",
     parameters: [
@@ -238,6 +255,31 @@ export const INTENTS: Readonly<Record<string, Intent>> = {
     summary: "cancel an operation that waits in the timelock, whoever scheduled it",
     parameters: [p("operation", "bytes32", "the timelock's id of it")],
     call: (a) => on(a, "cancel", a.operation),
+  },
+  "create-service": {
+    summary: "create a service whose images may change, with or without its first one",
+    parameters: [
+      p("admin", "address", "who governs it"),
+      ...serviceRules,
+      p("notice", "duration", "how long later images wait before they get keys"),
+      p("image", "image:service", "the first image, active at once", { optional: true }),
+      p("image-description", "text", "what people will read beside the image; public", { default: "" }),
+    ],
+    call: (a) => {
+      const config = [a.admin, a.notice, a.description, a.devices, a["up-to-date-tcb"]];
+      if (a.image === undefined) return registry("createService", config, a.salt);
+      return registry("createServiceWithImage", config, a.salt, a.image, a["image-description"]);
+    },
+  },
+  "create-sealed": {
+    summary: "create a service of exactly one image, that nobody can ever change",
+    parameters: [
+      p("image", "image:sealed", "the image, as text or canonical hex"),
+      ...serviceRules,
+      p("secrets", "bytes", "sealed to the environment key, for ever", { default: "0x" }),
+    ],
+    call: (a) =>
+      registry("addSecretKeyByImage", ...[a.image, a.devices, a["up-to-date-tcb"], a.salt, a.description, a.secrets]),
   },
   "add-image": {
     summary: "list an image under a service",

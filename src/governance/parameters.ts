@@ -10,6 +10,7 @@ export type ParameterKind =
   | "tee"
   | "tcb"
   | "bytes32"
+  | "devices"
   | "service"
   | "address"
   | "text"
@@ -125,6 +126,7 @@ const PARSERS: Readonly<Record<ParameterKind, Parser>> = {
   },
   tcb: parseTcb,
   bytes32: bytesOf(32),
+  devices: (text, name) => (text === "" ? [] : text.split(",").map((item) => bytesOf(32)(item.trim(), name))),
   service: bytesOf(20),
   bytes: bytesOf(),
   address: parseAddress,

@@ -30,6 +30,8 @@ const IMAGE_ARGUMENT: Readonly<Record<string, { readonly name: string; readonly 
   allowPlatform: { name: "image", use: "platform" },
   allowKmsImage: { name: "image", use: "sealed" },
   addImageToService: { name: "newImage", use: "service" },
+  createServiceWithImage: { name: "image", use: "service" },
+  addSecretKeyByImage: { name: "image", use: "sealed" },
 };
 
 /**
