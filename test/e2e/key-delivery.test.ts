@@ -267,6 +267,26 @@ describe("key delivery, end to end", function () {
       expect(JSON.stringify(listed)).to.contain(receipt.digest);
     });
 
+    it("waits out the notice period of a pending image, says so, and gets the same keys", async () => {
+      await (await own().addImageToService(serviceId, versionOf("tdx", "v3"), "v3")).wait();
+      await world.finalize();
+      const [program, ...rest] = machine("tdx", "v3").command;
+      const out = join(world.folder.path, "waited.json");
+      const running = world.spawn([
+        ...["agent", "--service", serviceId, "--node", node.url, "--out", out, "--purpose", "disk", "--wait", "300"],
+        ...["--rpc", world.rpc, "--deployment", world.record, "--max-age", "9999999", "--allow-test-tee"],
+        ...["--command", program, ...rest.flatMap((argument) => ["--command-arg", argument])],
+      ]);
+      await waitUntil("it says what it waits for", async () => running.output().includes("notice period") || undefined);
+      expect(statSync(out, { throwIfNoEntry: false })).to.equal(undefined);
+      await world.pass(NOTICE);
+      await world.finalize();
+      await waitUntil("it ends", async () => running.child.exitCode ?? undefined);
+      expect(running.child.exitCode, running.output()).to.equal(0);
+      expect(JSON.parse(readFileSync(out, "utf8")).keys[0].key).to.equal(rotated["disk/1/0"]?.slice(2));
+      printed.push(running.output());
+    });
+
     it("serves /vm_updates meanwhile, until it is ended", async () => {
       const { command } = machine("tdx", "v2");
       const [program, ...rest] = command;

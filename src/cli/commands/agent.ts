@@ -17,7 +17,8 @@ import { readCertificateFile } from "../certificate-input.ts";
 import { type OptionValues, text, wholeNumber } from "../chain-input.ts";
 import type { CommandContext, CommandModule } from "../command.ts";
 import type { Io } from "../io.ts";
-import type { ExitCode, Output } from "../output.ts";
+import { type ExitCode, type Output, safeText } from "../output.ts";
+import { repeatable } from "../repeatable.ts";
 import { openTrust, TRUST_OPTIONS } from "../trust-input.ts";
 
 /** Longest wait that makes sense: a notice period has at most 180 days. */
@@ -35,12 +36,6 @@ interface Options extends OptionValues {
 
 const usage = (code: string, argument: string, message: string, remedy: string) =>
   new KeysteadError(`usage/${code}`, message, { argument, remedy });
-
-/** A repeatable option. */
-const list = (flags: string, description: string) =>
-  new Option(flags, description)
-    .default([])
-    .argParser((value: string, before: readonly string[]) => [...before, value]);
 
 async function openDevice(io: Io, options: Options): Promise<Device> {
   const program = text(options, "command");
@@ -158,7 +153,7 @@ async function act(options: Options, { io, output: makeOutput }: CommandContext)
       ...{ nodes, device, serviceId, trust, chain, purposes, keys, secrets, environment, receipt, waitSeconds },
       imageId,
       allEpochs: options.allEpochs === true,
-      log: (line) => io.warn(`${line}\n`),
+      log: (line) => io.warn(`${safeText(line)}\n`),
     });
     const quiet = [out, environment, receipt, ...secrets.map(({ destination }) => destination)].some(
       (place) => place?.kind === "fd" && place.fd === 1,
@@ -201,8 +196,10 @@ export const command: CommandModule = {
   summary: "get a service's keys inside a confidential VM, and hand them over",
   register(agent: Command, context: CommandContext) {
     agent.requiredOption("--service <id>", "the service, 20 bytes");
-    agent.addOption(list("--node <url>", "a node; several are asked in turn"));
-    agent.addOption(list("--signer <address>", "whose receipts count, in place of the KMS identities in the policy"));
+    agent.addOption(repeatable("--node <url>", "a node; several are asked in turn"));
+    agent.addOption(
+      repeatable("--signer <address>", "whose receipts count, in place of the KMS identities in the policy"),
+    );
     for (const { flags, description } of TRUST_OPTIONS) agent.option(flags, description);
     agent
       .option("--image <id>", "the image that the receipt must name")
@@ -210,9 +207,9 @@ export const command: CommandModule = {
       .addOption(
         new Option("--format <format>", "how keys are written").choices(["json", "env", "raw"]).default("json"),
       )
-      .addOption(list("--purpose <name>", "a key; default: all standard ones"))
+      .addOption(repeatable("--purpose <name>", "a key; default: all standard ones"))
       .option("--all-epochs", "keys of earlier epochs too")
-      .addOption(list("--secret <name=where>", "opens what the service has published under a name"))
+      .addOption(repeatable("--secret <name=where>", "opens what the service has published under a name"))
       .option("--environment <where>", "an environment file: the keys, and what is published under env")
       .option("--receipt <where>", "keeps the node's signed receipt")
       .option("--wait <seconds>", `how long to go on where time may help (default: ${DEFAULT_WAIT}; 0: ask once)`)
@@ -225,7 +222,7 @@ export const command: CommandModule = {
         ]),
       )
       .option("--command <program>", "a program that makes evidence; see src/agent/README.md")
-      .addOption(list("--command-arg <argument>", "an argument before the report data"))
+      .addOption(repeatable("--command-arg <argument>", "an argument before the report data"))
       .option("--nsm-helper <program>", "Nitro: what makes the ioctl on /dev/nsm")
       .option("--dstack-socket <path>", "the dstack guest agent's socket")
       .option("--privlevel <n>", "SEV-SNP: the VMPL of the report")

@@ -16,6 +16,7 @@ import { startNode } from "../../node/server.ts";
 import { type OptionValues, text } from "../chain-input.ts";
 import type { CommandContext, CommandModule } from "../command.ts";
 import { renderTable } from "../output.ts";
+import { repeatable } from "../repeatable.ts";
 
 const CONFIG_VARIABLE = "KEYSTEAD_NODE_CONFIG";
 const PASSPHRASE_VARIABLE = "KEYSTEAD_ROOT_PASSPHRASE";
@@ -194,12 +195,7 @@ export const command: CommandModule = {
         .description(description)
         .option("--config <file>", `the node's configuration (or ${CONFIG_VARIABLE} in the environment)`)
         .option("--evidence-command <program>", "a program that makes this machine's evidence, in place of its device")
-        .option(
-          "--evidence-arg <argument>",
-          "an argument of that program; repeatable",
-          (value: string, before: readonly string[]) => [...before, value],
-          [],
-        );
+        .addOption(repeatable("--evidence-arg <argument>", "an argument of that program; repeatable"));
     add("run", "run the node until SIGTERM or SIGINT").action(
       context.action((options: Options) => run(context, options)),
     );

@@ -2,15 +2,11 @@ import { type Command, Option } from "commander";
 import { handOver, parseDestination } from "../../../agent/hand-over.ts";
 import { CHAIN_OPTIONS, text } from "../../chain-input.ts";
 import type { CommandContext, CommandModule } from "../../command.ts";
+import { repeatable } from "../../repeatable.ts";
 import { openTrust, TRUST_OPTIONS } from "../../trust-input.ts";
 import { readSecretsKey, readServiceId, type SecretsOptions } from "./input.ts";
 import { inspect } from "./inspect.ts";
 import { seal } from "./seal.ts";
-
-const list = (flags: string, description: string) =>
-  new Option(flags, description)
-    .default([])
-    .argParser((value: string, before: readonly string[]) => [...before, value]);
 
 /** Options that say which key, and by whose word. */
 function keyOptions(command: Command): Command {
@@ -18,9 +14,11 @@ function keyOptions(command: Command): Command {
     .option("--service <id>", "the service")
     .option("--creator <address>", "in place of the id: who is going to create the service")
     .option("--salt <bytes>", "in place of the id: the salt of its creation")
-    .addOption(list("--node <url>", "a node to ask for the service's environment key"))
+    .addOption(repeatable("--node <url>", "a node to ask for the service's environment key"))
     .option("--key <file>", "the key as keystead secrets key saved it")
-    .addOption(list("--signer <address>", "whose signature counts, in place of the KMS identities in the policy"));
+    .addOption(
+      repeatable("--signer <address>", "whose signature counts, in place of the KMS identities in the policy"),
+    );
   for (const { flags, description } of TRUST_OPTIONS) command.option(flags, description);
   return command;
 }

@@ -1,0 +1,208 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { fetchBlock } from "../../chain/block.ts";
+import type { Deployment } from "../../chain/deployment.ts";
+import { readProposals } from "../../governance/folder.ts";
+import { requireWitnesses } from "../../governance/proven.ts";
+import { type GovernanceStatus, type ProposalStatus, readGovernance } from "../../governance/status.ts";
+import { formatDuration, formatTime } from "../../governance/words.ts";
+import type { OptionValues } from "../chain-input.ts";
+import type { CommandContext, CommandModule } from "../command.ts";
+import { type ExitCode, type Output, renderTable, safeText } from "../output.ts";
+import { addChainOptions, openProposalChain, PROPOSALS_FOLDER } from "../proposal-chain.ts";
+import { readDeploymentFile } from "./decode.ts";
+
+/** What comes next for a proposal, in words; times by the chain's clock, which goes on. */
+function nextWords({ state, next, signatures, readyAt, executed, cancelled }: ProposalStatus, now: bigint): string {
+  if (executed !== null) return `in block ${executed.block}`;
+  if (cancelled !== null) return `in block ${cancelled.block}`;
+  const signed =
+    signatures === null ? "" : `${signatures.step} signed ${signatures.signers.length} of ${signatures.needed}`;
+  if (state === "scheduled" && readyAt !== null) {
+    const left = readyAt - now;
+    const when = left > 0n ? `ready in ${roughly(left)}, ${formatTime(readyAt)}` : `ready since ${formatTime(readyAt)}`;
+    return signatures !== null && signatures.signers.length > 0 ? `${when}; ${signed}` : when;
+  }
+  if (state === "ready") return `can be executed; ${signed}`;
+  return next === null ? "" : signed;
+}
+
+/** A duration as a countdown: two units at most. */
+export function roughly(seconds: bigint): string {
+  if (seconds < 120n) return `${seconds} s`;
+  if (seconds < 7200n) return `${seconds / 60n} min ${seconds % 60n} s`;
+  if (seconds < 172_800n) return `${seconds / 3600n} h ${(seconds % 3600n) / 60n} min`;
+  return `${seconds / 86_400n} d ${(seconds % 86_400n) / 3600n} h`;
+}
+
+/** Chain and proposals as text, alerts first. */
+export function renderStatus(found: GovernanceStatus, output: Output, now = BigInt(found.block.timestamp)): string {
+  const { bold, green, red, yellow, cyan } = output.colors;
+  const paint: Readonly<Record<ProposalStatus["state"], (text: string) => string>> = {
+    ...{ drafted: (text) => text, signed: cyan, scheduled: yellow, ready: green, executed: green },
+    ...{ cancelled: red, "rolled back": red },
+  };
+  const orphaned = found.operations.filter(({ proposal }) => proposal === null);
+  const sections = [
+    bold(
+      found.ok
+        ? green(`NO ORPHANS: all ${found.events.length} events belong to a proposal or to the deployment`)
+        : red(`ALERT: ${found.orphans.length} events that no proposal explains`),
+    ),
+    found.orphans
+      .map(
+        ({ contract, words, block, transactionHash }) =>
+          `${red("orphan")} ${contract}: ${safeText(words)} (block ${block}, ${transactionHash})`,
+      )
+      .join("\n"),
+    orphaned
+      .filter(({ phase }) => phase === "waiting" || phase === "ready")
+      .map(
+        ({ id, readyAt }) =>
+          `${red("pending without a proposal")} ${id}: ${readyAt === undefined ? "" : `executable from ${formatTime(readyAt)}`}; cancel it by keystead propose veto --operation ${id}`,
+      )
+      .join("\n"),
+    found.proposals.length === 0
+      ? "no proposals"
+      : renderTable(
+          found.proposals.map((proposal) => [
+            proposal.id,
+            paint[proposal.state](proposal.state),
+            proposal.headline,
+            nextWords(proposal, now),
+          ]),
+          ["proposal", "state", "what", "next"],
+        ),
+    found.proposals
+      .flatMap(({ id, signatures, cancellableBy, notes, readyAt }) => [
+        ...(signatures !== null && signatures.signers.length > 0
+          ? [`${id}: signed by ${signatures.signers.join(", ")}`]
+          : []),
+        ...(cancellableBy.length > 0
+          ? [
+              `${id}: until it is executed${readyAt === null ? "" : `, at the earliest ${formatTime(readyAt)}`}, ${cancellableBy.map((safe) => `Safe ${safe}`).join(" or ")} can cancel it`,
+            ]
+          : []),
+        ...notes.map((note) => `${id}: ${note}`),
+      ])
+      .map(safeText)
+      .join("\n"),
+    `block ${found.block.number}, ${formatTime(BigInt(found.block.timestamp))}; minimum delay ${formatDuration(found.minDelay)}`,
+    `${bold("Not checked")}\n${found.unchecked.map((item) => `- ${item}`).join("\n")}`,
+  ];
+  return sections.filter((section) => section !== "").join("\n\n");
+}
+
+/** One plain line a proposal and an orphan: what a log file keeps. */
+function linesOf(found: GovernanceStatus): readonly string[] {
+  const now = BigInt(found.block.timestamp);
+  return [
+    ...found.proposals.map((proposal) => `${proposal.id} ${proposal.state} ${nextWords(proposal, now)}`.trim()),
+    ...found.orphans.map(({ contract, words, block }) => `ORPHAN ${contract}: ${words} (block ${block})`),
+  ].map(safeText);
+}
+
+const statusJson = (found: GovernanceStatus): object =>
+  JSON.parse(JSON.stringify(found, (_, value) => (typeof value === "bigint" ? value.toString() : value)));
+
+interface Options extends OptionValues {
+  readonly deployment: string;
+  readonly proposals: string;
+  readonly interval: string;
+  readonly rounds?: string;
+}
+
+/** Home, and everything after it gone: one picture over the other. */
+const REDRAW = "\u001b[H\u001b[2J";
+
+/**
+ * Looks again and again. In a terminal the picture is drawn anew every second, so that times count down; elsewhere a line is printed where something
+ * changed. It ends with the last look's exit code, after as many looks as were asked for.
+ */
+async function watch(
+  context: CommandContext,
+  look: () => Promise<GovernanceStatus>,
+  options: Options,
+): Promise<ExitCode> {
+  const { io } = context;
+  const output = context.output();
+  const interval = Math.max(1, Number(options.interval));
+  const rounds = options.rounds === undefined ? Number.POSITIVE_INFINITY : Number(options.rounds);
+  let shown = new Set<string>();
+  let exit: ExitCode = 0;
+  for (let round = 1; ; round++) {
+    const found = await look();
+    exit = found.ok ? 0 : 1;
+    const seenAt = Date.now();
+    if (output.json) io.print(`${JSON.stringify({ format: "keystead.status/1", ...statusJson(found) })}\n`);
+    else if (!io.terminal) {
+      const lines = linesOf(found);
+      // an ETA alone is no news: what is the same but for its countdown is printed once
+      const bare = (line: string) => line.replace(/ready in [^,;]+, /, "");
+      for (const line of lines)
+        if (!shown.has(bare(line))) io.print(`${formatTime(BigInt(found.block.timestamp))} ${line}\n`);
+      shown = new Set(lines.map(bare));
+    }
+    if (round >= rounds) {
+      if (io.terminal && !output.json) io.print(`${REDRAW}${renderStatus(found, output)}\n`);
+      return exit;
+    }
+    for (let second = 0; second < interval; second++) {
+      if (io.terminal && !output.json) {
+        const passed = BigInt(Math.floor((Date.now() - seenAt) / 1000));
+        io.print(`${REDRAW}${renderStatus(found, output, BigInt(found.block.timestamp) + passed)}\n`);
+      }
+      await sleep(1000);
+    }
+  }
+}
+
+/** `keystead status`. */
+export const command: CommandModule = {
+  summary: "join the chain and the proposals: where each stands, who signed, and what nobody proposed",
+  register(status, context) {
+    status.requiredOption("--deployment <file>", "the deployment's record, e.g. deploy/deployments/sepolia.json");
+    addChainOptions(status)
+      .option("--proposals <folder>", "where proposals are kept", PROPOSALS_FOLDER)
+      .option("--watch", "look again and again; in a terminal with live ETAs, elsewhere a line for each change")
+      .option("--interval <seconds>", "between two looks", "12")
+      .option("--rounds <n>", "end after so many looks")
+      .addHelpText(
+        "after",
+        `
+Every operation at the timelock, every change of roles, code, delay and Safes, and every event of the policy belongs to a proposal of the folder, or to
+the deployment itself; what belongs to none is an orphan, and an alert.
+
+Exits 0 where there is no orphan, 1 where there is one, 2 where something could not be checked.`,
+      )
+      .action(
+        context.action(async () => {
+          const options = status.opts<Options>();
+          const deployment = await readDeploymentFile(context.io, options.deployment);
+          if (options.watch === true) {
+            const { chain, witnesses } = await openProposalChain(context.io, options, deployment.chainId);
+            return watch(
+              context,
+              async () => {
+                const block = await fetchBlock(chain.client, "latest");
+                await requireWitnesses(witnesses ?? [], block);
+                return readGovernance(chain.client, block, deployment, await proposalsIn(options.proposals));
+              },
+              options,
+            );
+          }
+          const found = await look(context, options, deployment);
+          const output = context.output();
+          output.result({ format: "keystead.status/1", ...statusJson(found) }, () => renderStatus(found, output));
+          return found.ok ? 0 : 1;
+        }),
+      );
+  },
+};
+
+const proposalsIn = async (folder: string) => (await readProposals(folder)).proposals;
+
+async function look(context: CommandContext, options: Options, deployment: Deployment): Promise<GovernanceStatus> {
+  const { chain, block, witnesses } = await openProposalChain(context.io, options, deployment.chainId);
+  await requireWitnesses(witnesses ?? [], block);
+  return readGovernance(chain.client, block, deployment, await proposalsIn(options.proposals));
+}

@@ -1,0 +1,228 @@
+import { expect } from "chai";
+import { id } from "ethers";
+import { fetchBlock } from "../../src/chain/block.ts";
+import { connect } from "../../src/chain/client.ts";
+import { INTERFACES } from "../../src/governance/abis.ts";
+import type { StoredProposal } from "../../src/governance/folder.ts";
+import type { Operation } from "../../src/governance/operation.ts";
+import { readGovernance } from "../../src/governance/status.ts";
+import { passTime } from "../deploy/chains.ts";
+import { refusal } from "../deploy/refusal.ts";
+import { ALLOW_TDX, addressOf, folderOf } from "../helpers/governance.ts";
+import { DELAY, type GovernedWorld, startWorld } from "../helpers/governed-world.ts";
+import { liar } from "../helpers/liar.ts";
+
+describe("status", function () {
+  this.timeout(180_000);
+  let world: GovernedWorld;
+  let grant: Operation;
+  let revoke: Operation;
+  let pause: Operation;
+  before(async () => {
+    world = await startWorld("hardhat");
+    grant = await world.propose({
+      id: "001-tdx",
+      intents: [ALLOW_TDX, { intent: "enable-tee", arguments: { kind: "tdx" } }],
+    });
+    revoke = await world.propose({
+      id: "002-stop",
+      intents: [{ intent: "suspend-tee", arguments: { kind: "tdx", reason: "broken" } }],
+    });
+    const intents = [{ intent: "pause-release", arguments: { duration: "1h", reason: "a leak" } }];
+    pause = await world.propose({ id: "004-pause", intents });
+  });
+  after(() => world.stop());
+
+  const stored = (...operations: readonly Operation[]): ReadonlyMap<string, StoredProposal> =>
+    new Map(operations.map((operation) => [operation.id, { operation, files: folderOf(operation) }]));
+  async function status(...operations: readonly Operation[]) {
+    return readGovernance(
+      world.client,
+      await fetchBlock(world.client, "latest"),
+      world.deployment,
+      stored(...operations),
+    );
+  }
+  /** State, next step, signatures, and the orphans' names. */
+  async function summary(...operations: readonly Operation[]) {
+    const found = await status(...operations);
+    const proposals = found.proposals.map(
+      ({ id: name, state, next, cancellableBy }) => `${name} ${state} ${next} ${cancellableBy.length}`,
+    );
+    return { ok: found.ok, proposals, orphans: found.orphans.map(({ contract, name }) => `${contract} ${name}`) };
+  }
+
+  it("given a new deployment: everything on the chain is the deployment's own", async () => {
+    const found = await status(grant);
+    expect([found.ok, found.orphans, found.minDelay]).to.deep.equal([true, [], BigInt(DELAY)]);
+    expect(found.events.length).to.be.greaterThan(8);
+    expect(new Set(found.events.map(({ proposal }) => proposal))).to.deep.equal(new Set(["deployment"]));
+    expect(found.proposals[0]).to.deep.include({ state: "drafted", next: "schedule" });
+    expect(found.proposals[0]?.signatures).to.deep.include({ step: "schedule", signers: [], needed: 2 });
+  });
+
+  it("follows a grant from scheduling to execution, and a revocation at once, each event to its proposal", async () => {
+    const end = async () => {
+      await world.take(grant, "schedule");
+      expect(await summary(grant, revoke)).to.deep.equal({
+        ...{ ok: true, orphans: [] },
+        proposals: ["001-tdx scheduled execute 2", "002-stop drafted execute 0"],
+      });
+      // without its folder the same operation is an alert
+      expect((await summary(revoke)).orphans).to.deep.equal(["timelock CallScheduled"]);
+      await passTime(world.chain, DELAY);
+      const ready = await status(grant);
+      expect(ready.proposals[0]?.state).to.equal("ready");
+      expect(ready.proposals[0]?.readyAt).to.equal(ready.operations[0]?.readyAt);
+      await world.take(grant, "execute");
+      await world.take(revoke, "execute");
+    };
+    await world.changed(end, async () => {
+      expect(await summary(grant, revoke)).to.deep.equal({
+        ...{ ok: true, orphans: [] },
+        proposals: ["001-tdx executed null 0", "002-stop executed null 0"],
+      });
+      const found = await status(grant, revoke);
+      const own = found.events.filter(({ proposal }) => proposal !== "deployment");
+      expect(own.map(({ name, proposal }) => `${proposal} ${name}`)).to.deep.equal([
+        ...[
+          "001-tdx CallScheduled",
+          "001-tdx AllowPlatform",
+          "001-tdx CallExecuted",
+          "001-tdx EnableTee",
+          "002-stop SuspendTee",
+        ],
+      ]);
+      // a policy event without its proposal is an orphan, whoever made it
+      expect((await summary(grant)).orphans).to.deep.equal(["policy SuspendTee"]);
+      expect((await summary(revoke)).orphans).to.deep.equal([
+        ...["timelock CallScheduled", "policy AllowPlatform", "timelock CallExecuted", "policy EnableTee"],
+      ]);
+    });
+  });
+
+  it("shows a veto, and its event as the proposal's own", async () => {
+    const veto = async () => {
+      await world.take(grant, "schedule");
+      await world.take(grant, "cancel", world.deployment.safes.guardian.address);
+    };
+    await world.changed(veto, async () => {
+      expect(await summary(grant)).to.deep.equal({ ok: true, orphans: [], proposals: ["001-tdx cancelled null 0"] });
+    });
+  });
+
+  it("given changes that nobody proposed: each is an orphan", async () => {
+    const { timelock, registry } = world.contracts;
+    const { governance, guardian } = world.deployment.safes;
+    const send = (from: string, to: string, abi: keyof typeof INTERFACES, name: string, ...args: readonly unknown[]) =>
+      world.sendAs(from, to, INTERFACES[abi].encodeFunctionData(name, args));
+    const cases: readonly (readonly [() => Promise<void>, readonly string[]])[] = [
+      [
+        () => send(timelock, timelock, "timelock", "grantRole", id("PROPOSER_ROLE"), guardian.address),
+        ["timelock RoleGranted"],
+      ],
+      [() => send(timelock, timelock, "timelock", "updateDelay", 1n), ["timelock MinDelayChange"]],
+      [
+        () =>
+          send(timelock, registry, "registry", "upgradeTo", world.deployment.contracts.registryImplementation.address),
+        ["registry Upgraded"],
+      ],
+      [
+        () => send(guardian.address, world.contracts.policy, "policy", "pauseRelease", 3600n, "now"),
+        ["policy PauseRelease"],
+      ],
+      [
+        () => send(governance.address, governance.address, "safe", "changeThreshold", 1n),
+        ["governance Safe ChangedThreshold"],
+      ],
+      [
+        () => send(guardian.address, guardian.address, "safe", "enableModule", addressOf(80)),
+        ["guardian Safe EnabledModule"],
+      ],
+    ];
+    for (const [change, orphans] of cases) {
+      await world.changed(change, async () => {
+        const found = await summary(grant, revoke);
+        expect([found.ok, found.orphans]).to.deep.equal([false, orphans]);
+      });
+    }
+  });
+
+  it("a call explains one event: the same once more in one transaction is an orphan", async () => {
+    // somebody who can act for the guardian does in one transaction what was proposed, and something else with it
+    const twice = async () => {
+      await world.take(pause, "execute");
+      await world.sendAs(
+        world.contracts.timelock,
+        world.contracts.policy,
+        INTERFACES.policy.encodeFunctionData("resumeRelease", []),
+      );
+      await world.sendAs(world.deployment.safes.guardian.address, world.contracts.policy, pause.calls[0]?.data ?? "0x");
+    };
+    await world.changed(twice, async () => {
+      expect((await summary(pause)).orphans).to.deep.equal(["policy ResumeRelease", "policy PauseRelease"]);
+    });
+  });
+
+  it("notes a nonce that is used up", async () => {
+    const other = await world.propose({
+      id: "003-snp",
+      intents: [{ intent: "suspend-tee", arguments: { kind: "snp", reason: "x" } }],
+    });
+    await world.changed(
+      () => world.take(pause, "execute"),
+      async () => {
+        const found = await status(pause, other);
+        expect(found.proposals[1]?.notes.join()).to.include("is used up");
+      },
+    );
+  });
+
+  describe("given an endpoint that leaves logs out", () => {
+    const without = (contract: string) =>
+      liar(world.provider, (method, answer, [filter]) => {
+        const address = String(Reflect.get(Object(filter), "address")).toLowerCase();
+        return method === "eth_getLogs" && address === contract.toLowerCase() ? [] : answer;
+      });
+    it("it refuses where the policy's history does not end in its head", async () => {
+      await world.changed(
+        () => world.take(pause, "execute"),
+        async () => {
+          const client = await connect(without(world.contracts.policy));
+          const block = await fetchBlock(client, "latest");
+          await refusal(readGovernance(client, block, world.deployment, stored(pause)), "chain/incomplete-logs");
+        },
+      );
+    });
+    it("it refuses where the timelock knows an operation that no log tells of", async () => {
+      await world.changed(
+        () => world.take(grant, "schedule"),
+        async () => {
+          const cancelled = liar(world.provider, (method, answer, [filter]) => {
+            const address = String(Reflect.get(Object(filter), "address")).toLowerCase();
+            if (method !== "eth_getLogs" || address !== world.contracts.timelock.toLowerCase()) return answer;
+            return (answer as { topics: string[] }[]).filter(
+              ({ topics }) => topics[0] !== id("CallScheduled(bytes32,uint256,address,uint256,bytes,bytes32,uint256)"),
+            );
+          });
+          const client = await connect(cancelled);
+          const block = await fetchBlock(client, "latest");
+          await refusal(readGovernance(client, block, world.deployment, stored(grant)), "chain/incomplete-logs");
+        },
+      );
+    });
+  });
+
+  it("an operation of its own that was never proposed is pending without a proposal, to be vetoed", async () => {
+    await world.changed(
+      async () => {
+        await world.take(grant, "schedule");
+      },
+      async () => {
+        const found = await status();
+        expect(found.operations.map(({ proposal, phase }) => [proposal, phase])).to.deep.equal([[null, "waiting"]]);
+        expect(found.ok).to.equal(false);
+      },
+    );
+  });
+});
