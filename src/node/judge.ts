@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import type { Binding } from "../core/binding.ts";
-import { fromBase64, type Hex } from "../core/bytes.ts";
+import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { hashForReceipt } from "../core/release.ts";
 import type { WireEvidence } from "../core/release-wire.ts";
@@ -151,6 +151,16 @@ export function createJudge(options: JudgeOptions): Judge {
     collateral: async () => cache.states(),
     close: async () => {},
   };
+}
+
+/** As `fromBase64` of core, in a tenth of its time: evidence is long, and Node's own decoder is lax but fast. */
+function fromBase64(text: string, argument: string): Uint8Array {
+  const bytes = Buffer.from(text, "base64");
+  if (bytes.toString("base64") === text) return new Uint8Array(bytes);
+  throw new KeysteadError("base64/malformed", `${argument} is not canonical base64`, {
+    argument,
+    remedy: "Give standard base64 with its = padding and nothing around it.",
+  });
 }
 
 function signedPart(evidence: WireEvidence): string {

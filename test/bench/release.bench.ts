@@ -25,7 +25,11 @@ const RATE_GOAL = 300;
 /** Milliseconds in which 99 of 100 answers come at {@link STEADY_RATE} a second. */
 const P99_GOAL_MS = 50;
 const STEADY_RATE = 100;
-const STEADY_SECONDS = 5;
+/** Rounds of a second: as many count, of as many at most. */
+const ROUNDS = 3;
+const MAX_ROUNDS = 12;
+/** Share of the processors that other processes may use in a round that counts. */
+const OTHERS_LIMIT = 0.1;
 const WARM_UP = 400;
 const MEASURED = 2_000;
 /** Over how many releases memory must stay flat, and how many at once. */
@@ -46,6 +50,15 @@ function usageOf(pid: number): { readonly cpu: number; readonly rss: number } {
     .map(Number);
   const [utime = 0, stime = 0, rss = 0] = [fields[11], fields[12], fields[21]];
   return { cpu: (utime + stime) / 100, rss: (rss * 4096) / 2 ** 20 };
+}
+
+/** Processor time of all cores, and how much of it neither the node, nor this process, nor nobody had; in ticks of 10 ms. */
+function machineUsage(pid: number): { readonly all: number; readonly others: number } {
+  const fields = readFileSync("/proc/stat", "utf8").split("\n")[0]?.split(/\s+/).slice(1, 9).map(Number) ?? [];
+  const all = fields.reduce((sum, ticks) => sum + ticks, 0);
+  const idle = (fields[3] ?? 0) + (fields[4] ?? 0);
+  const { user, system } = process.cpuUsage();
+  return { all, others: all - idle - usageOf(pid).cpu * 100 - (user + system) / 10_000 };
 }
 
 describe("benchmark: releases", function () {
@@ -124,26 +137,33 @@ describe("benchmark: releases", function () {
     expect(rate).to.be.at.least(RATE_GOAL);
   });
 
-  it(`answers 99 of 100 within ${P99_GOAL_MS} ms at ${STEADY_RATE} a second`, async () => {
-    const bodies = await prepare(STEADY_RATE * STEADY_SECONDS);
-    // Three rounds, the best counts: what else runs on the machine can only add.
-    const rounds: number[] = [];
-    for (let round = 0; round < 3; round += 1) {
-      const mine = bodies.slice((round * bodies.length) / 3, ((round + 1) * bodies.length) / 3);
-      const start = performance.now();
+  it(`answers 99 of 100 within ${P99_GOAL_MS} ms at ${STEADY_RATE} a second`, async function () {
+    // A delay, unlike processor time, is everybody's on the machine: only rounds in which others left it alone count.
+    const counted: number[] = [];
+    const disturbed: string[] = [];
+    for (let round = 0; round < MAX_ROUNDS && counted.length < ROUNDS; round += 1) {
+      const bodies = await prepare(STEADY_RATE);
+      const [before, start] = [machineUsage(pid()), performance.now()];
       const times = await Promise.all(
-        mine.map(async (body, index) => {
-          await new Promise((resolve) =>
-            setTimeout(resolve, (index * 1000) / STEADY_RATE - (performance.now() - start)),
-          );
+        bodies.map(async (body, index) => {
+          const wait = (index * 1000) / STEADY_RATE - (performance.now() - start);
+          await new Promise((resolve) => setTimeout(resolve, Math.max(0, wait)));
           return await send(body);
         }),
       );
-      rounds.push(percentile(times, 0.99));
+      const after = machineUsage(pid());
+      const others = (after.others - before.others) / (after.all - before.all);
+      const p99 = percentile(times, 0.99);
+      if (others <= OTHERS_LIMIT) counted.push(p99);
+      else disturbed.push(`${p99.toFixed(0)} ms with ${(100 * others).toFixed(0)} %`);
     }
-    const best = Math.min(...rounds);
-    console.log(`      p99 of three rounds: ${rounds.map((ms) => ms.toFixed(1)).join(", ")} ms; goal ${P99_GOAL_MS}`);
-    expect(best).to.be.at.most(P99_GOAL_MS);
+    if (disturbed.length > 0) console.log(`      not counted, others used the processors: ${disturbed.join(", ")}`);
+    if (counted.length === 0) {
+      console.log("      NOT MEASURED: the machine was never left alone for a second");
+      this.skip();
+    }
+    console.log(`      p99: ${counted.map((ms) => ms.toFixed(1)).join(", ")} ms; goal ${P99_GOAL_MS}`);
+    expect(Math.min(...counted)).to.be.at.most(P99_GOAL_MS);
   });
 
   it(`holds no more memory after ${MEMORY_RELEASES.toLocaleString("en")} releases`, async () => {
