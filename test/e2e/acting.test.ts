@@ -327,7 +327,7 @@ describe("commands that act", function () {
       expect([done.code, done.stderr], name).to.deep.equal([0, ""]);
     }
     const { view } = (await service("show", id)).json;
-    expect([view.keyEpoch, view.noticePeriod, BigInt(view.admin)]).to.deep.equal([2, 7 * 86_400, 0n]);
+    expect([view.keyEpoch, view.noticePeriod, BigInt(view.admin)]).to.deep.equal([1, 7 * 86_400, 0n]);
     const gone = await service("rotate", "--service", id, "--send");
     expect([gone.code, errorCodeOf(gone)]).to.deep.equal([2, "direct/would-fail"]);
 
