@@ -185,6 +185,31 @@ describe("explorer in Chromium: what is hostile, and what fails", () => {
     });
   });
 
+  describe("a second endpoint", () => {
+    it("given the same block vouches for it", async () => {
+      const second = await startLiar(stage.explored.anvil.url, (_method, answer) => answer);
+      try {
+        const { page } = await open("overview", { changes: { witness: second.url } });
+        expect(await mainText(page)).to.contain(`Both endpoints have it`);
+        expect(await mainText(page)).to.contain(new URL(second.url).host);
+      } finally {
+        await second.close();
+      }
+    });
+
+    it("given another block fails with chain/disagreement", async () => {
+      const second = await startLiar(stage.explored.anvil.url, (method, answer) =>
+        method === "eth_getBlockByNumber" ? { ...(answer as object), hash: `0x${"ab".repeat(32)}` } : answer,
+      );
+      try {
+        const { page } = await open("overview", { changes: { witness: second.url } });
+        expect(await mainText(page)).to.contain("chain/disagreement");
+      } finally {
+        await second.close();
+      }
+    });
+  });
+
   describe("an endpoint that fails", () => {
     it("given a slow one says how far it has come", async () => {
       const slow = await startLiar(stage.explored.anvil.url, async (method, answer) => {

@@ -5,6 +5,7 @@ import { type Basis, type ImageStanding, type PolicyStanding, standingOf } from 
 import type { Hex } from "../../../src/core/bytes.ts";
 import { IMAGE_KINDS, type Image } from "../../../src/core/image.ts";
 import type { PolicyEntry } from "../../../src/core/policy-state.ts";
+import { imageStatus, type ServiceImage } from "../../../src/core/state.ts";
 import type { Reading } from "./evidence.ts";
 import { readImageBytes } from "./images.ts";
 
@@ -59,6 +60,8 @@ export interface CheckResult {
   readonly nearPlatforms: readonly PlatformMatch[];
   /** Services whose history does not verify: nothing is said about them. */
   readonly unverified: readonly Hex[];
+  /** dstack images that may have keys now: their registers come from dstack's event log, and no quote alone can be compared with them. */
+  readonly incomparable: number;
   /** Whether the policy's history verifies. */
   readonly policyVerified: boolean;
 }
@@ -100,6 +103,7 @@ const distance = ({ differs, absent }: Comparison) => differs.length + absent.le
  * judgeEvidence(readEvidence(bytes), suite, Date.now() / 1000).matches[0]?.denial?.decision;
  */
 export function judgeEvidence(reading: Reading, suite: SuiteAudit, now: number): CheckResult {
+  const { block } = suite;
   const policy = suite.policy.verdict === "broken" ? undefined : suite.policy.state;
   const compared = [...(policy?.platforms.values() ?? [])].flatMap((entry): PlatformMatch[] => {
     const comparison = compareEntry(entry.image, reading);
@@ -113,15 +117,20 @@ export function judgeEvidence(reading: Reading, suite: SuiteAudit, now: number):
   const matches: ServiceMatch[] = [];
   const near: NearMiss[] = [];
   const unverified: Hex[] = [];
+  let incomparable = 0;
   for (const audit of suite.services) {
     const { state, serviceId } = audit;
     if (state === undefined || audit.verdict === "broken") {
       unverified.push(serviceId);
       continue;
     }
-    for (const { imageId, image, description } of state.images.values()) {
+    for (const registered of state.images.values()) {
+      const { imageId, image, description } = registered;
       const comparison = compareEntry(image, reading);
-      if (comparison === undefined) continue;
+      if (comparison === undefined) {
+        if (registered.kind === IMAGE_KINDS.dstack.byte && mayHaveKeys(registered, block.timestamp)) incomparable += 1;
+        continue;
+      }
       const about = { serviceId, description: state.description, comparison };
       if (isMatch(comparison))
         matches.push({ ...about, ...judgeImage(audit, imageId, suite, platforms, reading, now) });
@@ -137,8 +146,13 @@ export function judgeEvidence(reading: Reading, suite: SuiteAudit, now: number):
     platforms,
     nearPlatforms,
     unverified,
+    incomparable,
     policyVerified: policy !== undefined,
   };
+}
+
+function mayHaveKeys(image: ServiceImage, now: number): boolean {
+  return ["active", "retiring"].includes(imageStatus(image, now));
 }
 
 function judgeImage(

@@ -71,7 +71,7 @@ export function CheckPage() {
 
 function Answer({ result }: { readonly result: CheckResult }) {
   const { loaded } = useModel();
-  const { reading, unsafe, matches, near, platforms, unverified } = result;
+  const { reading, unsafe, matches, near, platforms, unverified, incomparable } = result;
   const { block } = loaded.suite;
   const accepted = unsafe.length === 0 ? matches.filter(({ denial }) => denial === undefined) : [];
   return (
@@ -100,6 +100,13 @@ function Answer({ result }: { readonly result: CheckResult }) {
           <p class="panel bad">
             The histories of {plural(unverified.length, "service")} do not verify: nothing is said about{" "}
             {unverified.length === 1 ? "it" : "them"}.
+          </p>
+        )}
+        {incomparable === 0 || reading.kind === "dstack" ? null : (
+          <p class="panel warn">
+            {plural(incomparable, "dstack image")} could not be compared with this: what dstack measures stands in its
+            event log, not in the quote alone. For dstack give the image's text form, which keystead measure makes of
+            quote and log.
           </p>
         )}
       </Section>
