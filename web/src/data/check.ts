@@ -5,7 +5,7 @@ import { type Basis, type ImageStanding, type PolicyStanding, standingOf } from 
 import type { Hex } from "../../../src/core/bytes.ts";
 import { IMAGE_KINDS, type Image } from "../../../src/core/image.ts";
 import type { PolicyEntry } from "../../../src/core/policy-state.ts";
-import { imageStatus, type ServiceImage } from "../../../src/core/state.ts";
+import { imageStatus, type ServiceImage, viewService } from "../../../src/core/state.ts";
 import type { Reading } from "./evidence.ts";
 import { readImageBytes } from "./images.ts";
 
@@ -38,6 +38,8 @@ export interface ServiceMatch {
   /** Undefined: nothing known here speaks against it. */
   readonly denial: Denial | undefined;
   readonly open: readonly string[];
+  /** What this rests on: `unknown` where a history holds events that this version does not know, so that nothing can be said. */
+  readonly rests: "proven" | "endpoint" | "unknown";
 }
 
 /** A registered image that is not the evidence's, but near it. */
@@ -162,7 +164,7 @@ function judgeImage(
   platforms: readonly PlatformMatch[],
   reading: Reading,
   now: number,
-): Pick<ServiceMatch, "standing" | "denial" | "open"> {
+): Pick<ServiceMatch, "standing" | "denial" | "open" | "rests"> {
   const rests = restsOf(audit);
   const standing = standingOf(audit.serviceId, imageId, audit.state, audit.entries, block.timestamp, rests);
   const later = Math.max(now, block.timestamp);
@@ -172,6 +174,9 @@ function judgeImage(
   const open = [...openQuestions(standing, policyStanding(policy), true)];
   if (rules?.tees.get(kind)?.devicesRestricted === true) {
     open.push("Whether the machine is one of the devices that the policy lists for this kind.");
+  }
+  if (audit.state !== undefined && viewService(audit.state, block.timestamp).requireUpToDateTcb) {
+    open.push("Whether its TCB status is UpToDate: the service takes no other.");
   }
   if (audit.verdict !== "proven") open.push("Whether the service's history is complete: it is not proven here.");
   if (policy.verdict !== "proven") open.push("Whether the policy's history is complete: it is not proven here.");
@@ -183,7 +188,12 @@ function judgeImage(
     denyByService(standing, block.timestamp) ??
     denyByService(standingLater, later) ??
     (rules === undefined ? unknownPolicy : denyByPolicy(rules, kind, { entry: platforms[0]?.entry }, block.timestamp));
-  return { standing, denial, open };
+  return { standing, denial, open, rests: worstRests([audit, policy]) };
+}
+
+function worstRests(audits: readonly Audit<unknown, unknown>[]): ServiceMatch["rests"] {
+  if (audits.some(({ reasons }) => reasons.some(({ code }) => code === "unknown-events"))) return "unknown";
+  return audits.every(({ verdict }) => verdict === "proven") ? "proven" : "endpoint";
 }
 
 function policyStanding(audit: PolicyAudit): PolicyStanding | undefined {
