@@ -25,13 +25,10 @@ export interface Action {
  * nextActions(plan, assess(plan, facts), facts, "rollout.json");
  */
 export function nextActions(plan: Plan, status: Status, facts: Facts, file: string): readonly Action[] {
-  // two proposals that are due at once take a Safe's nonces one after the other
-  let ahead = 0n;
   return status.steps.flatMap((one) => {
     if (one.state !== "ready" && !(one.state === "failed" && one.operation?.state === "cancelled")) return [];
     const { step } = one;
-    const commands = dueCommands(plan, one, facts).map((command) => fill(command, plan, facts, file, ahead));
-    if (step.governance === "timelock") ahead += 1n;
+    const commands = dueCommands(plan, one, facts).map((command) => fill(command, plan, facts, file));
     const { title, who, governance } = step;
     return [{ step: step.id, title, who, governance, commands, note: noteOf(one) }];
   });
@@ -59,15 +56,14 @@ function dueStatements({ acknowledgements }: Plan, step: Step): readonly string[
 }
 
 /** Puts into a command what is only known now. */
-function fill(command: string, { inputs }: Plan, { chain, now }: Facts, file: string, ahead = 0n): string {
+function fill(command: string, { inputs }: Plan, { chain, now }: Facts, file: string): string {
   const filled = command
     .replaceAll(PLAN, file)
     .replace("--until UNTIL", `--until ${now + inputs.cleanup.graceSeconds}`);
   if (isKeysteadError(chain)) return filled;
-  const propose = ahead > 0n && filled.startsWith("keystead rollout propose ") ? ` --ahead ${ahead}` : "";
-  return `${filled
-    .replaceAll(GOVERNANCE_NONCE, String(chain.governance.nonce + ahead))
-    .replaceAll(GUARDIAN_NONCE, String(chain.guardian.nonce))}${propose}`;
+  return filled
+    .replaceAll(GOVERNANCE_NONCE, String(chain.governance.nonce))
+    .replaceAll(GUARDIAN_NONCE, String(chain.guardian.nonce));
 }
 
 /**

@@ -17,6 +17,7 @@ export interface Alarm {
     | "node-down"
     | "no-node"
     | "quote-differs"
+    | "old-machine-down"
     | "old-cut-off"
     | "operation-cancelled"
     | "paused"
@@ -45,7 +46,7 @@ export function findAlarms(plan: Plan, facts: Facts, steps: readonly StepStatus[
   const chain = isKeysteadError(facts.chain)
     ? [alarm("chain-unreadable", `the chain could not be read (${facts.chain.code}): ${facts.chain.message}`)]
     : chainAlarms(plan, facts.chain, steps);
-  return [...nodeAlarms(facts), ...machineAlarms(facts), ...chain];
+  return [...nodeAlarms(facts), ...machineAlarms(plan, facts, steps), ...chain];
 }
 
 const alarm = (code: Alarm["code"], says: string): Alarm => ({ code, says: printable(says, 500) });
@@ -64,12 +65,17 @@ function nodeAlarms({ nodes }: Facts): readonly Alarm[] {
     : [alarm("no-node", "no node releases keys: no machine can start"), ...alarms];
 }
 
-function machineAlarms({ machines }: Facts): readonly Alarm[] {
-  return [...machines].flatMap(([name, { quote, differs }]) =>
-    quote === "differs"
-      ? [alarm("quote-differs", `${name} runs another image than the plan says: ${differs.join(", ")} differ`)]
-      : [],
-  );
+function machineAlarms({ inputs }: Plan, { machines }: Facts, steps: readonly StepStatus[]): readonly Alarm[] {
+  const delivered = steps.find(({ step }) => step.id === "delivery")?.state === "done";
+  return inputs.machines.flatMap(({ name, runs }) => {
+    const machine = machines.get(name);
+    if (machine?.quote === "differs" && machine.up !== false) {
+      const registers = machine.differs.join(", ");
+      return [alarm("quote-differs", `${name} runs another image than the plan says: ${registers} differ`)];
+    }
+    if (runs === "new" || delivered || machine?.up !== false) return [];
+    return [alarm("old-machine-down", `${name} does not answer, and the new version is not verified yet`)];
+  });
 }
 
 function chainAlarms(plan: Plan, chain: ChainFacts, steps: readonly StepStatus[]): readonly Alarm[] {

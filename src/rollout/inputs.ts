@@ -92,6 +92,10 @@ const cleanupSchema = z.strictObject({
   kmsImage: z.enum(["revoke", "keep"]).default("revoke"),
 });
 
+const teeSchema = z.enum(["tdx", "snp", "nitro", "dstack"]);
+/** TCB statuses to be accepted of a TEE kind that is not enabled yet, with commas between them. */
+const tcbSchema = z.partialRecord(teeSchema, z.string().regex(/^[A-Za-z]+(,[A-Za-z]+)*$/));
+
 /** What a rollout is about, written by hand (YAML or JSON): `keystead rollout plan` makes the plan file of it. */
 export const definitionSchema = z.strictObject({
   id: name,
@@ -116,6 +120,7 @@ export const definitionSchema = z.strictObject({
   proposals: z
     .strictObject({ folder: line, first: z.int().min(0).max(990) })
     .default({ folder: "deploy/proposals", first: 1 }),
+  tcb: tcbSchema.default({}),
   cleanup: cleanupSchema.default({ image: "retire", graceSeconds: 86_400, platform: "keep", kmsImage: "revoke" }),
 });
 
@@ -162,10 +167,12 @@ export const inputsSchema = z.strictObject({
   }),
   signers: z.strictObject({ governance: z.array(address).max(50), guardian: z.array(address).max(50) }),
   proposals: z.strictObject({ folder: line, first: z.int().min(0).max(990) }),
+  tcb: tcbSchema,
   cleanup: cleanupSchema,
   /** What was already allowed when the plan was made: steps for these are left out. */
   already: z.strictObject({
-    platform: z.boolean(),
+    platforms: z.array(hex(32)).max(4),
+    tees: z.array(teeSchema).max(4),
     kmsImage: z.boolean(),
     image: z.boolean(),
     identity: z.boolean(),

@@ -135,9 +135,10 @@ function window(plan: Plan, chain: ChainFacts, now: number): Check {
   const listing = steps.some(({ id }) => id === "service-image");
   const notice = listing && !inputs.service.empty ? (chain.service?.noticePeriod ?? inputs.service.noticePeriod) : 0;
   const upgrades = steps.some(({ id }) => id === "contracts");
-  // the notice period begins when the image is listed, and that waits for new contracts
+  const registers = steps.some(({ id }) => id === "measurements");
   const delay = goes ? inputs.deployment.delaySeconds : 0;
-  const wait = upgrades ? delay + notice : Math.max(delay, notice);
+  // what is new is registered in the new contracts: one wait after the other
+  const wait = (upgrades ? delay : 0) + Math.max(registers ? delay : 0, notice);
   if (wait === 0) return at(notNeeded("nothing waits"));
   if (inputs.plannedFor === null) return at(unknown(`no date is planned; from now it takes at least ${wait} s`));
   const left = inputs.plannedFor - now;

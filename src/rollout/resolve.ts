@@ -4,6 +4,7 @@ import type { Client } from "../chain/client.ts";
 import type { Deployment } from "../chain/deployment.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
+import { TEE_KINDS } from "../core/image.ts";
 import { buildImage, isUnsafe, type Measurement, platformExclude, registerValues } from "../core/measurement.ts";
 import { diffMeasurements } from "../core/measurement-diff.ts";
 import type { ChainFacts } from "./facts.ts";
@@ -74,9 +75,13 @@ export async function resolveInputs(definition: Definition, resolving: Resolving
     },
     signers: definition.signers,
     proposals: definition.proposals,
+    tcb: definition.tcb,
     cleanup: definition.cleanup,
     already: {
-      platform: isAllowed(chain.platforms, measuredApplication?.new.platform?.id),
+      platforms: [measuredApplication?.new.platform, measuredKms?.new.platform].flatMap((platform) =>
+        platform != null && isAllowed(chain.platforms, platform.id) ? [platform.id] : [],
+      ),
+      tees: TEE_KINDS.filter((kind) => chain.enabledTees.has(kind)),
       kmsImage: isAllowed(chain.kmsImages, measuredKms?.new.image.id),
       image: ["pending", "active"].includes(chain.images.get(measuredApplication?.new.image.id ?? "0x")?.status ?? ""),
       identity: kms?.identity != null && chain.identities.has(kms.identity.environmentKey),

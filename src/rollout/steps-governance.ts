@@ -1,3 +1,5 @@
+import type { Hex } from "../core/bytes.ts";
+import { parseImage, type TeeKind } from "../core/image.ts";
 import type { IntentInput } from "../governance/intents.ts";
 import type { Condition } from "./conditions.ts";
 import type { Inputs } from "./inputs.ts";
@@ -67,7 +69,7 @@ export function contracts(inputs: Inputs): readonly Step[] | LeftOut {
       id: "contracts",
       phase: "contracts",
       title: `Upgrade ${inputs.contracts.map(({ contract }) => contract).join(" and ")} through governance`,
-      needs: ["staging"],
+      needs: ["pins"],
       governance: "timelock",
       who: "the governance Safe's owners",
       preconditions: inputs.contracts.map(({ contract, from }) => ({ is: "implementation", contract, address: from })),
@@ -88,17 +90,33 @@ export function contracts(inputs: Inputs): readonly Step[] | LeftOut {
   ];
 }
 
+/** Platforms under the application and under the KMS's own nodes: keys are released to neither on a platform that is not allowed. */
+export function platformsOf({ application, kms }: Inputs, which: "old" | "new"): readonly { id: Hex; text: string }[] {
+  const found = [application?.[which]?.platform, kms?.[which]?.platform].flatMap((platform) => platform ?? []);
+  return [...new Map(found.map((platform) => [platform.id, platform])).values()];
+}
+
+/** TEE kinds that the rollout brings and to which no keys may be released yet. */
+export function newKinds({ application, kms, already }: Inputs): readonly TeeKind[] {
+  const kinds = [application?.new, kms?.new].flatMap((one) => (one === undefined ? [] : [kindOf(one.image.text)]));
+  return [...new Set(kinds)].filter((kind) => !already.tees.includes(kind));
+}
+
+const kindOf = (text: string): TeeKind => parseImage(text).kind;
+
 export function measurements(inputs: Inputs, afterContracts: boolean): readonly Step[] | LeftOut {
-  const { application, kms, already } = inputs;
+  const { kms, already } = inputs;
   const intents: IntentInput[] = [];
   const check: Condition[] = [];
-  const platform = application?.new.platform ?? null;
-  if (platform !== null && !already.platform) {
-    intents.push({
-      intent: "allow-platform",
-      arguments: { image: platform.text, description: `rollout ${inputs.id}` },
-    });
-    check.push({ is: "platform", id: platform.id, state: "allowed" });
+  for (const kind of newKinds(inputs)) {
+    intents.push({ intent: "enable-tee", arguments: { kind } });
+    intents.push({ intent: "accept-tcb", arguments: { kind, statuses: inputs.tcb[kind] ?? "" } });
+    check.push({ is: "tee-enabled", tee: kind });
+  }
+  for (const { id, text } of platformsOf(inputs, "new")) {
+    if (already.platforms.includes(id)) continue;
+    intents.push({ intent: "allow-platform", arguments: { image: text, description: `rollout ${inputs.id}` } });
+    check.push({ is: "platform", id, state: "allowed" });
   }
   if (kms !== null && !already.kmsImage) {
     const { image } = kms.new;
@@ -130,7 +148,8 @@ export function measurements(inputs: Inputs, afterContracts: boolean): readonly 
       id: "measurements",
       phase: "measurements",
       title: `Register through governance: ${intents.map(({ intent }) => intent).join(", ")}`,
-      needs: ["staging"],
+      // not before: what is registered rests on the code that it is registered in
+      needs: [afterContracts ? "contracts" : "staging"],
       governance: "timelock",
       who: "the governance Safe's owners",
       preconditions: [],
@@ -218,16 +237,14 @@ export function retireStep(inputs: Inputs, needs: readonly string[]): readonly S
 }
 
 export function revokeStep(inputs: Inputs, needs: readonly string[]): readonly Step[] | LeftOut {
-  const { application, kms, cleanup: wish } = inputs;
+  const { kms, cleanup: wish } = inputs;
   const intents: IntentInput[] = [];
   const check: Condition[] = [];
-  const [oldPlatform, newPlatform] = [application?.old?.platform, application?.new.platform];
-  if (wish.platform === "revoke" && oldPlatform && oldPlatform.id !== newPlatform?.id) {
-    intents.push({
-      intent: "revoke-platform",
-      arguments: { platform: oldPlatform.id, reason: `after rollout ${inputs.id}` },
-    });
-    check.push({ is: "platform", id: oldPlatform.id, state: "not-allowed" });
+  const kept = new Set(platformsOf(inputs, "new").map(({ id }) => id));
+  for (const { id } of wish.platform === "revoke" ? platformsOf(inputs, "old") : []) {
+    if (kept.has(id)) continue;
+    intents.push({ intent: "revoke-platform", arguments: { platform: id, reason: `after rollout ${inputs.id}` } });
+    check.push({ is: "platform", id, state: "not-allowed" });
   }
   if (wish.kmsImage === "revoke" && kms?.old && kms.old.image.id !== kms.new.image.id) {
     intents.push({

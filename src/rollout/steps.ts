@@ -2,7 +2,15 @@ import { KeysteadError } from "../core/errors.ts";
 import type { Condition } from "./conditions.ts";
 import type { Inputs } from "./inputs.ts";
 import { type LeftOut, PLAN, type Step } from "./step.ts";
-import { contracts, measurements, retireStep, revokeStep, serviceImage } from "./steps-governance.ts";
+import {
+  contracts,
+  measurements,
+  newKinds,
+  platformsOf,
+  retireStep,
+  revokeStep,
+  serviceImage,
+} from "./steps-governance.ts";
 import { delivery, machines, nodes, oldMachineStep } from "./steps-operations.ts";
 
 /** What no program can check. */
@@ -28,6 +36,7 @@ export function deriveSteps(inputs: Inputs): { readonly steps: readonly Step[]; 
   };
   requireSense(inputs);
   steps.push(staging());
+  add(understanding(inputs));
   add(contracts(inputs));
   add(measurements(inputs, has(steps, "contracts")));
   add(serviceImage(inputs, has(steps, "contracts")));
@@ -42,7 +51,20 @@ export function deriveSteps(inputs: Inputs): { readonly steps: readonly Step[]; 
 const has = (steps: readonly Step[], id: string): boolean => steps.some((step) => step.id === id);
 const last = (steps: readonly Step[]): string => steps.at(-1)?.id ?? "staging";
 
-function requireSense({ application, kms, contracts, service, nodes }: Inputs): void {
+function requireSense(inputs: Inputs): void {
+  const { application, kms, contracts, service, nodes, tcb } = inputs;
+  const untold = newKinds(inputs).find((kind) => tcb[kind] === undefined);
+  if (untold !== undefined) {
+    throw new KeysteadError(
+      "rollout/no-tcb",
+      `${untold} machines are not enabled, and which TCB statuses to accept is not said`,
+      {
+        argument: "tcb",
+        remedy: `Say it in the definition, e.g. tcb: { ${untold}: UpToDate }.`,
+        details: { kind: untold },
+      },
+    );
+  }
   if (application === null && kms === null && contracts.length === 0) {
     throw new KeysteadError("rollout/no-change", "nothing changes: application, KMS image and contracts stay", {
       argument: "definition",
@@ -89,16 +111,43 @@ function staging(): Step {
   };
 }
 
+/** A node releases nothing under contracts whose code it was not told to trust: it must know the new code before that runs. */
+function understanding(inputs: Inputs): readonly Step[] | LeftOut {
+  if (inputs.contracts.length === 0) return { id: "pins", reason: "no contract changes" };
+  const pins = inputs.contracts.map(
+    ({ contract, to, codeHash }) => `${contract}: { address: "${to}", codeHash: "${codeHash}" }`,
+  );
+  return [
+    {
+      id: "pins",
+      phase: "staging",
+      title: "Let every node know the new contracts' code, before it runs",
+      needs: ["staging"],
+      governance: "none",
+      who: "the KMS's operator",
+      preconditions: [],
+      proposal: null,
+      commands: [
+        ...pins.map((pin) => `add to implementations in each node's configuration: ${pin}`),
+        "restart the nodes, one at a time: wait until one is ready before the next",
+        ...inputs.nodes.map(({ name }) => `keystead rollout acknowledge ${PLAN} pins-${name} --by NAME`),
+      ],
+      duration: "a few minutes a node",
+      downtime: "none with two nodes or more",
+      check: inputs.nodes.map(({ name }) => ({ is: "acknowledged", item: `pins-${name}` })),
+      rollback: ["none needed: a pin allows nothing by itself"],
+    },
+  ];
+}
+
 function governance(inputs: Inputs, before: readonly Step[]): readonly Step[] {
   const { application, contracts: upgrades, kms } = inputs;
   const check: Condition[] = [
+    ...platformsOf(inputs, "new").map(({ id }): Condition => ({ is: "platform", id, state: "allowed" })),
     ...upgrades.map(({ contract, to }): Condition => ({ is: "implementation", contract, address: to })),
     ...(application === null
       ? []
       : ([
-          ...(application.new.platform === null
-            ? []
-            : [{ is: "platform", id: application.new.platform.id, state: "allowed" } as const]),
           { is: "image", id: application.new.image.id, state: "receives-keys" },
           { is: "tee-enabled", tee: application.new.image.text.split(":")[0] ?? "" },
         ] satisfies Condition[])),

@@ -22,7 +22,7 @@ const DOCUMENTS = FILES.filter((file) => file.endsWith(".md")).map(readDocument)
 
 const isIgnored = (path: string): boolean => {
   try {
-    execFileSync("git", ["check-ignore", "-q", path], { cwd: ROOT, stdio: "ignore" });
+    execFileSync("git", ["check-ignore", "-q", path, `${path}/`], { cwd: ROOT, stdio: "ignore" });
     return true;
   } catch {
     return false;

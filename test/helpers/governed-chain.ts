@@ -56,10 +56,13 @@ export interface GovernedChain {
 }
 
 /** Where a node's HTTP endpoint comes from: anvil has one; Hardhat's own chain gets a server. */
-async function startNode(name: "anvil" | "hardhat"): Promise<{ url: string; stop: () => Promise<void> }> {
+async function startNode(
+  name: "anvil" | "hardhat",
+  args: readonly string[] = [],
+): Promise<{ url: string; stop: () => Promise<void> }> {
   if (name === "anvil") {
     // Instrumented for coverage, the contracts are larger than a chain allows
-    return startAnvil({ args: hre.globalOptions.coverage ? ["--disable-code-size-limit"] : [] });
+    return startAnvil({ args: [...args, ...(hre.globalOptions.coverage ? ["--disable-code-size-limit"] : [])] });
   }
   const server = await hre.network.createServer("default", "127.0.0.1", 0);
   const { address, port } = await server.listen();
@@ -71,9 +74,9 @@ async function startNode(name: "anvil" | "hardhat"): Promise<{ url: string; stop
  */
 export async function startGovernedChain(
   name: "anvil" | "hardhat",
-  options: { readonly safeVersion?: "1.4.1" | "1.5.0" } = {},
+  options: { readonly safeVersion?: "1.4.1" | "1.5.0"; readonly anvilArgs?: readonly string[] } = {},
 ): Promise<GovernedChain> {
-  const node = await startNode(name);
+  const node = await startNode(name, options.anvilArgs);
   const folder = mkdtempSync(join(tmpdir(), "keystead-e2e-"));
   const connection = await hre.network.create({ network: "anvil", override: { url: node.url } });
   const deployment = await deployKms(

@@ -64,7 +64,8 @@ export function inputs(changes: Partial<Inputs> = {}): Inputs {
     signers: { governance: [addressOf(40), addressOf(41)], guardian: [addressOf(42)] },
     proposals: { folder: "deploy/proposals", first: 7 },
     cleanup: { image: "retire", graceSeconds: DAY, platform: "revoke", kmsImage: "revoke" },
-    already: { platform: false, kmsImage: false, image: false, identity: false },
+    already: { platforms: [], tees: ["tdx"], kmsImage: false, image: false, identity: false },
+    tcb: {},
     ...changes,
   };
 }
@@ -73,6 +74,8 @@ export const ALL_SAID: Plan["acknowledgements"] = [
   "changelog-reviewed",
   "tested-outside-production",
   "stakeholders-told",
+  "pins-north",
+  "pins-south",
   "traffic-switched",
 ].map((item) => ({ item, by: "Ada", at: CREATED, note: "" }));
 
@@ -93,7 +96,7 @@ export function chainBefore(changes: Partial<ChainFacts> = {}): ChainFacts {
     implementations: { policy: OLD_CODE, registry: OLD_CODE },
     service: { admin: ADMIN, upgradeable: true, noticePeriod: 3 * DAY, keyEpoch: 0 },
     images: new Map([[APP_V1.image.id, listed({ status: "active", until: 0, changed: CREATED - DAY })]]),
-    platforms: new Map([[APP_V1.platform?.id ?? "0x", entry("allowed")]]),
+    platforms: new Map([APP_V1, KMS_V1].map(({ platform }) => [platform?.id ?? "0x", entry("allowed")])),
     kmsImages: new Map([[KMS_V1.image.id, entry("allowed")]]),
     identities: new Set(),
     receiptSigners: new Set(),
@@ -115,7 +118,10 @@ export function chainGoverned(changes: Partial<ChainFacts> = {}): ChainFacts {
       ...before.images,
       [APP_V2.image.id, listed({ status: "active", until: 0, changed: CREATED + DAY })],
     ]),
-    platforms: new Map([...before.platforms, [APP_V2.platform?.id ?? "0x", entry("allowed")]]),
+    platforms: new Map([
+      ...before.platforms,
+      ...[APP_V2, KMS_V2].map(({ platform }) => [platform?.id ?? "0x", entry("allowed")] as const),
+    ]),
     kmsImages: new Map([...before.kmsImages, [KMS_V2.image.id, entry("allowed")]]),
     ...changes,
   };

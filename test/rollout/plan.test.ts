@@ -2,7 +2,18 @@ import { expect } from "chai";
 import type { Inputs } from "../../src/rollout/inputs.ts";
 import { acknowledge, acknowledgeable, formatPlan, parseDefinition, parsePlan } from "../../src/rollout/plan.ts";
 import { errorOf } from "../helpers/errors.ts";
-import { ADMIN, ALL_SAID, APP_V1, APP_V2, CREATED, inputs, KMS_V1, planOf, SERVICE } from "../helpers/rollout.ts";
+import {
+  ADMIN,
+  ALL_SAID,
+  APP_V1,
+  APP_V2,
+  CREATED,
+  inputs,
+  KMS_V1,
+  KMS_V2,
+  planOf,
+  SERVICE,
+} from "../helpers/rollout.ts";
 
 const text = formatPlan(planOf());
 // biome-ignore lint/suspicious/noExplicitAny: a test edits whatever the document holds
@@ -80,7 +91,7 @@ describe("rollout: the plan file", () => {
         [
           (d: { acknowledgements: object[] }) =>
             void d.acknowledgements.push({ item: "x", by: "a\u202eb", at: 1, note: "" }),
-          "acknowledgements.4.by",
+          "acknowledgements.6.by",
         ],
       ] as const) {
         const error = errorOf(() => parsePlan(edited(edit as (document: object) => void)));
@@ -99,7 +110,8 @@ describe("rollout: the plan file", () => {
       expect(stepsOf({ kms: null }).filter((id) => id.startsWith("node-"))).to.deep.equal([]);
     });
     it("governance of what is registered already", () => {
-      const already = { platform: true, kmsImage: true, image: true, identity: true };
+      const platforms = [APP_V2, KMS_V2].flatMap(({ platform }) => platform?.id ?? []);
+      const already = { platforms, tees: ["tdx" as const], kmsImage: true, image: true, identity: true };
       expect(leftOut({ already })).to.have.keys("measurements", "service-image");
     });
     it("what concerns an older version, at a first deployment", () => {
@@ -123,6 +135,15 @@ describe("rollout: the plan file", () => {
     const final = { service: { ...inputs().service, upgradeable: false } };
     expect(errorOf(() => planOf(final)).code).to.equal("rollout/final-service");
     expect(errorOf(() => planOf({ nodes: inputs().nodes.slice(1) })).code).to.equal("rollout/one-node");
+  });
+
+  it("enables a TEE kind that is new, with the TCB statuses that the definition says, and not without", () => {
+    const already = { ...inputs().already, tees: [] };
+    expect(errorOf(() => planOf({ already })).code).to.equal("rollout/no-tcb");
+    const step = planOf({ already, tcb: { tdx: "UpToDate" } }).steps.find(({ id }) => id === "measurements");
+    expect(step?.proposal?.intents.map(({ intent }) => intent)).to.deep.equal([
+      ...["enable-tee", "accept-tcb", "allow-platform", "allow-platform", "allow-kms-image"],
+    ]);
   });
 
   it("starts the VSOCK proxy before the enclave, and again on the way back", () => {

@@ -1,6 +1,8 @@
 import { join } from "node:path";
 import type { Command } from "commander";
 import { isKeysteadError, KeysteadError } from "../../../core/errors.ts";
+import { fetchBlock } from "../../../chain/block.ts";
+import { readStartState } from "../../../governance/start-state.ts";
 import { writeProposal } from "../../../governance/folder.ts";
 import { deriveProposal } from "../../../governance/proposal.ts";
 import { buildOperation, type Parties } from "../../../governance/propose.ts";
@@ -18,7 +20,6 @@ export function propose(command: Command, context: CommandContext): void {
   command
     .argument("<plan>", "the plan file")
     .argument("<step>", "the step: contracts, measurements or revoke")
-    .option("--ahead <n>", "how many transactions of the governance Safe will be executed before this one", "0")
     .action(context.action((file: string, step: string) => writeStep(context, file, step, command.opts())));
 }
 
@@ -26,9 +27,9 @@ async function writeStep(
   context: CommandContext,
   file: string,
   wanted: string,
-  options: OptionValues & { readonly ahead?: string },
+  options: OptionValues,
 ): Promise<ExitCode> {
-  const { plan, facts } = await openRollout(context, file, options);
+  const { plan, facts, client } = await openRollout(context, file, options);
   if (isKeysteadError(facts.chain)) throw facts.chain;
   const step = plan.steps.find(({ id, proposal }) => id === wanted && proposal !== null);
   if (step === undefined) {
@@ -38,13 +39,16 @@ async function writeStep(
       remedy: known.length === 0 ? "This rollout needs none." : `Give one of ${known.join(", ")}.`,
     });
   }
-  const ahead = /^\d{1,3}$/.test(options.ahead ?? "0") ? BigInt(options.ahead ?? "0") : 0n;
   const parties: Parties = {
-    governance: refOf(facts.chain.governance, ahead),
-    guardian: refOf(facts.chain.guardian, 0n),
+    governance: refOf(facts.chain.governance),
+    guardian: refOf(facts.chain.guardian),
     delay: BigInt(facts.chain.minDelay),
   };
-  const operation = buildOperation({ ...proposalInput(plan, step), parties, block: BigInt(facts.chain.block) });
+  const input = { ...proposalInput(plan, step), parties };
+  if (client === undefined) throw new Error("a chain was read without an endpoint");
+  // what executing it will be refused for, if it moves meanwhile
+  const start = await readStartState(client, await fetchBlock(client, facts.chain.block), buildOperation(input));
+  const operation = buildOperation({ ...input, start });
   const folder = join(plan.inputs.proposals.folder, operation.id);
   const encoder = new TextEncoder();
   const files = new Map([...deriveProposal(operation, new Map())].map(([name, text]) => [name, encoder.encode(text)]));
@@ -64,7 +68,7 @@ async function writeStep(
   return 0;
 }
 
-function refOf({ address, version, nonce }: SafeFacts, ahead: bigint): SafeRef {
+function refOf({ address, version, nonce }: SafeFacts): SafeRef {
   const known = SAFE_VERSIONS.find((candidate) => candidate === version);
   const multiSend = known === undefined ? undefined : MULTI_SEND_CALL_ONLY[known][0];
   if (known === undefined || multiSend === undefined) {
@@ -73,5 +77,5 @@ function refOf({ address, version, nonce }: SafeFacts, ahead: bigint): SafeRef {
       remedy: `Known are ${SAFE_VERSIONS.join(", ")}.`,
     });
   }
-  return { address, version: known, multiSend, nonce: nonce + ahead };
+  return { address, version: known, multiSend, nonce };
 }

@@ -1,0 +1,397 @@
+import { createServer, type Server } from "node:http";
+import { join } from "node:path";
+import { KmsRegistry__factory, type KmsRegistry } from "../../typechain-types/index.ts";
+import { toWireEvidence, acquireKeys } from "../../src/agent/acquire.ts";
+import type { Device } from "../../src/agent/devices/device.ts";
+import { createVmUpdatesApp } from "../../src/audit/vm-updates-app.ts";
+import { auditService } from "../../src/audit/walk.ts";
+import { serve, type ServerType } from "@hono/node-server";
+import { buildReportData, type Binding } from "../../src/core/binding.ts";
+import { fromHex, type Hex, toHex } from "../../src/core/bytes.ts";
+import { isKeysteadError } from "../../src/core/errors.ts";
+import { encodeImage, parseImage } from "../../src/core/image.ts";
+import { parseNodeConfig } from "../../src/node/config.ts";
+import { type RunningNode, startNode } from "../../src/node/server.ts";
+import type { Action } from "../../src/rollout/actions.ts";
+import type { Measured } from "../../src/rollout/inputs.ts";
+import { jsonOf } from "./cli.ts";
+import { type GovernedChain, type Person, startGovernedChain, WHO } from "./governed-chain.ts";
+import { config } from "./registry.ts";
+import { createTestTees, type TestTees } from "./node.ts";
+import { APP_V1, APP_V2, KMS_V1, KMS_V2 } from "./rollout.ts";
+
+const DAY = 86_400;
+/** The chain begins so long before now, and catches up as tests let time pass: nodes and machines live by the real clock. */
+const HEAD_START = 25 * DAY;
+export const NOTICE = DAY;
+/** Longer than the head start: the chain's newest block may be that old. */
+const MAX_AGE = String(30 * DAY);
+const GOVERNANCE: readonly Person[] = ["alice", "bob"];
+const GUARDIAN: readonly Person[] = ["dave", "erin"];
+const ADMIN: Person = "frank";
+
+type NodeName = "north" | "south";
+
+/** What a client that asks all the time has seen. */
+export interface Watch {
+  /** Requests of machines that must get keys, and got them. */
+  delivered: number;
+  /** Requests of a machine that must get none, and got none. */
+  denied: number;
+  /** What must not be: a legitimate machine refused, a wrong one served, other keys than before. */
+  readonly wrong: string[];
+  stop(): Promise<void>;
+}
+
+/** Two nodes, machines of the test TEE and everybody who governs them, on anvil. */
+export interface RolloutWorld {
+  readonly chain: GovernedChain;
+  readonly service: Hex;
+  readonly registry: KmsRegistry;
+  readonly newPolicy: string;
+  /** Machines that run, by name, with the image that they run. */
+  readonly running: Map<string, Measured>;
+  /** What a command of the operators does in place of the right thing, by its words. */
+  readonly sabotage: Map<string, () => Promise<void>>;
+  /** Where people type: one line of an action. */
+  type(line: string, action: Action): Promise<void>;
+  rollout(
+    ...args: string[]
+  ): Promise<{ readonly code: number | null; readonly json: ReturnType<typeof jsonOf>; readonly stderr: string }>;
+  writeDefinition(name: string, definition: object): string;
+  /** Makes the first root secret, and gives the identity that is to be published of it. */
+  createRoot(): Promise<object>;
+  stopNode(name: NodeName): Promise<void>;
+  startNode(name: NodeName, kms: Measured, fresh: boolean): Promise<void>;
+  nodeUrl(name: NodeName): string;
+  /** A real request by a machine that runs an image: the keys, or the decision that refused it. */
+  ask(
+    image: Measured,
+    nodes?: readonly NodeName[],
+  ): Promise<{ readonly keys: string | undefined; readonly code: string }>;
+  /** Makes everything that happened final, and known to the nodes. */
+  finalize(): Promise<void>;
+  /** Asks all the time: as `legitimate()` says for those that must get keys, and a stranger that never must. */
+  watch(legitimate: () => readonly Measured[], stranger: Measured): Watch;
+  stop(): Promise<void>;
+}
+
+const freePort = async (): Promise<number> => {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const address = server.address();
+  await new Promise<void>((resolve) => server.close(() => resolve()));
+  return typeof address === "object" && address !== null ? address.port : 0;
+};
+
+const stopServer = (server: ServerType | undefined): Promise<void> =>
+  new Promise((resolve) => (server === undefined ? resolve() : server.close(() => resolve())));
+
+const bytesOf = (value: string | undefined) => fromHex(value ?? `0x${"00".repeat(48)}`, "register");
+
+/** What a machine's TEE reports when it runs an image. */
+function quoteFor(tees: TestTees, { image }: Measured, reportData: Uint8Array): Uint8Array {
+  const { registers } = parseImage(image.text);
+  return tees.tdx.issueQuote({
+    reportData,
+    mrTd: bytesOf(registers.mrtd),
+    rtMr0: bytesOf(registers.rtmr0),
+    rtMr1: bytesOf(registers.rtmr1),
+    rtMr2: bytesOf(registers.rtmr2),
+    rtMr3: bytesOf(registers.rtmr3),
+  });
+}
+
+/** Words of a command line: what is in quotes is one. */
+const words = (line: string): string[] =>
+  [...line.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, bare]) => quoted ?? bare ?? "");
+
+/** Starts the chain, with everything deployed and a service without images. */
+export async function startRolloutWorld(): Promise<RolloutWorld> {
+  const start = Math.floor(Date.now() / 1000) - HEAD_START;
+  const anvilArgs = ["--timestamp", String(start), "--slots-in-an-epoch", "1"];
+  const chain = await startGovernedChain("anvil", { anvilArgs });
+  const tees = await createTestTees();
+  const { ethers } = chain.connection;
+  const admin = await ethers.getSigner(WHO[ADMIN].address);
+  const registry = KmsRegistry__factory.connect(chain.deployment.contracts.registry.address, admin);
+  const salt = `0x${"01".repeat(32)}`;
+  await (await registry.createService(config(admin.address, { noticePeriod: NOTICE }), salt)).wait();
+  const service = (await registry.serviceIdFor(admin.address, salt)).toLowerCase() as Hex;
+  const deployed = await ethers.deployContract("PlatformPolicyV2");
+  await deployed.waitForDeployment();
+  const newPolicy = await deployed.getAddress();
+  const newCode = ethers.keccak256(await ethers.provider.getCode(newPolicy));
+
+  const nodes = new Map<NodeName, RunningNode>();
+  const ports: Record<NodeName, number> = { north: await freePort(), south: await freePort() };
+  const nodeUrl = (name: NodeName) => `http://127.0.0.1:${ports[name]}`;
+  const running = new Map<string, Measured>();
+  const updates = new Map<string, ServerType>();
+  const machinePorts = new Map<string, number>();
+  const sabotage = new Map<string, () => Promise<void>>();
+  const roots = [tees.tdx.root, tees.snp.root, tees.nitro.root].map((der, i) =>
+    tees.folder.write(`root-${i}.der`, der),
+  );
+  let generation = 0;
+  const rootFiles = new Map<NodeName, string>();
+  let identity: { environmentKey: string; receiptSigner: string } | undefined;
+
+  const configOf = (name: NodeName, fresh: boolean) => {
+    if (fresh) {
+      generation += 1;
+      rootFiles.set(name, join(tees.folder.path, `${name}-${generation}.root.json`));
+    }
+    const other: NodeName = name === "north" ? "south" : "north";
+    const joins = identity !== undefined && (nodes.has(other) || name === "south");
+    return {
+      listen: { port: ports[name] },
+      deployment: chain.record,
+      implementations: { policy: [{ address: newPolicy, codeHash: newCode }] },
+      chain: {
+        endpoints: [{ name: "anvil", url: chain.url }],
+        ...{ quorum: 1, maxAgeSeconds: 30 * DAY, maxFutureSeconds: DAY, pollSeconds: 1 },
+      },
+      root: { store: "file", path: rootFiles.get(name), passphraseFile: join(tees.folder.path, "passphrase") },
+      receipts: join(tees.folder.path, `${name}.receipts.jsonl`),
+      evidence: { collateralFiles: tees.judgeOptions.collateralFiles, requireSnpCrl: false },
+      unsafeTestTee: { roots },
+      limits: { requestsPerSecond: 100_000, burst: 1_000_000, timeoutMs: 60_000 },
+      log: { level: "silent" },
+      allowCoreDumps: true,
+      ...(joins && fresh ? { join: { url: nodeUrl(other), ...identity } } : {}),
+    };
+  };
+  tees.folder.write("passphrase", "a passphrase of the tests\n");
+  const attestAs = (measured: Measured) => async (binding: Binding) =>
+    toWireEvidence({ kind: "tdx", quote: quoteFor(tees, measured, buildReportData(binding)) });
+
+  const world: RolloutWorld = {
+    ...{ chain, service, registry, newPolicy, running, sabotage, nodeUrl },
+    async startNode(name, kms, fresh) {
+      const surroundings = { attest: attestAs(kms) };
+      await world.stopNode(name);
+      const started = await startNode(
+        parseNodeConfig(JSON.stringify(configOf(name, fresh)), {}, tees.folder.path),
+        surroundings,
+      );
+      nodes.set(name, started);
+    },
+    async createRoot() {
+      const file = tees.folder.write("north.yaml", JSON.stringify(configOf("north", true)));
+      expectDone(await chain.run(undefined, ["node", "init", "--config", file]), "node init");
+      const run = await chain.run(undefined, ["node", "identity", "--config", file, "--json"]);
+      const { root_epoch, environment_key, receipt_signer } = jsonOf(run);
+      identity = { environmentKey: environment_key, receiptSigner: receipt_signer };
+      const receiptSigner = ethers.getAddress(receipt_signer);
+      return {
+        rootEpoch: root_epoch,
+        environmentKey: environment_key,
+        receiptSigner,
+        evidenceHash: `0x${"e1".repeat(32)}`,
+      };
+    },
+    async stopNode(name) {
+      await nodes.get(name)?.close();
+      nodes.delete(name);
+    },
+    async rollout(...args) {
+      const own = ["plan", "preflight", "status", "next", "verify", "abort", "propose"].includes(args[0] ?? "");
+      const run = await chain.run(undefined, ["--json", "rollout", ...args, ...(own ? ["--max-age", MAX_AGE] : [])]);
+      return { code: run.code, json: run.stdout === "" ? undefined : jsonOf(run), stderr: run.stderr };
+    },
+    writeDefinition: (name, definition) => chain.write(name, JSON.stringify(definition)),
+    async type(line, action) {
+      const [what = line] = line.split("   (");
+      const instead = [...sabotage].find(([start]) => what.startsWith(start));
+      if (instead !== undefined) return instead[1]();
+      if (what.startsWith("keystead rollout acknowledge "))
+        return expectDone(
+          await chain.run(
+            undefined,
+            words(what)
+              .slice(1)
+              .map((word) => (word === "NAME" ? "Ada" : word)),
+          ),
+          what,
+        );
+      if (what.startsWith("keystead ")) return typeCommand(what, action);
+      await finalize();
+      await operate(what);
+    },
+    async ask(image, asked = ["north", "south"]) {
+      const device: Device = {
+        name: "test TEE",
+        attest: async (binding) => ({ kind: "tdx", quote: quoteFor(tees, image, buildReportData(binding)) }),
+      };
+      const signers = async () => new Set([identity?.receiptSigner as Hex]);
+      const registryHex = chain.deployment.contracts.registry.address.toLowerCase() as Hex;
+      const trust = { chainId: 31337n, registry: registryHex, signers, allowTestTee: true };
+      try {
+        const opened = await acquireKeys({
+          ...{ nodes: asked.map(nodeUrl), device, serviceId: service, trust, imageId: image.image.id },
+          ...{ waitSeconds: 0, log: () => {} },
+        });
+        const keys = opened.bundle.keys.map(({ purpose, key }) => `${purpose} ${toHex(key)}`).join("\n");
+        opened.plaintext.fill(0);
+        return { keys, code: "delivered" };
+      } catch (error) {
+        if (!isKeysteadError(error)) throw error;
+        return { keys: undefined, code: String(error.details.decision ?? error.code) };
+      }
+    },
+    finalize,
+    watch: (legitimate, stranger) => watchDelivery(world, legitimate, stranger),
+    async stop() {
+      for (const server of updates.values()) await stopServer(server);
+      for (const name of ["north", "south"] as const) await world.stopNode(name);
+      device.close();
+      await chain.stop();
+      tees.folder.remove();
+    },
+  };
+
+  /** Makes evidence for programs that ask for it by HTTP, as the machine of the path's name. */
+  const device: Server = createServer((request, response) => {
+    const chunks: Buffer[] = [];
+    request.on("data", (chunk: Buffer) => chunks.push(chunk));
+    request.on("end", () => {
+      const { report_data } = JSON.parse(Buffer.concat(chunks).toString());
+      const measured = running.get((request.url ?? "").slice(1));
+      response.end(measured === undefined ? "" : quoteFor(tees, measured, fromHex(report_data, "report_data")));
+    });
+  });
+  await new Promise<void>((resolve) => device.listen(0, "127.0.0.1", resolve));
+  const address = device.address();
+  const devicePort = typeof address === "object" && address !== null ? address.port : 0;
+  const program = tees.folder.write(
+    "evidence.mjs",
+    `const chunks = []; for await (const chunk of process.stdin) chunks.push(chunk);
+     const answer = await fetch(process.argv[2], { method: "POST", body: Buffer.concat(chunks) });
+     process.stdout.write(Buffer.from(await answer.arrayBuffer()));`,
+  );
+  evidencePrograms.set(world, (name) => [process.execPath, program, `http://127.0.0.1:${devicePort}/${name}`]);
+  quoteFiles.set(world, (name) => join(tees.folder.path, `${name}.quote`));
+  machineUrls.set(world, async (name) => {
+    const port = machinePorts.get(name) ?? (await freePort());
+    machinePorts.set(name, port);
+    return `http://127.0.0.1:${port}`;
+  });
+
+  const expectDone = (run: { code: number | null; stdout: string; stderr: string }, line: string) => {
+    if (run.code !== 0) throw new Error(`${line}\nexit ${run.code}\n${run.stdout.slice(0, 2000)}\n${run.stderr}`);
+  };
+
+  /** Signers sign, whoever pays sends, the admin acts with a key of its own. */
+  async function typeCommand(line: string, { governance }: Action): Promise<void> {
+    const [, ...args] = words(line);
+    const [command, subcommand] = args;
+    if (command === "rollout") {
+      const own = subcommand === "backup" ? [] : ["--max-age", MAX_AGE];
+      return expectDone(await chain.run(undefined, [...args, ...own]), line);
+    }
+    if (command === "service") return serviceCall(subcommand ?? "", args);
+    const guardians =
+      governance === "guardian" ||
+      args.includes("cancel") ||
+      (args.includes("rollback") && governance === "timelock" && line.includes("measurements"));
+    const people = command === "sign" ? (guardians ? GUARDIAN : GOVERNANCE) : (["relayer"] as const);
+    const more = command === "simulate" ? ["--max-age", MAX_AGE] : [];
+    for (const person of people) expectDone(await chain.run(person, [...args, ...more]), line);
+  }
+
+  async function serviceCall(intent: string, args: readonly string[]): Promise<void> {
+    const option = (name: string) => args[args.indexOf(`--${name}`) + 1] ?? "";
+    const image = option("image");
+    const canonical = image.startsWith("0x") ? image : toHex(encodeImage(parseImage(image)));
+    const sent =
+      intent === "add-image"
+        ? registry.addImageToService(service, canonical, option("description"))
+        : intent === "retire-image"
+          ? registry.retireImageFromService(service, image, option("until"))
+          : registry.removeImageFromService(service, image, option("reason"));
+    await (await sent).wait();
+  }
+
+  /** Nodes believe final blocks alone; here a block is final two later, and nodes look every second. */
+  async function finalize(): Promise<void> {
+    await chain.connection.provider.request({ method: "anvil_mine", params: ["0x3"] });
+    await new Promise((resolve) => setTimeout(resolve, 2_500));
+  }
+
+  /** What operators do by hand. */
+  async function operate(line: string): Promise<void> {
+    const [verb, name = "", which] = line.split(" ");
+    if (name === "north" || name === "south") {
+      if (verb === "stop") return world.stopNode(name);
+      // a new image is a new machine: it gets the root secret from the other node
+      return world.startNode(name, which === "old" ? KMS_V1 : which === "new" ? KMS_V2 : KMS_V1, which !== "first");
+    }
+    if (verb === "start" && name.startsWith("web-")) return startMachine(name);
+    if (verb === "stop" && name.startsWith("web-")) return stopMachine(name);
+  }
+
+  async function startMachine(name: string): Promise<void> {
+    const measured = name.endsWith("v1") ? APP_V1 : APP_V2;
+    running.set(name, measured);
+    tees.folder.write(`${name}.quote`, quoteFor(tees, measured, new Uint8Array(64)));
+    const registryHex = chain.deployment.contracts.registry.address.toLowerCase() as Hex;
+    const read = () => auditService(chain.client, registryHex, service);
+    // a machine of this chain, which is behind
+    const app = createVmUpdatesApp({ serviceId: service, read, maxAge: 30 * DAY });
+    const port = machinePorts.get(name) ?? 0;
+    await stopServer(updates.get(name));
+    const server = await new Promise<ServerType>((resolve) => {
+      const made = serve({ fetch: app.fetch, hostname: "127.0.0.1", port }, () => resolve(made));
+    });
+    updates.set(name, server);
+  }
+
+  async function stopMachine(name: string): Promise<void> {
+    running.delete(name);
+    await stopServer(updates.get(name));
+    updates.delete(name);
+  }
+  return world;
+}
+
+const evidencePrograms = new WeakMap<RolloutWorld, (name: string) => string[]>();
+const quoteFiles = new WeakMap<RolloutWorld, (name: string) => string>();
+const machineUrls = new WeakMap<RolloutWorld, (name: string) => Promise<string>>();
+
+/** A machine as a definition names it. */
+export async function machineOf(world: RolloutWorld, name: string, runs: "old" | "new"): Promise<object> {
+  return {
+    ...{ name, runs, start: `start ${name}`, stop: `stop ${name}` },
+    updates: await machineUrls.get(world)?.(name),
+    quote: quoteFiles.get(world)?.(name),
+    evidence: evidencePrograms.get(world)?.(name),
+  };
+}
+
+function watchDelivery(world: RolloutWorld, legitimate: () => readonly Measured[], stranger: Measured): Watch {
+  let on = true;
+  let keys: string | undefined;
+  const watch = { delivered: 0, denied: 0, wrong: [] as string[] };
+  const loop = (async () => {
+    while (on) {
+      for (const image of legitimate()) {
+        const answer = await world.ask(image);
+        if (answer.keys === undefined) watch.wrong.push(`a legitimate machine was refused: ${answer.code}`);
+        else if (keys !== undefined && keys !== answer.keys) watch.wrong.push("a machine got other keys than before");
+        else watch.delivered += 1;
+        keys ??= answer.keys;
+      }
+      const wrong = await world.ask(stranger);
+      if (wrong.code === "ImageUnknown" || wrong.code === "PlatformNotAllowed") watch.denied += 1;
+      else watch.wrong.push(`a machine that is not registered got ${wrong.code}`);
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+  })();
+  return Object.assign(watch, {
+    stop: async () => {
+      on = false;
+      await loop;
+    },
+  });
+}
