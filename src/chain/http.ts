@@ -42,7 +42,6 @@ export function httpTransport(
         throw unreachable("unreachable", method, `HTTP ${status} without JSON`, "Check the endpoint.", cause);
       }
       if (answer?.error) {
-        // a contract's own error is in its data
         const { code, message, data } = answer.error;
         throw { code: Number(code), message: String(message), data };
       }

@@ -331,8 +331,14 @@ describe("commands that act", function () {
     const gone = await service("rotate", "--service", id, "--send");
     expect([gone.code, errorCodeOf(gone)]).to.deep.equal([2, "direct/would-fail"]);
 
-    const sealed = await service("create-sealed", "--image", tdxImage("sealed"), "--description", "for ever", "--send");
-    expect(sealed.code).to.equal(0);
+    const forEver = ["--image", tdxImage("sealed"), "--description", "for ever", "--send"];
+    const same = await service("create-sealed", ...forEver);
+    expect([same.code, errorCodeOf(same)], "one creator, one salt, one service").to.deep.equal([
+      2,
+      "direct/would-fail",
+    ]);
+    const sealed = await service("create-sealed", ...forEver, "--salt", `0x${"01".repeat(32)}`);
+    expect([sealed.code, sealed.stderr]).to.deep.equal([0, ""]);
     expect((await service("show", sealed.json.service)).json.view.upgradeable).to.equal(false);
     const offline = await chain.runWith({}, [
       "service",
