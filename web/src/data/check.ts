@@ -160,15 +160,15 @@ function mayHaveKeys(image: ServiceImage, now: number): boolean {
 function judgeImage(
   audit: ServiceAudit,
   imageId: Hex,
-  { block, policy }: SuiteAudit,
+  { block, policy, code }: SuiteAudit,
   platforms: readonly PlatformMatch[],
   reading: Reading,
   now: number,
 ): Pick<ServiceMatch, "standing" | "denial" | "open" | "rests"> {
-  const rests = restsOf(audit);
-  const standing = standingOf(audit.serviceId, imageId, audit.state, audit.entries, block.timestamp, rests);
+  const basis = restsOf(audit);
+  const standing = standingOf(audit.serviceId, imageId, audit.state, audit.entries, block.timestamp, basis);
   const later = Math.max(now, block.timestamp);
-  const standingLater = standingOf(audit.serviceId, imageId, audit.state, audit.entries, later, rests);
+  const standingLater = standingOf(audit.serviceId, imageId, audit.state, audit.entries, later, basis);
   const kind = IMAGE_KINDS[reading.kind].byte;
   const rules = policy.verdict === "broken" ? undefined : policy.state;
   const open = [...openQuestions(standing, policyStanding(policy), true)];
@@ -188,7 +188,10 @@ function judgeImage(
     denyByService(standing, block.timestamp) ??
     denyByService(standingLater, later) ??
     (rules === undefined ? unknownPolicy : denyByPolicy(rules, kind, { entry: platforms[0]?.entry }, block.timestamp));
-  return { standing, denial, open, rests: worstRests([audit, policy]) };
+  // a false proof of the contracts' own code: no proof of this endpoint counts
+  const falseCode = [code.registry, code.policy].some(({ faults }) => faults.length > 0);
+  const rests = worstRests([audit, policy]);
+  return { standing, denial, open, rests: falseCode && rests === "proven" ? "endpoint" : rests };
 }
 
 function worstRests(audits: readonly Audit<unknown, unknown>[]): ServiceMatch["rests"] {
