@@ -527,6 +527,17 @@ describe("node", function () {
       await pooled.close();
     });
 
+    it("given a thread that does not answer in time, answers 503 and ends it", async () => {
+      const deaths: string[] = [];
+      const onDeath = (reason: string) => deaths.push(reason);
+      const judge = createJudgePool(tees.judgeOptions, { threads: 1, timeoutMs: 1, onDeath });
+      const late = await createTestNode(tees, { judge });
+      const response = await post(late.app, "/v1/keys", (await honestRequest(late)).request);
+      expect(await problemOf(response)).to.include({ status: 503, code: "node/busy" });
+      while (deaths.length === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+      await late.close();
+    });
+
     it("given a thread that died, answers 503 and makes another", async () => {
       const deaths: string[] = [];
       const judge = createJudgePool(
