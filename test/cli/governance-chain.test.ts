@@ -3,7 +3,7 @@ import { INTERFACES } from "../../src/governance/abis.ts";
 import { errorCodeOf, jsonOf } from "../helpers/cli.ts";
 import { type GovernedChain, startGovernedChain } from "../helpers/governed-chain.ts";
 
-describe("keystead verify --rpc, simulate, lint, status, audit governance", function () {
+describe("keystead verify --rpc, simulate, lint, status", function () {
   this.timeout(300_000);
   let world: GovernedChain;
   let folder: string;
@@ -74,11 +74,9 @@ describe("keystead verify --rpc, simulate, lint, status, audit governance", func
     const watched = await keystead("status", ...at(), "--watch", "--rounds", "2", "--interval", "1");
     expect([watched.code, watched.stdout.trim().split("\n").length]).to.deep.equal([0, 1]);
     expect(watched.stdout).to.include("001-tdx drafted schedule signed 0 of 2");
-    const audit = await keystead("audit", "governance", ...at(), "--json");
-    expect([audit.code, jsonOf(audit).deviations, jsonOf(audit).roles.length]).to.deep.equal([0, [], 10]);
   });
 
-  it("an orphan is an alert everywhere", async () => {
+  it("an orphan is an alert, its text made harmless", async () => {
     const { provider } = world.connection;
     const { guardian } = world.deployment.safes;
     const data = INTERFACES.policy.encodeFunctionData("pauseRelease", [3600n, "now\u001b[31m"]);
@@ -92,7 +90,5 @@ describe("keystead verify --rpc, simulate, lint, status, audit governance", func
       .to.match(/^ALERT: 1 /)
       .and.to.include("policy: PauseRelease")
       .and.not.to.include("\u001b");
-    const audit = await keystead("audit", "governance", ...at());
-    expect([audit.code, audit.stdout.includes("NO PROPOSAL")]).to.deep.equal([1, true]);
   });
 });

@@ -169,6 +169,15 @@ describe("explorer in Chromium: what is hostile, and what fails", () => {
         expect(await page.locator(".seal .verdict").innerText()).to.equal("Consistent, not proven");
         expect(await mainText(page)).to.contain("no-storage-proof");
         expect(await page.getByText("by storage proof").count()).to.equal(0);
+        // an answer about a quote then rests on the endpoint alone, and looks like it
+        await page.getByRole("link", { name: "Check a quote" }).click();
+        await page.getByLabel("Evidence").fill(Buffer.from(buildTdxQuote()).toString("hex"));
+        await page.getByRole("button", { name: "Check" }).click();
+        await page.getByText("accepted, by the endpoint's word alone").waitFor();
+        expect(await page.locator(".results .panel.ok, .results .badge.ok", { hasText: "accepted" }).count()).to.equal(
+          0,
+        );
+        expect(await page.locator(".results").innerText()).to.contain("Not proven:");
       });
     });
 

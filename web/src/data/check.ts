@@ -5,7 +5,7 @@ import { type Basis, type ImageStanding, type PolicyStanding, standingOf } from 
 import type { Hex } from "../../../src/core/bytes.ts";
 import { IMAGE_KINDS, type Image } from "../../../src/core/image.ts";
 import type { PolicyEntry } from "../../../src/core/policy-state.ts";
-import { imageStatus, type ServiceImage } from "../../../src/core/state.ts";
+import { imageStatus, type ServiceImage, viewService } from "../../../src/core/state.ts";
 import type { Reading } from "./evidence.ts";
 import { readImageBytes } from "./images.ts";
 
@@ -38,6 +38,8 @@ export interface ServiceMatch {
   /** Undefined: nothing known here speaks against it. */
   readonly denial: Denial | undefined;
   readonly open: readonly string[];
+  /** What this rests on: `unknown` where a history holds events that this version does not know, so that nothing can be said. */
+  readonly rests: "proven" | "endpoint" | "unknown";
 }
 
 /** A registered image that is not the evidence's, but near it. */
@@ -158,20 +160,23 @@ function mayHaveKeys(image: ServiceImage, now: number): boolean {
 function judgeImage(
   audit: ServiceAudit,
   imageId: Hex,
-  { block, policy }: SuiteAudit,
+  { block, policy, code }: SuiteAudit,
   platforms: readonly PlatformMatch[],
   reading: Reading,
   now: number,
-): Pick<ServiceMatch, "standing" | "denial" | "open"> {
-  const rests = restsOf(audit);
-  const standing = standingOf(audit.serviceId, imageId, audit.state, audit.entries, block.timestamp, rests);
+): Pick<ServiceMatch, "standing" | "denial" | "open" | "rests"> {
+  const basis = restsOf(audit);
+  const standing = standingOf(audit.serviceId, imageId, audit.state, audit.entries, block.timestamp, basis);
   const later = Math.max(now, block.timestamp);
-  const standingLater = standingOf(audit.serviceId, imageId, audit.state, audit.entries, later, rests);
+  const standingLater = standingOf(audit.serviceId, imageId, audit.state, audit.entries, later, basis);
   const kind = IMAGE_KINDS[reading.kind].byte;
   const rules = policy.verdict === "broken" ? undefined : policy.state;
   const open = [...openQuestions(standing, policyStanding(policy), true)];
   if (rules?.tees.get(kind)?.devicesRestricted === true) {
     open.push("Whether the machine is one of the devices that the policy lists for this kind.");
+  }
+  if (audit.state !== undefined && viewService(audit.state, block.timestamp).requireUpToDateTcb) {
+    open.push("Whether its TCB status is UpToDate: the service takes no other.");
   }
   if (audit.verdict !== "proven") open.push("Whether the service's history is complete: it is not proven here.");
   if (policy.verdict !== "proven") open.push("Whether the policy's history is complete: it is not proven here.");
@@ -183,7 +188,15 @@ function judgeImage(
     denyByService(standing, block.timestamp) ??
     denyByService(standingLater, later) ??
     (rules === undefined ? unknownPolicy : denyByPolicy(rules, kind, { entry: platforms[0]?.entry }, block.timestamp));
-  return { standing, denial, open };
+  // a false proof of the contracts' own code: no proof of this endpoint counts
+  const falseCode = [code.registry, code.policy].some(({ faults }) => faults.length > 0);
+  const rests = worstRests([audit, policy]);
+  return { standing, denial, open, rests: falseCode && rests === "proven" ? "endpoint" : rests };
+}
+
+function worstRests(audits: readonly Audit<unknown, unknown>[]): ServiceMatch["rests"] {
+  if (audits.some(({ reasons }) => reasons.some(({ code }) => code === "unknown-events"))) return "unknown";
+  return audits.every(({ verdict }) => verdict === "proven") ? "proven" : "endpoint";
 }
 
 function policyStanding(audit: PolicyAudit): PolicyStanding | undefined {

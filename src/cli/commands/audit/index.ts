@@ -7,6 +7,7 @@ import { runWatch } from "./watch.ts";
 
 function register(command: Command, context: CommandContext): void {
   const { io, output, action } = context;
+  registerGovernance(command, context);
   command
     .description(
       "Verifies histories from their raw logs, against heads that storage proofs show, and the contracts' state against them.\nExits 0 proven, 1 broken, 2 could not check: not proven (unless --accept-unproven), or an endpoint that does not answer.",
@@ -36,7 +37,6 @@ function register(command: Command, context: CommandContext): void {
         : runAudit(io, services, options, Date.now() / 1000, output());
     }),
   );
-  registerGovernance(command, context);
 }
 
 /** `keystead audit`. */
