@@ -2,6 +2,7 @@ import { type ContractTransactionResponse, Interface } from "ethers";
 import type { Connection } from "../../deploy/connection.ts";
 import type { DeploymentParameters } from "../../deploy/parameters.ts";
 import { executeThroughSafe, extractRevertData } from "../../deploy/safe/account.ts";
+import { DECISIONS } from "../../src/core/decision.ts";
 import type { Deployment } from "../../src/chain/deployment.ts";
 import { buildTimelockOperation, type TimelockCall, type TimelockOperation } from "../../src/governance/timelock.ts";
 import {
@@ -59,26 +60,6 @@ function signersOf(safe: DeploymentParameters["governance"]): readonly string[] 
   if (!("owners" in safe)) throw new Error("the demo creates its own Safes");
   return safe.owners.slice(0, safe.threshold);
 }
-
-/** What the registry says to a machine that asks for a service's keys, by name. */
-export const DECISIONS = [
-  "ServiceUnknown",
-  "Allowed",
-  "ImageUnknown",
-  "ImageRemoved",
-  "ImagePending",
-  "ImageRetired",
-  "ServiceTcbNotUpToDate",
-  "ServiceDeviceNotAllowed",
-  "ReleasePaused",
-  "TeeSuspended",
-  "TcbNotAccepted",
-  "PlatformNotAllowed",
-  "PlatformKindMismatch",
-  "DeviceNotAllowed",
-  "KmsImageNotAllowed",
-  "PolicyUnavailable",
-] as const;
 
 /** A machine's request, as a key-delivery node asks it: the decision's name. */
 export async function decide(

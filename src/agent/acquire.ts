@@ -26,7 +26,6 @@ export interface AcquireOptions extends HttpOptions {
   readonly log: (line: string) => void;
   /** Default: the machine's. */
   readonly clock?: { readonly now: () => number; readonly sleep: (milliseconds: number) => Promise<void> } | undefined;
-  readonly signal?: AbortSignal | undefined;
 }
 
 /** Decisions that time alone may change. */
@@ -54,7 +53,6 @@ export async function acquireKeys(options: AcquireOptions): Promise<Opened> {
   for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
     const failures: KeysteadError[] = [];
     for (const node of options.nodes) {
-      options.signal?.throwIfAborted();
       try {
         return await askOne(node, options);
       } catch (error) {

@@ -1,5 +1,6 @@
 import type { z } from "zod";
 import { KeysteadError } from "../core/errors.ts";
+import { printable } from "../core/printable.ts";
 import { type Problem, parseMessage, problemSchema } from "../core/release-wire.ts";
 
 /** The platform's `fetch`; tests give their own. */
@@ -16,6 +17,8 @@ export interface HttpOptions {
 export const REQUEST_TIMEOUT_MS = 30_000;
 /** More than a bundle of all epochs takes. */
 const MAX_ANSWER_BYTES = 8 * 1024 * 1024;
+/** A node's words in a message: it may say anything. */
+const LONGEST_DETAIL = 300;
 
 /**
  * A node's base URL: scheme, host, and a path if it stands behind one, without a slash at the end.
@@ -94,7 +97,7 @@ function refusalOf(node: string, status: number, text: string): KeysteadError {
     return unreachable(node, `HTTP ${status} without a problem document`, cause);
   }
   const { code, detail, retryable, reason, decision, block } = problem;
-  return new KeysteadError("agent/refused", `${hostOf(node)} refuses: ${detail}`, {
+  return new KeysteadError("agent/refused", `${hostOf(node)} refuses: ${printable(detail, LONGEST_DETAIL)}`, {
     argument: "node",
     remedy: REMEDIES[code] ?? "See the node's documentation for this code.",
     retryable,

@@ -73,7 +73,7 @@ export async function extendCatalogue(
       details: { count, longest: MAX_CATALOGUE_EVENTS },
     });
   }
-  return fromAny(state.agreed, async (client) => {
+  return fromAny(state, async (client) => {
     const located = await fetchLogs(client, state.block.number, source, before, count, lastUpdateBlock);
     const logs = located.map(({ log }) => log);
     // The head commits to every byte of every log, to their order and so to their number: nothing else needs to be checked.

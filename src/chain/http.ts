@@ -35,13 +35,16 @@ export function httpTransport(
       if (status === 429) {
         throw unreachable("rate-limited", method, "it asks to slow down", "Try again later, or use another endpoint.");
       }
-      let answer: { result?: unknown; error?: { code?: unknown; message?: unknown } };
+      let answer: { result?: unknown; error?: { code?: unknown; message?: unknown; data?: unknown } };
       try {
         answer = JSON.parse(text);
       } catch (cause) {
         throw unreachable("unreachable", method, `HTTP ${status} without JSON`, "Check the endpoint.", cause);
       }
-      if (answer?.error) throw { code: Number(answer.error.code), message: String(answer.error.message) };
+      if (answer?.error) {
+        const { code, message, data } = answer.error;
+        throw { code: Number(code), message: String(message), data };
+      }
       if (typeof answer !== "object" || answer === null || !("result" in answer)) {
         throw unreachable("unreachable", method, `HTTP ${status} without a result`, "Check the endpoint.");
       }

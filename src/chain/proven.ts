@@ -21,6 +21,8 @@ export interface SlotRequest {
 
 /** Proven storage at one block. */
 export interface ProvenState extends Agreement {
+  /** Whether the block stays. One that may be replaced can't be proved afterwards, by the most honest endpoint. */
+  readonly final: boolean;
   /**
    * Proves the slots that are not proved yet, in as few calls as can be.
    *
@@ -35,8 +37,6 @@ export interface ProvenState extends Agreement {
    * @throws KeysteadError as `prove`
    */
   readonly read: <T>(evaluate: (read: ReadSlot) => T) => Promise<T>;
-  /** The same without asking anyone; undefined if something is missing. */
-  readonly peek: <T>(evaluate: (read: ReadSlot) => T) => { readonly value: T } | undefined;
   /** keccak-256 of an account's code, proved. */
   readonly codeHash: (address: Hex) => Promise<Hex>;
 }
@@ -46,7 +46,7 @@ const SLOTS_PER_CALL = 64;
 /** An endpoint may be several nodes, one of them behind: each endpoint is asked this often. */
 const ROUNDS = 2;
 const ROUND_PAUSE_MS = 100;
-/** What an honest endpoint answers at most by being behind, for a moment. */
+/** What no honest endpoint answers about a block that is final. */
 const FALSE: ReadonlySet<string> = new Set(["proof/invalid", "chain/history-unproven"]);
 /** Slots kept an account: beyond that they are forgotten, and proved again when they are needed. */
 const MAX_SLOTS = 100_000;
@@ -56,17 +56,18 @@ const MAX_DEPTH = 16;
 /**
  * Makes the proven state of a block.
  *
+ * @param final whether the block is finalized
  * @example
  * const state = createProvenState(await quorum.finalized());
  * const head = await state.read((read) => read(registry, serviceSlots(id).head));
  */
-export function createProvenState({ block, agreed }: Agreement): ProvenState {
+export function createProvenState({ block, agreed }: Agreement, final = true): ProvenState {
   const values = new Map<Hex, Map<Hex, bigint>>();
   const hashes = new Map<Hex, Hex>();
   const pending = new Map<string, Promise<void>>();
 
   const proveOnce = async (address: Hex, slots: readonly Hex[]): Promise<void> => {
-    const { codeHash, values: proved } = await fromAny(agreed, (client) =>
+    const { codeHash, values: proved } = await fromAny({ agreed, final }, (client) =>
       fetchStorageProof(client, block, address, slots),
     );
     hashes.set(address, codeHash);
@@ -119,11 +120,6 @@ export function createProvenState({ block, agreed }: Agreement): ProvenState {
     throw new Error("an evaluation never stops asking for more storage");
   };
 
-  const peek: ProvenState["peek"] = (evaluate) => {
-    const { value, missing } = attempt(evaluate);
-    return missing.length === 0 ? { value } : undefined;
-  };
-
   const codeHash = async (address: Hex): Promise<Hex> => {
     const known = hashes.get(address);
     if (known !== undefined) return known;
@@ -131,23 +127,27 @@ export function createProvenState({ block, agreed }: Agreement): ProvenState {
     return hashes.get(address) ?? codeHash(address);
   };
 
-  return { block, agreed, prove, read, peek, codeHash };
+  return { block, agreed, final, prove, read, codeHash };
 }
 
 /**
- * Does something that any one endpoint can do: each is tried until one can. A proof that does not hold is remembered against its endpoint.
+ * Does something that any one of the endpoints that agreed can do: each is tried until one can. What does not hold about a final block is remembered
+ * against its endpoint.
  *
  * @throws KeysteadError `chain/unproven` (retryable) {errors}, `chain/unreachable` (retryable) {errors}
  * @example
- * await fromAny(state.agreed, (client) => fetchStorageProof(client, state.block, registry, [slot]));
+ * await fromAny(state, (client) => fetchStorageProof(client, state.block, registry, [slot]));
  */
-export async function fromAny<T>(endpoints: readonly Endpoint[], act: (client: Client) => Promise<T>): Promise<T> {
+export async function fromAny<T>(
+  { agreed, final }: { readonly agreed: readonly Endpoint[]; readonly final: boolean },
+  act: (client: Client) => Promise<T>,
+): Promise<T> {
   const errors: Record<string, string> = {};
   let reachable = false;
   let cause: KeysteadError | undefined;
   for (let round = 1; round <= ROUNDS; round++) {
     // Those that failed lately come last, and are not left out: there may be no other.
-    for (const endpoint of endpoints.toSorted((a, b) => Number(a.resting()) - Number(b.resting()))) {
+    for (const endpoint of agreed.toSorted((a, b) => Number(a.resting()) - Number(b.resting()))) {
       try {
         const done = await act(await endpoint.client());
         endpoint.note({ state: "ok" });
@@ -157,8 +157,9 @@ export async function fromAny<T>(endpoints: readonly Endpoint[], act: (client: C
         cause = error;
         errors[endpoint.name] = error.code;
         if (!error.retryable) reachable = true;
-        if (!FALSE.has(error.code)) endpoint.note({ state: "failed", error });
-        else if (round === ROUNDS) endpoint.note({ state: "lies", code: error.code });
+        endpoint.note(
+          FALSE.has(error.code) && final ? { state: "lies", code: error.code } : { state: "failed", error },
+        );
       }
     }
     if (round < ROUNDS) await new Promise((resolve) => setTimeout(resolve, ROUND_PAUSE_MS));

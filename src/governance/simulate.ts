@@ -15,6 +15,7 @@ import { type Drift, findDrift } from "./start-state.ts";
 import { compareEffects, type DomainChange, observe, type SlotChange, watchedOf } from "./state-diff.ts";
 import { fetchTimelockState, type TimelockPhase } from "./timelock-state.ts";
 import type { StepName } from "./transactions.ts";
+import { isReversibleUpgrade, playUpgrade } from "./upgrade-play.ts";
 import { formatTime } from "./words.ts";
 
 /** Which of a proposal's two operations is played: itself, or its way back. */
@@ -26,6 +27,8 @@ export interface SimulateOptions extends BasisOptions {
   readonly block?: Block | undefined;
   /** Default: the operation itself. The way back is played after the operation, where that is not done on the chain. */
   readonly part?: Part | undefined;
+  /** The first block that holds the deployment's logs. With it, upgrades are played there and back and there again. */
+  readonly fromBlock?: number | undefined;
   /** One line at a time. */
   readonly onProgress?: ((line: string) => void) | undefined;
 }
@@ -110,11 +113,17 @@ export async function simulateProposal(
     const look = (slots: Iterable<string>) => {
       for (const slot of slots) looked.add(slot);
     };
-    const played = await playPart({ fork, stage, looked: look, onProgress, operation }, part, phase);
+    const play: Play = { fork, stage, looked: look, onProgress, operation };
+    const start = await fork.snapshot();
+    const played = await playPart(play, part, phase);
     onProgress(`proving what was read of ${stage.size} accounts`);
     await addLooked(fork, stage, looked);
     const basis = await proveClaims(client, block, claimsOf(stage), options);
-    const differences = [...played.differences, ...driftDifferences(drift)];
+    const upgrade =
+      part === "operation" && played.differences.length === 0 && isReversibleUpgrade(operation)
+        ? await playThereAndBack(play, start, phase, options.fromBlock)
+        : { differences: [], unjudged: [] };
+    const differences = [...played.differences, ...upgrade.differences, ...driftDifferences(drift)];
     const { number, hash, timestamp } = block;
     return {
       ok: differences.length === 0,
@@ -122,6 +131,7 @@ export async function simulateProposal(
       ...{ steps: played.steps, changes: played.changes, slots: played.slots },
       unjudged: [
         ...played.unjudged,
+        ...upgrade.unjudged,
         ...(drift.recorded
           ? []
           : ["what moved since it was proposed: the proposal holds no start state (propose with --rpc)"]),
@@ -248,6 +258,59 @@ interface Play {
   readonly operation: Operation;
 }
 
+/** From the copied state again: the upgrade, its rollback, and the upgrade once more. */
+async function playThereAndBack(play: Play, start: string, phase: TimelockPhase, fromBlock: number | undefined) {
+  if (fromBlock === undefined) {
+    return {
+      differences: [],
+      unjudged: ["whether the upgrade can be rolled back: name the deployment's record with --deployment"],
+    };
+  }
+  const { fork, operation, onProgress } = play;
+  await fork.restore(start);
+  const life = (part: Part) => lifeOf(operation, part);
+  const differences = await playUpgrade({
+    ...{ fork, operation, fromBlock, onProgress, stranger: RELAYER },
+    prepare: (part) => prepareLife(play, life(part), part === "operation" ? phase : "unset").then(() => {}),
+    execute: async (part) => {
+      const { transaction } = await playSafe(play, "execute", life(part).safe, executionOf(life(part)));
+      return fork.trace(transaction.hash);
+    },
+  });
+  return { differences, unjudged: [] };
+}
+
+/** What a Safe calls to execute an operation. */
+function executionOf({ calls, terms, side }: Life): readonly Call[] {
+  const value = calls.reduce((sum, call) => sum + call.value, 0n);
+  return terms === null || side === null ? calls : [{ to: terms.address, value, data: side.execute }];
+}
+
+/** Everything before the execution: scheduled, and the delay over. */
+async function prepareLife(play: Play, life: Life, phase: TimelockPhase): Promise<readonly PlayedStep[]> {
+  const { fork, onProgress } = play;
+  const { terms, side } = life;
+  const steps: PlayedStep[] = [];
+  if (terms === null || side === null) return steps;
+  if (phase === "unset") {
+    onProgress("the Safe schedules it");
+    const schedule = [{ to: terms.address, value: 0n, data: side.schedule }];
+    steps.push((await playSafe(play, "schedule", life.safe, schedule)).step);
+  }
+  const block = await fetchBlock(fork.client, "latest");
+  const { readyAt } = await fetchTimelockState(
+    fork.client,
+    block,
+    terms.address,
+    toHex(fromHex(side.operationId, "id")),
+  );
+  if (readyAt !== undefined && readyAt > (await fork.now())) {
+    onProgress(`the clock moves to ${formatTime(readyAt)}`);
+    await fork.warpTo(readyAt);
+  }
+  return steps;
+}
+
 interface Played {
   readonly steps: readonly PlayedStep[];
   readonly changes: readonly DomainChange[];
@@ -270,39 +333,27 @@ async function playPart(play: Play, part: Part, phase: TimelockPhase): Promise<P
 }
 
 /** Plays one operation from where it stands to its end. */
-export async function playLife(play: Play, life: Life, phase: TimelockPhase): Promise<Played> {
+async function playLife(play: Play, life: Life, phase: TimelockPhase): Promise<Played> {
   const { operation, fork, onProgress } = play;
   const steps: PlayedStep[] = [];
   const watched = watchedOf(operation, life.calls);
   const { terms, side } = life;
   try {
-    if (terms !== null && side !== null && phase === "unset") {
-      onProgress("the Safe schedules it");
-      steps.push(
-        (await playSafe(play, "schedule", life.safe, [{ to: terms.address, value: 0n, data: side.schedule }])).step,
-      );
-    }
-    if (terms !== null && side !== null) {
-      const state = await fetchTimelockState(
-        fork.client,
-        await fetchBlock(fork.client, "latest"),
-        terms.address,
-        toHex(fromHex(side.operationId, "id")),
-      );
-      if (state.readyAt !== undefined && state.readyAt > (await fork.now())) {
-        onProgress(`the clock moves to ${formatTime(state.readyAt)}`);
-        await fork.warpTo(state.readyAt);
-      }
-    }
+    steps.push(...(await prepareLife(play, life, phase)));
     const before = await observe(fork.client, watched);
     play.looked(before.readers.keys());
     onProgress("the Safe executes it");
     const value = life.calls.reduce((sum, call) => sum + call.value, 0n);
-    const calls: readonly Call[] =
-      terms === null || side === null ? life.calls : [{ to: terms.address, value, data: side.execute }];
-    const { step, transaction } = await playSafe(play, "execute", life.safe, calls);
+    const { step, transaction } = await playSafe(play, "execute", life.safe, executionOf(life));
     steps.push(step);
-    const after = await observe(fork.client, watched);
+    const after = await observe(fork.client, watched).catch((error: unknown) => {
+      if (!isKeysteadError(error, "chain/reverted") && !isKeysteadError(error, "chain/not-this-contract")) throw error;
+      return error.message;
+    });
+    if (typeof after === "string") {
+      const failure = { field: "execute", code: "simulate/view-fails", message: `afterwards a view fails: ${after}` };
+      return { steps, changes: [], slots: [], differences: [failure], unjudged: ["what else changes: a view fails"] };
+    }
     const { changes: raw } = await fork.trace(transaction.hash);
     const expected = deriveExpectedState(life.calls, contextOf(operation));
     const compared = compareEffects({

@@ -1,3 +1,4 @@
+import { keccak256, toUtf8Bytes } from "ethers";
 import { KeysteadError } from "../core/errors.ts";
 import { formatBatch } from "./batch.ts";
 import { contextOf } from "./check.ts";
@@ -152,7 +153,8 @@ export function formatBatches(
 
 /** `hashes.json`: what signers compare with their devices. */
 export function formatHashes(operation: Operation, planned: readonly PlannedTransaction[]): string {
-  const { timelock, rollback, id, chainId } = operation;
+  const { timelock, rollback, id, chainId, assumptions } = operation;
+  const { start } = assumptions;
   const rolledBack =
     rollback?.timelock == null
       ? null
@@ -161,6 +163,8 @@ export function formatHashes(operation: Operation, planned: readonly PlannedTran
     format: "keystead.hashes/1",
     operationId: timelock === null ? null : timelockSide(operation, timelock, id).operationId,
     rollbackOperationId: rolledBack,
+    // drift is judged by the start state: a change of it must show here too
+    startStateHash: start === null ? null : keccak256(toUtf8Bytes(formatJson(start))),
     transactions: planned.map(({ file, step, safe, transaction, hashes }) => ({
       ...{ file, step, safe: safe.address, safeVersion: safe.version },
       ...{ domainHash: hashes.domainHash, messageHash: hashes.messageHash, safeTxHash: hashes.safeTxHash },

@@ -1,16 +1,13 @@
 import { fromHex } from "../core/bytes.ts";
+import { TCB_STATUS_NAMES } from "../core/decision.ts";
 import { isKeysteadError } from "../core/errors.ts";
 import { decodeImage, formatImage, IMAGE_KINDS, type ImageUse, TEE_KINDS } from "../core/image.ts";
 import { quoteText } from "../core/text.ts";
 import type { ContractName } from "./abis.ts";
 import { ROLE_MATRIX } from "./role-matrix.ts";
 
-/** TCB statuses by bit position (contracts/types/TcbStatus.sol). */
-export const TCB_STATUSES: readonly string[] = [
-  ...["UpToDate", "SWHardeningNeeded", "ConfigurationNeeded", "ConfigurationAndSWHardeningNeeded"],
-  ...["OutOfDate", "OutOfDateConfigurationNeeded", "Revoked", "NotApplicable"],
-  ...["RelaunchAdvised", "RelaunchAdvisedConfigurationNeeded"],
-];
+/** TCB statuses by bit position, as texts: what people type is looked up among them. */
+export const TCB_STATUSES: readonly string[] = TCB_STATUS_NAMES;
 
 /** Decoded arguments by name, as `Interface.decodeFunctionData` gives them. */
 export type Arguments = Readonly<Record<string, unknown>>;

@@ -36,6 +36,7 @@ export type CollateralSummary = Omit<CollateralState, "lastError"> & { readonly 
 /** How many threads, and for how long one question may take. */
 export interface PoolOptions {
   readonly threads: number;
+  /** Milliseconds, more than a source of collateral may take: a thread that needs longer is ended. */
   readonly timeoutMs: number;
   /** Told when a thread died; it is replaced. */
   readonly onDeath?: (reason: string) => void;
@@ -99,8 +100,8 @@ export function createJudgePool(options: JudgeOptions, pool: PoolOptions): Judge
             retryable: true,
           }),
         );
-        // Nothing that a verifier does takes this long: a thread that still has not answered others either is hung.
-        if (thread.waiting.size > 0) void thread.worker.terminate();
+        // Nothing that a judge does takes this long, collateral's own timeout included: the thread hangs, and would take others' questions with it.
+        void thread.worker.terminate();
       }, pool.timeoutMs);
       thread.waiting.set(question.id, {
         resolve: (value) => {

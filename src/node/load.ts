@@ -6,7 +6,7 @@ import { type PinnedDeployment, pinDeployment } from "../chain/pins.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { checkTestTee, type NodeConfig, writesCoreDumps } from "./config.ts";
 import type { Decider } from "./decide.ts";
-import { createDecider } from "./decider.ts";
+import { createDecider, type DeciderOptions } from "./decider.ts";
 import { parsePemChain } from "./evidence/x509.ts";
 import { type Attest, joinNode } from "./join.ts";
 import type { JudgeOptions } from "./judge.ts";
@@ -46,6 +46,8 @@ export async function loadDeployment(config: NodeConfig): Promise<LoadedDeployme
 /**
  * Makes what decides, over the configured endpoints. It is not started.
  *
+ * @param floor the block of the latest receipt: nothing older is decided on
+ * @throws KeysteadError `config/invalid`: an address cannot be read, or is there twice; `chain/bad-quorum`
  * @example
  * const decider = await openDecider(config, pinned, (error) => log.warn(error));
  */
@@ -53,16 +55,38 @@ export async function openDecider(
   config: NodeConfig,
   deployment: PinnedDeployment,
   onError: (error: KeysteadError) => void,
+  floor?: DeciderOptions["floor"],
 ): Promise<Decider> {
   const { chainId } = deployment;
   const { endpoints, quorum, ...rest } = config.chain;
   const opened = await Promise.all(
     endpoints.map(async ({ name, url, urlFile }) => {
       const address = url ?? (await readText(urlFile ?? "", "chain.endpoints")).trim();
-      return createEndpoint(name, address, { chainId }, clock);
+      return { name, address };
     }),
   );
-  return createDecider({ deployment, endpoints: opened, required: quorum, clock, onError, ...rest });
+  // Two names of one endpoint would be a quorum of one.
+  const seen = new Map<string, string>();
+  for (const { name, address } of opened) {
+    const key = URL.canParse(address) ? new URL(address).href : address;
+    const other = seen.get(key);
+    if (other !== undefined) {
+      throw new KeysteadError("config/invalid", `the endpoints ${other} and ${name} have one address`, {
+        argument: "chain.endpoints",
+        remedy: "Give endpoints of different operators: one that is there twice agrees with itself.",
+      });
+    }
+    seen.set(key, name);
+  }
+  return createDecider({
+    deployment,
+    endpoints: opened.map(({ name, address }) => createEndpoint(name, address, { chainId }, clock)),
+    required: quorum,
+    clock,
+    onError,
+    floor,
+    ...rest,
+  });
 }
 
 /**

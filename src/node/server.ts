@@ -43,6 +43,8 @@ export interface RunningNode {
 
 /** Milliseconds that answers have to be finished when a node stops. */
 const DRAIN_MS = 10_000;
+/** A PCCS has ten seconds for an answer: a judging thread is not ended before that. */
+const MIN_JUDGE_MS = 15_000;
 const TEST_TEE_WARNING =
   "THIS NODE TAKES EVIDENCE UNDER TEST ROOTS: ANYONE CAN MAKE SUCH EVIDENCE. ITS KEYS PROTECT NOTHING.";
 
@@ -94,13 +96,22 @@ async function open(
 
   const judge: Judge = createJudgePool(judgeOptions, {
     threads: config.evidence.threads,
-    timeoutMs: config.limits.timeoutMs,
+    timeoutMs: Math.max(config.limits.timeoutMs, MIN_JUDGE_MS),
     onDeath: (reason) => log.error({ reason }, "a judging thread ended"),
   });
   opened.push(judge.close);
 
-  const decider = await openDecider(config, pinned, ({ code, message }) =>
-    log.warn({ code, message }, "looking at the chain failed"),
+  // A restart does not take the node back to a block before those that it answered from.
+  const [latest] = await receipts.page(Math.max(0, receipts.count() - 1), 1);
+  const floor = latest && {
+    number: Number(latest.receipt.message.blockNumber),
+    hash: latest.receipt.message.blockHash,
+  };
+  const decider = await openDecider(
+    config,
+    pinned,
+    ({ code, message }) => log.warn({ code, message }, "looking at the chain failed"),
+    floor,
   );
   opened.push(decider.stop);
   await decider.refresh().catch((error: unknown) => {

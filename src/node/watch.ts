@@ -81,8 +81,8 @@ export function createWatch(options: WatchOptions): Watch {
   /** Registry implementations that are known to ask the pinned policy. */
   const asksPolicy = new Set<Hex>();
 
-  const take = async (agreement: Agreement): Promise<Snapshot> => {
-    const state = createProvenState(agreement);
+  const take = async (agreement: Agreement, final: boolean): Promise<Snapshot> => {
+    const state = createProvenState(agreement, final);
     const [registry, policy] = await Promise.all([
       checkPin(state, deployment.registry),
       checkPin(state, deployment.policy),
@@ -101,7 +101,7 @@ export function createWatch(options: WatchOptions): Watch {
     const newer = await quorum.head(finalized.state.block);
     if (newer === undefined || newer.block.hash === known?.state.block.hash) return known;
     // One that can't be proved fails the look: replaced meanwhile, it is gone at the next one.
-    return take(newer);
+    return take(newer, false);
   };
 
   const look = async (): Promise<void> => {
@@ -109,7 +109,7 @@ export function createWatch(options: WatchOptions): Watch {
       const agreement = await quorum.finalized();
       const before = view?.finalized;
       const same = before !== undefined && before.state.block.hash === agreement.block.hash;
-      const finalized = same ? before : await take(agreement);
+      const finalized = same ? before : await take(agreement, true);
       const candidate = await lookForHead(finalized);
       const head =
         candidate !== undefined && candidate.state.block.number > finalized.state.block.number ? candidate : undefined;

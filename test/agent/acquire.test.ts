@@ -188,6 +188,14 @@ describe("acquireKeys", () => {
       expect(slept).to.deep.equal([1000, 2000]);
     });
 
+    it("shows a node's words harmless and short: it may say anything", async () => {
+      const detail = `\u001b[2J\u202e${"x".repeat(10_000)}`;
+      const { acquired } = await run({ problem: "request/malformed", detail });
+      const { message } = await rejectionOf(acquired);
+      expect(message).to.contain("\\u{1b}[2J\\u{202e}xxx");
+      expect(message.length).to.be.lessThan(400);
+    });
+
     it("makes new evidence at once where the nonce has expired meanwhile, and not for ever", async () => {
       const expired: FakeAnswer = { problem: "nonce/expired", retryable: true };
       const { node, acquired, slept } = await run((number) => (number < 2 ? expired : {}));

@@ -102,13 +102,15 @@ describe("keys handed over", () => {
 
     it("writes a file that its owner alone reads, whatever the umask, whole, in an older one's place", async () => {
       const path = folder.write("keys", "old");
-      const before = process.umask(0);
-      try {
-        await handOver({ kind: "file", path }, fill(100_000, 7));
-      } finally {
-        process.umask(before);
+      for (const umask of [0, 0o777]) {
+        const before = process.umask(umask);
+        try {
+          await handOver({ kind: "file", path }, fill(100_000, 7));
+        } finally {
+          process.umask(before);
+        }
+        expect(statSync(path).mode & 0o777).to.equal(0o600);
       }
-      expect(statSync(path).mode & 0o777).to.equal(0o600);
       expect(new Uint8Array(readFileSync(path))).to.deep.equal(fill(100_000, 7));
       expect(readdirSync(folder.path).filter((name) => name.includes("keys"))).to.deep.equal(["keys"]);
     });

@@ -9,12 +9,14 @@ import { connect } from "../../src/chain/client.ts";
 import { type Hex, toHex } from "../../src/core/bytes.ts";
 import { isKeysteadError, type KeysteadError } from "../../src/core/errors.ts";
 import { infoSchema, type NodeInfo, parseMessage } from "../../src/core/release-wire.ts";
+import { createFileRootStore } from "../../src/node/keys.ts";
 import { type CliRun, jsonOf, keysteadAsync } from "../helpers/cli.ts";
 import {
   type DeliveryWorld,
   E2E_PLATFORM,
   KMS_IMAGE,
   type NodeProcess,
+  PASSPHRASE,
   POLICY,
   serviceConfig,
   startDeliveryWorld,
@@ -26,6 +28,8 @@ import { NOTICE } from "../helpers/suite.ts";
 import type { Machine } from "../helpers/tee-server.ts";
 
 const ENV = "DATABASE_PASSWORD=correct-horse\nMODE=production\n";
+
+const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
 
 /** Keys by `purpose/key epoch/root epoch`, in hex. */
 type Keys = Readonly<Record<string, string>>;
@@ -405,6 +409,15 @@ describe("key delivery, end to end", function () {
       if (second === undefined) throw new Error("no second node");
       const nodes = [second.url];
       expect(await ask(machine("tdx", "v2"), serviceId, { nodes })).to.deep.equal(rotated);
+      for (const path of [
+        "/metrics",
+        "/v1/info",
+        "/v1/receipts",
+        `/v1/secrets-key/${serviceId}`,
+        "/openapi.json",
+        "/nothing",
+      ])
+        printed.push(await (await fetch(`${node.url}${path}`)).text());
       expect(await node.stop()).to.equal(0);
       const out = join(world.folder.path, "second.json");
       const run = await agent(
@@ -420,12 +433,24 @@ describe("key delivery, end to end", function () {
   });
 
   describe("at the end of the story", () => {
-    it("has printed no key and no sealed secret anywhere", () => {
+    it("has printed no root, key or sealed secret anywhere: logs, errors, answers, metrics, receipts on disk", async () => {
       printed.push(node.output(), second?.output() ?? "");
+      for (const name of ["one", "two"]) {
+        printed.push(readFileSync(join(world.folder.path, `${name}.receipts`), "utf8"));
+        for (const { secret } of await createFileRootStore(join(world.folder.path, `${name}.root`), PASSPHRASE).load())
+          secrets.add(toHex(secret).slice(2)).add(Buffer.from(secret).toString("base64"));
+      }
       const everything = printed.join("\n");
-      expect(secrets.size).to.be.greaterThan(20);
-      expect(everything.length).to.be.greaterThan(10_000);
-      for (const secret of [...secrets, "correct-horse"]) expect(everything.includes(secret)).to.equal(false);
+      expect(everything).to.contain("keystead_");
+      expect(everything).to.contain("KeyRelease");
+      const sought = [
+        ...secrets,
+        ...[...secrets].map((secret) => secret.toUpperCase()),
+        "correct-horse",
+        text(PASSPHRASE),
+      ];
+      expect(sought.length).to.be.greaterThan(40);
+      for (const secret of sought) expect(everything.includes(secret)).to.equal(false);
     });
   });
 });

@@ -128,8 +128,10 @@ describe("verify", () => {
       for (const [name, text] of again) expect(new TextDecoder().decode(files.get(name)), name).to.equal(text);
     });
 
-    it(`catches and names every single value changed in ${title}`, () => {
-      const files = title === "a measured grant" ? measuredProposal().files : folderOf(make());
+    // tamper.test.ts does the same to a measured grant, with nothing left out
+    if (title === "a measured grant") continue;
+    it(`catches and names values changed in ${title}`, () => {
+      const files = folderOf(make());
       let flips = 0;
       for (const [name, bytes] of files) {
         if (!name.endsWith(".json") || name.startsWith("measurements/")) continue;
@@ -258,11 +260,12 @@ describe("verify", () => {
   it("loads nothing that signs or talks to a network", () => {
     const seen = new Set<string>();
     const packages = new Set<string>();
+    // what is imported as a type alone is not loaded
     const visit = (file: string): void => {
       if (seen.has(file)) return;
       seen.add(file);
       for (const [, found = ""] of readFileSync(file, "utf8").matchAll(
-        /^(?:import|export|\}).* from "([^"\n]+)";$/gm,
+        /^(?:(?:import|export)(?! type )|\}).* from "([^"\n]+)";$/gm,
       )) {
         if (found.startsWith(".")) visit(resolve(dirname(file), found));
         else packages.add(found);

@@ -23,7 +23,8 @@ const HEAD_START = 28 * 86_400;
 const DELAY = 3600;
 const MAIN = join(import.meta.dirname, "..", "..", "src", "cli", "main.ts");
 const TIMELOCK = new Interface(TIMELOCK_ABI);
-const PASSPHRASE = "a passphrase of the tests, long enough";
+/** What seals the nodes' root files. */
+export const PASSPHRASE = new TextEncoder().encode("a passphrase of the tests, long enough");
 
 /** Images of the end-to-end tests by kind and version, and the platforms below them. */
 export const E2E_PLATFORM = {
@@ -97,7 +98,7 @@ export interface DeliveryWorld {
 }
 
 export const POLICY = PlatformPolicy__factory.createInterface();
-const ENVIRONMENT = { KEYSTEAD_ROOT_PASSPHRASE: PASSPHRASE };
+const ENVIRONMENT = { KEYSTEAD_ROOT_PASSPHRASE: new TextDecoder().decode(PASSPHRASE) };
 
 /** Deploys everything and opens the policy to the test hardware. */
 export async function startDeliveryWorld(): Promise<DeliveryWorld> {

@@ -25,6 +25,7 @@ import { fill } from "./evidence.ts";
 export interface FakeAnswer {
   readonly problem?: ProblemCode;
   readonly decision?: string;
+  readonly detail?: string;
   readonly retryable?: boolean;
   /** Changes what the receipt says before it is signed. */
   readonly release?: Partial<KeyRelease>;
@@ -153,7 +154,7 @@ export async function createFakeNode(next: (number: number) => FakeAnswer | Erro
           title,
           status,
           code: problem,
-          detail: title,
+          detail: options.detail ?? title,
           retryable,
           ...(decision === undefined ? {} : { decision }),
         },

@@ -14,7 +14,7 @@ import {
   secretsKeySchema,
 } from "../../src/core/release-wire.ts";
 import { generateSealKeyPair } from "../../src/core/seal.ts";
-import { createJudge } from "../../src/node/judge.ts";
+import { createJudge, type JudgeOptions } from "../../src/node/judge.ts";
 import { createJudgePool } from "../../src/node/judge-pool.ts";
 import { DEFAULT_LIMITS, networkOf } from "../../src/node/limits.ts";
 import { purposeKeyByHand } from "../helpers/derivation.ts";
@@ -280,6 +280,42 @@ describe("node", function () {
       await blind.close();
     });
 
+    it("given a node that wants AMD's revocation list, goes by the operator's before the machine's", async () => {
+      const { folder, snp, judgeOptions } = tees;
+      const crl = await snp.issueCrl();
+      const good = folder.write("milan.crl", crl);
+      const revoking = folder.write("milan-revoked.crl", await snp.issueCrl({ revoked: true }));
+      const forged = folder.write("milan-forged.crl", await snp.issueCrl({ forged: true }));
+      const strict = { ...judgeOptions, requireSnpCrl: true };
+      const ask = async (options: JudgeOptions, ownList: boolean) => {
+        const asked = await createTestNode(tees, { judge: createJudge(options) });
+        const { request } = await honestRequest(asked, "snp");
+        const { evidence } = request;
+        if (evidence.kind === "snp" && ownList)
+          Object.assign(evidence.certificates, { crl: Buffer.from(crl).toString("base64") });
+        const response = await post(asked.app, "/v1/keys", request);
+        await asked.close();
+        return response.status === 200 ? "released" : (await problemOf(response)).reason;
+      };
+      expect(await ask(strict, false)).to.equal("snp/crl-missing");
+      expect(await ask(strict, true)).to.equal("released");
+      expect(await ask({ ...strict, snpCrlFiles: { milan: good } }, false)).to.equal("released");
+      // a machine that brings an older list of its own does not hide what the operator's says
+      expect(await ask({ ...strict, snpCrlFiles: { milan: revoking } }, true)).to.match(/^snp\/.*revoked/);
+      expect(await ask({ ...strict, snpCrlFiles: { milan: forged } }, true)).to.match(/^snp\/.*crl/);
+      expect(await ask({ ...strict, snpCrlFiles: { milan: "/nowhere" } }, true)).to.equal("internal");
+    });
+
+    it("given a Nitro document that is older than the node takes, refuses it", async () => {
+      const patient = await createTestNode(tees, { challengeSeconds: 3600 });
+      const { request } = await honestRequest(patient, "nitro");
+      patient.skewSeconds = tees.judgeOptions.nitroMaxAgeSeconds + 2;
+      const problem = await problemOf(await post(patient.app, "/v1/keys", request));
+      expect(problem.status).to.equal(401);
+      expect(problem.reason).to.match(/^nitro\//);
+      await patient.close();
+    });
+
     it("given a public key that nothing can be sealed to, refuses it", async () => {
       const nonce = await challenge(node.app);
       const evidence = tees.attest("tdx", nonce, SERVICE, fill(32, 0));
@@ -489,6 +525,17 @@ describe("node", function () {
       const states = await judge.collateral();
       expect(states.length).to.be.greaterThan(0);
       await pooled.close();
+    });
+
+    it("given a thread that does not answer in time, answers 503 and ends it", async () => {
+      const deaths: string[] = [];
+      const onDeath = (reason: string) => deaths.push(reason);
+      const judge = createJudgePool(tees.judgeOptions, { threads: 1, timeoutMs: 1, onDeath });
+      const late = await createTestNode(tees, { judge });
+      const response = await post(late.app, "/v1/keys", (await honestRequest(late)).request);
+      expect(await problemOf(response)).to.include({ status: 503, code: "node/busy" });
+      while (deaths.length === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+      await late.close();
     });
 
     it("given a thread that died, answers 503 and makes another", async () => {

@@ -375,10 +375,34 @@ describe("decisions", function () {
       expect(decider.status().ready).to.equal(true);
     });
 
+    for (const [which, state] of [
+      ["finalized", "lies"],
+      ["latest", "unreachable"],
+    ] as const) {
+      it(`when an endpoint proves another state than the ${which} block's, says of it that it ${state}`, async () => {
+        const honest = chain.provider;
+        const provider = liar(honest, async (method, answer, params) => {
+          const block = (await honest.request({ method: "eth_getBlockByNumber", params: [which, false] })) as {
+            number: string;
+          };
+          if (method !== "eth_getProof" || params[2] !== block.number) return answer;
+          return honest.request({ method, params: [params[0], params[1], "0x8"] });
+        });
+        const { decider } = await nodeNow([provider, honest, honest]);
+        await decider.refresh();
+        expect(decider.status().endpoints[0]?.state).to.equal(state);
+        const { decider: alone } = await nodeNow([provider]);
+        expect(await codeOf(alone.refresh())).to.equal("chain/unproven");
+        expect(alone.status().endpoints[0]?.state).to.equal(state);
+      });
+    }
+
     it("when the finalized block is too old, refuses although the endpoints answer", async () => {
       const serviceId = await createService(chain.suite, "stale");
       await chain.finalize();
-      const { decider, clock } = await makeDecider(chain, [chain.provider], { maxAgeSeconds: 100 });
+      // So that no look at the chain comes between: what is known must be too old by itself.
+      const patient = { pollSeconds: FOREVER, maxSilenceSeconds: FOREVER };
+      const { decider, clock } = await makeDecider(chain, [chain.provider], { maxAgeSeconds: 100, ...patient });
       const ask = () => decider.decide({ serviceId, machine: machineOf(V1) });
       expect((await ask()).allowed).to.equal(true);
       clock.now += 200;

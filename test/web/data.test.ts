@@ -40,10 +40,18 @@ describe("explorer: settings and routes", () => {
   });
 
   it("given wrong fields names each of them, and gives no settings", () => {
-    const wrong = { rpc: "javascript:alert(1)", registry: "0x1", policy: "", timelock: "x", from: "-1", chain: "1e3" };
+    const wrong = {
+      rpc: "javascript:alert(1)",
+      witness: "ftp://x",
+      registry: "0x1",
+      policy: "",
+      timelock: "x",
+      from: "-1",
+      chain: "1e3",
+    };
     const { settings, errors } = checkDraft(wrong);
     expect(settings).to.equal(undefined);
-    expect(Object.keys(errors)).to.have.members(["rpc", "registry", "policy", "timelock", "from", "chain"]);
+    expect(Object.keys(errors)).to.have.members(["rpc", "witness", "registry", "policy", "timelock", "from", "chain"]);
     expect(errors.rpc?.code).to.equal("chain/bad-endpoint");
     expect(errors.registry?.code).to.equal("audit/bad-address");
   });

@@ -169,6 +169,15 @@ describe("explorer in Chromium: what is hostile, and what fails", () => {
         expect(await page.locator(".seal .verdict").innerText()).to.equal("Consistent, not proven");
         expect(await mainText(page)).to.contain("no-storage-proof");
         expect(await page.getByText("by storage proof").count()).to.equal(0);
+        // an answer about a quote then rests on the endpoint alone, and looks like it
+        await page.getByRole("link", { name: "Check a quote" }).click();
+        await page.getByLabel("Evidence").fill(Buffer.from(buildTdxQuote()).toString("hex"));
+        await page.getByRole("button", { name: "Check" }).click();
+        await page.getByText("accepted, by the endpoint's word alone").waitFor();
+        expect(await page.locator(".results .panel.ok, .results .badge.ok", { hasText: "accepted" }).count()).to.equal(
+          0,
+        );
+        expect(await page.locator(".results").innerText()).to.contain("Not proven:");
       });
     });
 
@@ -182,6 +191,31 @@ describe("explorer in Chromium: what is hostile, and what fails", () => {
         expect(await page.locator(".seal .verdict").innerText()).to.equal("Broken");
         expect(await mainText(page)).to.contain("false-proof");
       });
+    });
+  });
+
+  describe("a second endpoint", () => {
+    it("given the same block vouches for it", async () => {
+      const second = await startLiar(stage.explored.anvil.url, (_method, answer) => answer);
+      try {
+        const { page } = await open("overview", { changes: { witness: second.url } });
+        expect(await mainText(page)).to.contain(`Both endpoints have it`);
+        expect(await mainText(page)).to.contain(new URL(second.url).host);
+      } finally {
+        await second.close();
+      }
+    });
+
+    it("given another block fails with chain/disagreement", async () => {
+      const second = await startLiar(stage.explored.anvil.url, (method, answer) =>
+        method === "eth_getBlockByNumber" ? { ...(answer as object), hash: `0x${"ab".repeat(32)}` } : answer,
+      );
+      try {
+        const { page } = await open("overview", { changes: { witness: second.url } });
+        expect(await mainText(page)).to.contain("chain/disagreement");
+      } finally {
+        await second.close();
+      }
     });
   });
 

@@ -270,6 +270,7 @@ describe("explorer in Chromium: pages", () => {
       expect(text).to.contain("The signature was not verified here.");
       expect(text).to.contain(stage.explored.services.wallet);
       expect(text).to.match(/Platform\s+✓?\s*allowed/);
+      expect(text).to.contain("1 dstack image could not be compared with this");
     });
 
     it("given a quote with a register changed says which one differs", async () => {

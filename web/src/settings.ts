@@ -7,6 +7,8 @@ import { KeysteadError } from "../../src/core/errors.ts";
 export interface Settings {
   /** An `http(s)` URL. It may hold a key: it stands in the fragment, which browsers send to nobody. */
   readonly rpc: string;
+  /** Another endpoint, which must have the same block. */
+  readonly witness: string | undefined;
   readonly registry: Hex;
   readonly policy: Hex;
   /** Default: the account that holds the policy's GOVERNOR_ROLE. */
@@ -18,12 +20,12 @@ export interface Settings {
 }
 
 /** The fields of the form, as they are typed; also the names in the fragment. */
-export const FIELDS = ["rpc", "registry", "policy", "timelock", "from", "chain"] as const;
+export const FIELDS = ["rpc", "witness", "registry", "policy", "timelock", "from", "chain"] as const;
 export type Field = (typeof FIELDS)[number];
 export type Draft = Readonly<Record<Field, string>>;
 
 /** Nothing given. */
-export const EMPTY_DRAFT: Draft = { rpc: "", registry: "", policy: "", timelock: "", from: "", chain: "" };
+export const EMPTY_DRAFT: Draft = { rpc: "", witness: "", registry: "", policy: "", timelock: "", from: "", chain: "" };
 
 /**
  * The form's fields as they stand in a fragment's parameters.
@@ -70,7 +72,8 @@ export function checkDraft(draft: Draft): { readonly settings: Settings | undefi
       return undefined;
     }
   };
-  const rpc = take("rpc", () => parseEndpoint(draft.rpc));
+  const rpc = take("rpc", () => parseEndpoint(draft.rpc, "rpc"));
+  const witness = draft.witness === "" ? undefined : take("witness", () => parseEndpoint(draft.witness, "witness"));
   const registry = take("registry", () => parseAddress(draft.registry, "registry"));
   const policy = take("policy", () => parseAddress(draft.policy, "policy"));
   const timelock = draft.timelock === "" ? undefined : take("timelock", () => parseAddress(draft.timelock, "timelock"));
@@ -79,7 +82,7 @@ export function checkDraft(draft: Draft): { readonly settings: Settings | undefi
   if (Object.keys(errors).length > 0 || rpc === undefined || registry === undefined || policy === undefined) {
     return { settings: undefined, errors };
   }
-  return { settings: { rpc, registry, policy, timelock, fromBlock: fromBlock ?? 0, chainId }, errors };
+  return { settings: { rpc, witness, registry, policy, timelock, fromBlock: fromBlock ?? 0, chainId }, errors };
 }
 
 /**
@@ -93,6 +96,7 @@ export function draftFromRecord(text: string, draft: Draft): Draft {
   const { contracts, block, chainId } = parseDeployment(text);
   return {
     rpc: draft.rpc,
+    witness: draft.witness,
     registry: contracts.registry.address,
     policy: contracts.policy.address,
     timelock: contracts.timelock.address,
@@ -101,10 +105,10 @@ export function draftFromRecord(text: string, draft: Draft): Draft {
   };
 }
 
-function parseEndpoint(text: string): string {
+function parseEndpoint(text: string, argument: string): string {
   if (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol)) return text;
   throw new KeysteadError("chain/bad-endpoint", "the endpoint is no http or https URL", {
-    argument: "rpc",
+    argument,
     remedy: "Give a URL such as https://rpc.example or http://127.0.0.1:8545.",
   });
 }

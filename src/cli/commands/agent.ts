@@ -17,7 +17,7 @@ import { readCertificateFile } from "../certificate-input.ts";
 import { type OptionValues, text, wholeNumber } from "../chain-input.ts";
 import type { CommandContext, CommandModule } from "../command.ts";
 import type { Io } from "../io.ts";
-import type { ExitCode, Output } from "../output.ts";
+import { type ExitCode, type Output, safeText } from "../output.ts";
 import { repeatable } from "../repeatable.ts";
 import { openTrust, TRUST_OPTIONS } from "../trust-input.ts";
 
@@ -153,7 +153,7 @@ async function act(options: Options, { io, output: makeOutput }: CommandContext)
       ...{ nodes, device, serviceId, trust, chain, purposes, keys, secrets, environment, receipt, waitSeconds },
       imageId,
       allEpochs: options.allEpochs === true,
-      log: (line) => io.warn(`${line}\n`),
+      log: (line) => io.warn(`${safeText(line)}\n`),
     });
     const quiet = [out, environment, receipt, ...secrets.map(({ destination }) => destination)].some(
       (place) => place?.kind === "fd" && place.fd === 1,

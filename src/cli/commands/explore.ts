@@ -14,6 +14,7 @@ const RECORD_LIMIT = 1024 * 1024;
 
 interface Options {
   readonly rpc?: string;
+  readonly witness?: string;
   readonly registry?: string;
   readonly policy?: string;
   readonly timelock?: string;
@@ -30,6 +31,7 @@ async function fragmentOf(io: Io, options: Options, rpc: string | undefined): Pr
     if (value !== undefined) params.set(name, value);
   };
   set("rpc", rpc);
+  set("witness", endpointOf(options.witness, "witness"));
   if (options.deployment !== undefined) {
     if (options.registry !== undefined || options.policy !== undefined || options.timelock !== undefined) {
       throw new KeysteadError("usage/two-sources", "addresses are given twice", {
@@ -64,11 +66,11 @@ function wholeNumber(value: string | undefined, argument: string): string | unde
   });
 }
 
-function endpointOf(rpc: string | undefined): string | undefined {
+function endpointOf(rpc: string | undefined, argument: string): string | undefined {
   if (rpc === undefined || rpc === "") return undefined;
   if (URL.canParse(rpc) && /^https?:$/.test(new URL(rpc).protocol)) return rpc;
   throw new KeysteadError("chain/bad-endpoint", "the endpoint is no http or https URL", {
-    argument: "rpc",
+    argument,
     remedy: "Give a URL such as https://rpc.example.",
   });
 }
@@ -79,6 +81,7 @@ export const command: CommandModule = {
   register(command, { io, output, action }: CommandContext) {
     command
       .option("--rpc <url>", `the endpoint; the page may then connect to no other (or ${RPC_VARIABLE})`)
+      .option("--witness <url>", "another endpoint, which must have the same block")
       .option("--registry <address>", "the registry's proxy")
       .option("--policy <address>", "the policy's proxy")
       .option("--timelock <address>", "the timelock (default: whoever governs the policy)")
@@ -88,11 +91,12 @@ export const command: CommandModule = {
       .option("--port <n>", "on 127.0.0.1; 0: a free one", String(DEFAULT_PORT))
       .action(
         action(async (options: Options) => {
-          const rpc = endpointOf(options.rpc ?? io.env[RPC_VARIABLE]);
+          const rpc = endpointOf(options.rpc ?? io.env[RPC_VARIABLE], "rpc");
           const fragment = await fragmentOf(io, options, rpc);
           const port = Number(wholeNumber(options.port, "port"));
           const files = await loadExplorer((line) => io.warn(`${line}\n`));
-          const app = createExplorerApp(files, rpc === undefined ? [] : [rpc]);
+          const endpoints = [rpc, options.witness].filter((url) => url !== undefined);
+          const app = createExplorerApp(files, rpc === undefined ? [] : endpoints);
           const server = await serveApp(app, { host: "127.0.0.1", port });
           const url = `${server.url}/${fragment}`;
           output().result({ url }, () => `The explorer is at ${url}\nCtrl-C ends it.`);

@@ -84,7 +84,7 @@ Exits 0 where it does what it says, 1 where it fails, does something else, or th
         context.action(async (folder: string) => {
           const output = context.output();
           const options = simulate.opts<OptionValues>();
-          const { operation, found: verified } = await openProposal(context.io, folder, options);
+          const { operation, deployment, found: verified } = await openProposal(context.io, folder, options);
           const { block, chain, witnesses, acceptUnproven } = await openProposalChain(
             context.io,
             options,
@@ -92,7 +92,7 @@ Exits 0 where it does what it says, 1 where it fails, does something else, or th
           );
           const part: Part = options.rollback === true ? "rollback" : "operation";
           const found = await simulateProposal(chain.client, operation, {
-            ...{ block, witnesses, acceptUnproven, part },
+            ...{ block, witnesses, acceptUnproven, part, fromBlock: deployment?.block },
             onProgress: progressOf(context.io, output),
           });
           output.result(

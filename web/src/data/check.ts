@@ -5,6 +5,7 @@ import { type Basis, type ImageStanding, type PolicyStanding, standingOf } from 
 import type { Hex } from "../../../src/core/bytes.ts";
 import { IMAGE_KINDS, type Image } from "../../../src/core/image.ts";
 import type { PolicyEntry } from "../../../src/core/policy-state.ts";
+import { imageStatus, type ServiceImage, viewService } from "../../../src/core/state.ts";
 import type { Reading } from "./evidence.ts";
 import { readImageBytes } from "./images.ts";
 
@@ -37,6 +38,8 @@ export interface ServiceMatch {
   /** Undefined: nothing known here speaks against it. */
   readonly denial: Denial | undefined;
   readonly open: readonly string[];
+  /** What this rests on: `unknown` where a history holds events that this version does not know, so that nothing can be said. */
+  readonly rests: "proven" | "endpoint" | "unknown";
 }
 
 /** A registered image that is not the evidence's, but near it. */
@@ -59,6 +62,8 @@ export interface CheckResult {
   readonly nearPlatforms: readonly PlatformMatch[];
   /** Services whose history does not verify: nothing is said about them. */
   readonly unverified: readonly Hex[];
+  /** dstack images that may have keys now: their registers come from dstack's event log, and no quote alone can be compared with them. */
+  readonly incomparable: number;
   /** Whether the policy's history verifies. */
   readonly policyVerified: boolean;
 }
@@ -100,6 +105,7 @@ const distance = ({ differs, absent }: Comparison) => differs.length + absent.le
  * judgeEvidence(readEvidence(bytes), suite, Date.now() / 1000).matches[0]?.denial?.decision;
  */
 export function judgeEvidence(reading: Reading, suite: SuiteAudit, now: number): CheckResult {
+  const { block } = suite;
   const policy = suite.policy.verdict === "broken" ? undefined : suite.policy.state;
   const compared = [...(policy?.platforms.values() ?? [])].flatMap((entry): PlatformMatch[] => {
     const comparison = compareEntry(entry.image, reading);
@@ -113,15 +119,20 @@ export function judgeEvidence(reading: Reading, suite: SuiteAudit, now: number):
   const matches: ServiceMatch[] = [];
   const near: NearMiss[] = [];
   const unverified: Hex[] = [];
+  let incomparable = 0;
   for (const audit of suite.services) {
     const { state, serviceId } = audit;
     if (state === undefined || audit.verdict === "broken") {
       unverified.push(serviceId);
       continue;
     }
-    for (const { imageId, image, description } of state.images.values()) {
+    for (const registered of state.images.values()) {
+      const { imageId, image, description } = registered;
       const comparison = compareEntry(image, reading);
-      if (comparison === undefined) continue;
+      if (comparison === undefined) {
+        if (registered.kind === IMAGE_KINDS.dstack.byte && mayHaveKeys(registered, block.timestamp)) incomparable += 1;
+        continue;
+      }
       const about = { serviceId, description: state.description, comparison };
       if (isMatch(comparison))
         matches.push({ ...about, ...judgeImage(audit, imageId, suite, platforms, reading, now) });
@@ -137,27 +148,35 @@ export function judgeEvidence(reading: Reading, suite: SuiteAudit, now: number):
     platforms,
     nearPlatforms,
     unverified,
+    incomparable,
     policyVerified: policy !== undefined,
   };
+}
+
+function mayHaveKeys(image: ServiceImage, now: number): boolean {
+  return ["active", "retiring"].includes(imageStatus(image, now));
 }
 
 function judgeImage(
   audit: ServiceAudit,
   imageId: Hex,
-  { block, policy }: SuiteAudit,
+  { block, policy, code }: SuiteAudit,
   platforms: readonly PlatformMatch[],
   reading: Reading,
   now: number,
-): Pick<ServiceMatch, "standing" | "denial" | "open"> {
-  const rests = restsOf(audit);
-  const standing = standingOf(audit.serviceId, imageId, audit.state, audit.entries, block.timestamp, rests);
+): Pick<ServiceMatch, "standing" | "denial" | "open" | "rests"> {
+  const basis = restsOf(audit);
+  const standing = standingOf(audit.serviceId, imageId, audit.state, audit.entries, block.timestamp, basis);
   const later = Math.max(now, block.timestamp);
-  const standingLater = standingOf(audit.serviceId, imageId, audit.state, audit.entries, later, rests);
+  const standingLater = standingOf(audit.serviceId, imageId, audit.state, audit.entries, later, basis);
   const kind = IMAGE_KINDS[reading.kind].byte;
   const rules = policy.verdict === "broken" ? undefined : policy.state;
   const open = [...openQuestions(standing, policyStanding(policy), true)];
   if (rules?.tees.get(kind)?.devicesRestricted === true) {
     open.push("Whether the machine is one of the devices that the policy lists for this kind.");
+  }
+  if (audit.state !== undefined && viewService(audit.state, block.timestamp).requireUpToDateTcb) {
+    open.push("Whether its TCB status is UpToDate: the service takes no other.");
   }
   if (audit.verdict !== "proven") open.push("Whether the service's history is complete: it is not proven here.");
   if (policy.verdict !== "proven") open.push("Whether the policy's history is complete: it is not proven here.");
@@ -169,7 +188,15 @@ function judgeImage(
     denyByService(standing, block.timestamp) ??
     denyByService(standingLater, later) ??
     (rules === undefined ? unknownPolicy : denyByPolicy(rules, kind, { entry: platforms[0]?.entry }, block.timestamp));
-  return { standing, denial, open };
+  // a false proof of the contracts' own code: no proof of this endpoint counts
+  const falseCode = [code.registry, code.policy].some(({ faults }) => faults.length > 0);
+  const rests = worstRests([audit, policy]);
+  return { standing, denial, open, rests: falseCode && rests === "proven" ? "endpoint" : rests };
+}
+
+function worstRests(audits: readonly Audit<unknown, unknown>[]): ServiceMatch["rests"] {
+  if (audits.some(({ reasons }) => reasons.some(({ code }) => code === "unknown-events"))) return "unknown";
+  return audits.every(({ verdict }) => verdict === "proven") ? "proven" : "endpoint";
 }
 
 function policyStanding(audit: PolicyAudit): PolicyStanding | undefined {

@@ -50,15 +50,16 @@ const AT_ONCE = 8;
  */
 export async function load(settings: Settings, onProgress: (progress: Progress) => void): Promise<Loaded> {
   const started = performance.now();
-  const { rpc, registry, policy, fromBlock, chainId } = settings;
+  const { rpc, witness, registry, policy, fromBlock, chainId } = settings;
   onProgress({ step: 0, detail: "", calls: 0 });
   const client = await connect(rpc, { chainId });
+  const witnesses = witness === undefined ? [] : [await connect(witness, { chainId: client.chainId })];
   const tell = (step: number, detail: string) => onProgress({ step, detail, calls: client.calls() });
   await requirePolicyOf(client, registry, policy);
   let step = 1;
   tell(step, "");
   const suite = await auditSuite(client, {
-    ...{ registry, policy, fromBlock },
+    ...{ registry, policy, fromBlock, witnesses },
     onProgress: ({ block, toBlock, logs }) => {
       tell(step, `block ${block.toLocaleString("en")} of ${toBlock.toLocaleString("en")}, ${logs} logs`);
       if (block >= toBlock) step = 2;

@@ -71,14 +71,22 @@ export function CheckPage() {
 
 function Answer({ result }: { readonly result: CheckResult }) {
   const { loaded } = useModel();
-  const { reading, unsafe, matches, near, platforms, unverified } = result;
+  const { reading, unsafe, matches, near, platforms, unverified, incomparable } = result;
   const { block } = loaded.suite;
-  const accepted = unsafe.length === 0 ? matches.filter(({ denial }) => denial === undefined) : [];
+  const known = matches.filter(({ denial, rests }) => denial === undefined && rests !== "unknown");
+  const accepted = unsafe.length === 0 ? known : [];
+  const proven = accepted.every(({ rests }) => rests === "proven");
   return (
     <div class="results">
       <Section id="verdict" title="Answer">
-        <div class={`panel ${accepted.length > 0 ? "ok" : "bad"}`}>
+        <div class={`panel ${accepted.length === 0 ? "bad" : proven ? "ok" : "warn"}`}>
           <p class="lead">{headline(result, accepted)}</p>
+          {proven ? null : (
+            <p>
+              <strong>Not proven:</strong> the endpoint gives no storage proofs that hold, so this is its word alone.
+              Ask one that offers eth_getProof.
+            </p>
+          )}
           <p>
             As of block {block.number.toLocaleString("en")}, {formatTime(block.timestamp)}.
           </p>
@@ -100,6 +108,13 @@ function Answer({ result }: { readonly result: CheckResult }) {
           <p class="panel bad">
             The histories of {plural(unverified.length, "service")} do not verify: nothing is said about{" "}
             {unverified.length === 1 ? "it" : "them"}.
+          </p>
+        )}
+        {incomparable === 0 || reading.kind === "dstack" ? null : (
+          <p class="panel warn">
+            {plural(incomparable, "dstack image")} could not be compared with this: what dstack measures stands in its
+            event log, not in the quote alone. For dstack give the image's text form, which keystead measure makes of
+            quote and log.
           </p>
         )}
       </Section>
@@ -157,6 +172,9 @@ function headline({ reading, unsafe, matches }: CheckResult, accepted: readonly 
     return `${what} would be accepted by ${plural(accepted.length, "service")}, if it is genuine and its TCB and device are accepted.`;
   }
   const reason = matches[0]?.denial?.message;
+  if (reason === undefined && matches.length > 0) {
+    return `${what} can't be judged: a history holds events that this version does not know. Upgrade keystead.`;
+  }
   return `${what} would get no keys: ${reason ?? "no service lists it"}.`;
 }
 
@@ -173,14 +191,18 @@ function ServiceLink({ serviceId }: { readonly serviceId: string }) {
 }
 
 function MatchCard({ match, unsafe }: { readonly match: ServiceMatch; readonly unsafe: boolean }) {
-  const { serviceId, description, standing, comparison, denial, open } = match;
+  const { serviceId, description, standing, comparison, denial, open, rests } = match;
   return (
     <article class="card">
       <header>
         {unsafe ? (
           <Badge tone="bad">refused: unsafe evidence</Badge>
+        ) : denial === undefined && rests === "unknown" ? (
+          <Badge tone="bad">can't be judged</Badge>
         ) : denial === undefined ? (
-          <Badge tone="ok">would be accepted</Badge>
+          <Badge tone={rests === "proven" ? "ok" : "warn"}>
+            {rests === "proven" ? "would be accepted" : "accepted, by the endpoint's word alone"}
+          </Badge>
         ) : (
           <Badge tone="bad">{denial.decision}</Badge>
         )}{" "}

@@ -12,6 +12,7 @@ const RECORD_LIMIT = 1024 * 1024;
 
 const LABELS: Readonly<Record<Field, readonly [label: string, hint: string, placeholder: string]>> = {
   rpc: ["RPC endpoint", "Any node of the chain. With eth_getProof, histories can be proven.", "https://rpc.example"],
+  witness: ["Second endpoint (optional)", "Of another operator: it must have the same block.", "https://rpc.example"],
   registry: ["Registry", "The proxy's address.", "0x…"],
   policy: ["Policy", "The proxy's address.", "0x…"],
   timelock: ["Timelock (optional)", "Left empty: whoever governs the policy.", "0x…"],

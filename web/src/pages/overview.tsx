@@ -18,6 +18,7 @@ export function OverviewPage() {
     <>
       <h1>Overview</h1>
       <Seal verdict={suite.verdict}>{MEANINGS[suite.verdict]}</Seal>
+      <RestsOn />
       <Findings audit={suite.policy} />
       {[suite.code.registry, suite.code.policy].flatMap(({ faults }) => faults).length > 0 ? (
         <p class="panel bad">The endpoint gives false proofs of the code behind a proxy.</p>
@@ -58,6 +59,21 @@ export function OverviewPage() {
       )}
       <Code />
     </>
+  );
+}
+
+/** Which block all of this is about, and who says that it is the chain's. */
+function RestsOn() {
+  const { loaded } = useModel();
+  const { suite, settings } = loaded;
+  const { number, hash } = suite.block;
+  return (
+    <p class="small muted rests">
+      All of it is about block {number.toLocaleString("en")}, <HexText value={hash} what="block hash" />.{" "}
+      {settings.witness === undefined
+        ? "That this is the chain's newest block is the endpoint's word alone: compare the hash with another source, or name a second endpoint."
+        : `Both endpoints have it, ${new URL(settings.rpc).host} and ${new URL(settings.witness).host}.`}
+    </p>
   );
 }
 

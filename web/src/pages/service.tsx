@@ -143,7 +143,7 @@ function WhoDecides({ audit }: { readonly audit: ServiceAudit }) {
       ? []
       : (governance.roles.find(({ contract, role }) => contract === "policy" && role === "GUARDIAN_ROLE")?.holders ??
         []);
-  const devices = [...state.devices].filter(([, from]) => from !== 0).length;
+  const devices = [...state.devices].filter(([, from]) => from !== 0);
   return (
     <Section id="decides" title="Can it be changed?">
       <p class="answer">
@@ -206,7 +206,14 @@ function WhoDecides({ audit }: { readonly audit: ServiceAudit }) {
             </>
           )}
         </Fact>
-        <Fact name="devices">{view.restrictDevices ? `only ${plural(devices, "listed device")}` : "any device"}</Fact>
+        <Fact name="devices">
+          {view.restrictDevices ? `only ${plural(devices.length, "listed device")}` : "any device"}
+          {devices.map(([device, from]) => (
+            <span key={device} class="block">
+              <HexText value={device} what="device id" /> {from > now ? <Time at={from} /> : null}
+            </span>
+          ))}
+        </Fact>
         <Fact name="created by">
           <HexText value={state.creator} what="creator" />
         </Fact>

@@ -2,6 +2,7 @@ import type { Hex } from "../../../src/core/bytes.ts";
 import type { Governance, GovernedContract } from "../data/governance.ts";
 import { formatDuration } from "../format.ts";
 import { AccountBadge, HexText } from "./bits.tsx";
+import { useAccount } from "./model.ts";
 
 /** The two lanes of governance as boxes and arrows: what loosens waits out the timelock, what tightens does not wait. */
 export function LanesDiagram({ governance }: { readonly governance: Governance }) {
@@ -64,13 +65,28 @@ function Box({
       <p class="box-title">{title}</p>
       {children}
       {parties.map((party) => (
-        <p key={party} class="box-party">
+        <div key={party} class="box-party">
           <AccountBadge address={party} />
           <HexText value={party} what={title} />
-        </p>
+          <Owners address={party} />
+        </div>
       ))}
       {parties.length === 0 && none !== undefined ? <p class="bad-text">{none}</p> : null}
     </div>
+  );
+}
+
+/** Whose signatures a Safe counts. */
+function Owners({ address }: { readonly address: Hex }) {
+  const account = useAccount(address);
+  if (account === undefined || account.owners.length === 0) return null;
+  return (
+    <details class="owners">
+      <summary>{account.owners.length} owners</summary>
+      {account.owners.map((owner) => (
+        <HexText key={owner} value={owner} what="owner" />
+      ))}
+    </details>
   );
 }
 

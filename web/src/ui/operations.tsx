@@ -32,7 +32,7 @@ export function Operation({
 }) {
   const { loaded } = useModel();
   const { settings } = loaded;
-  const { id, status, scheduledAt, readyAt, endedAt, genuine, disputed, transaction } = operation;
+  const { id, status, scheduledAt, readyAt, endedAt, genuine, disputed, transaction, predecessor } = operation;
   const calls = operation.calls.map((call) => readCall(call, { ...settings, timelock: governance.timelock }));
   const cancellers =
     governance.roles.find(({ contract, role }) => contract === "timelock" && role === "CANCELLER_ROLE")?.holders ?? [];
@@ -65,6 +65,14 @@ export function Operation({
             <Time at={scheduledAt} /> <HexText value={transaction} what="transaction" />
           </dd>
         </div>
+        {BigInt(predecessor) === 0n ? null : (
+          <div class="fact">
+            <dt>only after operation</dt>
+            <dd>
+              <HexText value={predecessor} what="predecessor" />
+            </dd>
+          </div>
+        )}
         {open ? (
           <div class="fact">
             <dt>can be cancelled by</dt>

@@ -1,10 +1,13 @@
 import { type Command, Option } from "commander";
 import { CHAIN_OPTIONS } from "../../chain-input.ts";
 import type { CommandContext, CommandModule } from "../../command.ts";
+import { registerGovernance } from "./governance.ts";
 import { FORMATS, runAudit } from "./run.ts";
 import { runWatch } from "./watch.ts";
 
-function register(command: Command, { io, output, action }: CommandContext): void {
+function register(command: Command, context: CommandContext): void {
+  const { io, output, action } = context;
+  registerGovernance(command, context);
   command
     .description(
       "Verifies histories from their raw logs, against heads that storage proofs show, and the contracts' state against them.\nExits 0 proven, 1 broken, 2 could not check: not proven (unless --accept-unproven), or an endpoint that does not answer.",
