@@ -22,7 +22,7 @@ const DOCUMENTS = FILES.filter((file) => file.endsWith(".md")).map(readDocument)
 
 const isIgnored = (path: string): boolean => {
   try {
-    execFileSync("git", ["check-ignore", "-q", path, `${path}/`], { cwd: ROOT, stdio: "ignore" });
+    execFileSync("git", ["check-ignore", path, `${path}/`], { cwd: ROOT, stdio: "ignore" });
     return true;
   } catch {
     return false;
@@ -111,7 +111,8 @@ const codeOf = ({ spans, blocks }: Document): readonly string[] => [
 
 /** Whether a path as a document names it leads to something. */
 function leads(document: Document, path: string): boolean {
-  const bare = path.replace(/\/$/, "");
+  // `keystead/contracts/…` is how another program imports it
+  const bare = path.replace(/\/$/, "").replace(/^keystead\//, "");
   // placeholders: what is before them must exist
   const fixed = /[<*…]|\b[A-Z]{2,}\b|NNN/.test(bare)
     ? dirname(bare.replace(/[<*…].*$|\b(NNN|[A-Z]{2,})\b.*$/, "x"))
