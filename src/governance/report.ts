@@ -4,6 +4,7 @@ import { type DecodedCall, decodeCall, flattenCalls, renderCalls } from "./decod
 import type { ExpectedState } from "./effects.ts";
 import type { Operation } from "./operation.ts";
 import type { Provenance } from "./provenance.ts";
+import { describeQuestion, describeValue, nameField, nameQuestion } from "./questions.ts";
 import type { PlannedTransaction } from "./transactions.ts";
 import { formatDuration, formatTime } from "./words.ts";
 
@@ -77,8 +78,9 @@ export function formatReport({ operation, planned, expected, provenance }: Repor
   const { id, title, chainId, rollback, timelock } = operation;
   const context = contextOf(operation);
   const sections: [string, readonly string[]][] = [
-    ["What it does", fence([`title ${quoteText(title)}`, "", ...renderCalls(decodeOperation(operation))])],
     ["What the hardware wallet shows", planned.flatMap(renderHashes)],
+    ["What it does", fence([`title ${quoteText(title)}`, "", ...renderCalls(decodeOperation(operation))])],
+    ["What changes", fence(renderChanges(operation, expected))],
     ["What must hold afterwards", fence(renderExpected(expected))],
     ["Where the measurements come from", fence(renderProvenance(operation, provenance))],
     ["Who can stop it", renderCancellation(operation)],
@@ -91,6 +93,8 @@ export function formatReport({ operation, planned, expected, provenance }: Repor
         : [
             `Import \`rollback.safe.json\` into Safe \`${rollback.safe.address}\`${rollback.timelock === null ? "; it works at once" : `; it waits ${formatDuration(rollback.timelock.delay)} in the timelock, then \`rollback-execute.safe.json\` executes it`}. It undoes the operation once that is done; before, cancel.`,
             "",
+            `Or: \`keystead rollback deploy/proposals/${id}\`, once its owners signed it.`,
+            "",
             ...fence(renderCalls(rollback.calls.map((call) => decodeCall(call, context)))),
           ],
     ],
@@ -98,14 +102,47 @@ export function formatReport({ operation, planned, expected, provenance }: Repor
     [
       "How to check this",
       [
-        `\`keystead verify deploy/proposals/${id}\` derives every file of this folder again from \`operation.json\` and compares. The checksums in the batch files protect against slips of an editor, not against people: what counts is the pair of hashes above, on the device.`,
+        `\`keystead verify deploy/proposals/${id}\` derives every file of this folder again from \`operation.json\` and compares; with \`--rpc\` it compares with the chain too. \`keystead simulate deploy/proposals/${id}\` plays it on a copy of the chain and compares every change with "What must hold afterwards", both ways. The checksums in the batch files protect against slips of an editor, not against people: what counts is the pair of hashes above, on the device.`,
       ],
     ],
   ];
-  const lines = [`# ${id}`, "", `**${headline(operation).line}**`, ""];
+  const lines = [`# ${id}`, "", `**${verdictOf(operation, provenance)}**`, "", `**${headline(operation).line}**`, ""];
   lines.push(`Chain ${chainId}${timelock === null ? "" : `, timelock \`${timelock.address}\``}.`, "");
   for (const [heading, body] of sections) lines.push(`## ${heading}`, "", ...body, "");
   return `${lines.join("\n").trimEnd()}\n`;
+}
+
+/** The first line: whether anything has to be read before anything else. */
+function verdictOf(operation: Operation, { differences, reports }: Provenance): string {
+  const warnings = flattenCalls(decodeOperation(operation)).flatMap((call) => call.warnings);
+  const unsafe = warnings.filter(({ severity }) => severity === "unsafe").length;
+  if (differences.length > 0) return "DON'T SIGN: a measurement does not agree with the calls";
+  if (unsafe > 0) return `DON'T SIGN before the ${unsafe} UNSAFE below ${unsafe === 1 ? "is" : "are"} explained`;
+  if (warnings.length > 0) return "COULD NOT BE READ WHOLE: sign only what somebody explains";
+  const measured = reports.length > 0 ? ", and the images are the measured ones" : "";
+  return `READ WHOLE: every call is known and goes its prescribed way${measured}`;
+}
+
+/** Before → after as people read it, as far as the start was recorded. */
+function renderChanges(operation: Operation, expected: ExpectedState): readonly string[] {
+  const { start } = operation.assumptions;
+  const then = new Map((start?.facts ?? []).map(({ name, value }) => [name, value]));
+  const shown = (text: string) => (/^[\x20-\x7e]+$/.test(text) ? text : quoteText(text));
+  const lines = expected.views.map((view) => {
+    const question = { ...view, free: [] };
+    const old = then.get(nameField(nameQuestion(question, operation), view.field));
+    const value = shown(describeValue(question, view.field, view.value));
+    const after = view.rule === "equals" ? value : `${view.rule === "contains" ? "with" : "without"} ${value}`;
+    const before = old === undefined ? "" : `${shown(describeValue(question, view.field, old))} → `;
+    return `${describeQuestion(question, view.field)}: ${before}${after}`;
+  });
+  return [
+    ...lines,
+    ...expected.underived.map(({ call, why }) => `call ${call + 1}: ${why}`),
+    start === null
+      ? "(what it was before is not recorded: proposed without looking at a chain)"
+      : `(before: block ${start.block}, ${start.hash})`,
+  ];
 }
 
 /** Four backquotes: a quoted text can't end the block, as it can't start a line. */
@@ -161,13 +198,15 @@ function renderProvenance(operation: Operation, { reports, differences }: Proven
   ];
 }
 
-function renderCancellation({ timelock, safe, cancellers, assumptions }: Operation): readonly string[] {
+function renderCancellation({ id, timelock, safe, cancellers, assumptions }: Operation): readonly string[] {
   if (timelock === null)
     return ["Nobody: it works as soon as the Safe executes it. What it tightens can be loosened through the timelock."];
   return [
     `Until it is executed, at the earliest ${formatTime(assumptions.time + timelock.delay)} if it is scheduled when proposed, with \`cancel.safe.json\`:`,
     "",
-    ...[safe, ...cancellers].map(({ address }) => `- Safe \`${address}\``),
+    ...[safe, ...cancellers].map(
+      ({ address }) => `- Safe \`${address}\`: \`keystead cancel deploy/proposals/${id} --safe ${address}\``,
+    ),
   ];
 }
 
@@ -197,5 +236,10 @@ function renderAssumptions({
             : [`- The operation \`${timelock.predecessor}\` is done before this one is executed.`]),
         ]),
     `- Proposed at ${formatTime(assumptions.time)}${assumptions.block === null ? ", without looking at a chain" : `, looking at block ${assumptions.block}`}.`,
+    ...(assumptions.start === null
+      ? []
+      : [
+          `- ${assumptions.start.facts.length} facts of that block are recorded in \`operation.json\`; where one moved, execution is refused.`,
+        ]),
   ];
 }

@@ -1,16 +1,9 @@
 import { keccak256 } from "ethers";
 import { type Block, blockParameter } from "../chain/block.ts";
 import { type Client, mapLimited } from "../chain/client.ts";
-import {
-  type Answer,
-  askQuestion,
-  footprintOf,
-  nameField,
-  nameQuestion,
-  type Question,
-  standingOf,
-} from "./footprint.ts";
+import { type Answer, askQuestion, footprintOf, standingOf } from "./footprint.ts";
 import type { Fact, Operation, StartState } from "./operation.ts";
+import { nameField, nameQuestion, type Question } from "./questions.ts";
 import { fetchSafeSetup } from "./safe-setup.ts";
 import { fetchSafe } from "./safe-state.ts";
 

@@ -5,20 +5,10 @@ import { INTERFACES } from "./abis.ts";
 import { contextOf, type Difference } from "./check.ts";
 import { recogniseCall } from "./decode.ts";
 import type { ExpectedState, ExpectedView } from "./effects.ts";
-import {
-  type Answer,
-  askQuestion,
-  describeQuestion,
-  describeValue,
-  footprintOf,
-  nameField,
-  nameQuestion,
-  type Question,
-  sentinelsOf,
-  standingOf,
-} from "./footprint.ts";
+import { type Answer, askQuestion, footprintOf, sentinelsOf, standingOf } from "./footprint.ts";
 import type { Change } from "./fork.ts";
 import type { Operation } from "./operation.ts";
+import { describeQuestion, describeValue, nameField, nameQuestion, type Question } from "./questions.ts";
 import type { Call } from "./safe-hash.ts";
 import { NONCE_SLOT } from "./safe-setup.ts";
 import { mappingSlot } from "./slots.ts";

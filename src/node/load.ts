@@ -6,7 +6,7 @@ import { type PinnedDeployment, pinDeployment } from "../chain/pins.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { checkTestTee, type NodeConfig, writesCoreDumps } from "./config.ts";
 import type { Decider } from "./decide.ts";
-import { createDecider } from "./decider.ts";
+import { createDecider, type DeciderOptions } from "./decider.ts";
 import { parsePemChain } from "./evidence/x509.ts";
 import { type Attest, joinNode } from "./join.ts";
 import type { JudgeOptions } from "./judge.ts";
@@ -46,6 +46,7 @@ export async function loadDeployment(config: NodeConfig): Promise<LoadedDeployme
 /**
  * Makes what decides, over the configured endpoints. It is not started.
  *
+ * @param floor the block of the latest receipt: nothing older is decided on
  * @throws KeysteadError `config/invalid`: an address cannot be read, or is there twice; `chain/bad-quorum`
  * @example
  * const decider = await openDecider(config, pinned, (error) => log.warn(error));
@@ -54,6 +55,7 @@ export async function openDecider(
   config: NodeConfig,
   deployment: PinnedDeployment,
   onError: (error: KeysteadError) => void,
+  floor?: DeciderOptions["floor"],
 ): Promise<Decider> {
   const { chainId } = deployment;
   const { endpoints, quorum, ...rest } = config.chain;
@@ -82,6 +84,7 @@ export async function openDecider(
     required: quorum,
     clock,
     onError,
+    floor,
     ...rest,
   });
 }

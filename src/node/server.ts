@@ -101,8 +101,17 @@ async function open(
   });
   opened.push(judge.close);
 
-  const decider = await openDecider(config, pinned, ({ code, message }) =>
-    log.warn({ code, message }, "looking at the chain failed"),
+  // A restart does not take the node back to a block before those that it answered from.
+  const [latest] = await receipts.page(Math.max(0, receipts.count() - 1), 1);
+  const floor = latest && {
+    number: Number(latest.receipt.message.blockNumber),
+    hash: latest.receipt.message.blockHash,
+  };
+  const decider = await openDecider(
+    config,
+    pinned,
+    ({ code, message }) => log.warn({ code, message }, "looking at the chain failed"),
+    floor,
   );
   opened.push(decider.stop);
   await decider.refresh().catch((error: unknown) => {

@@ -59,7 +59,7 @@ function dueStatements({ acknowledgements }: Plan, step: Step): readonly string[
 function fill(command: string, { inputs }: Plan, { chain, now }: Facts, file: string): string {
   const filled = command
     .replaceAll(PLAN, file)
-    .replace("--until UNTIL", `--until ${now + inputs.cleanup.graceSeconds}`);
+    .replace("--last-moment UNTIL", `--last-moment ${now + inputs.cleanup.graceSeconds}`);
   if (isKeysteadError(chain)) return filled;
   return filled
     .replaceAll(GOVERNANCE_NONCE, String(chain.governance.nonce))

@@ -168,7 +168,10 @@ export function measurements(inputs: Inputs, afterContracts: boolean): readonly 
 export function adminCommands(inputs: Inputs, intent: string, options: string): readonly string[] {
   const { service, deployment } = inputs;
   if (service.adminKind === "account") {
-    return [`keystead service ${intent} --service ${service.id} ${options} --deployment ${deployment.file}`];
+    const key = "(the admin's key in KEYSTEAD_SENDER_KEY)";
+    return [
+      `keystead service ${intent} --service ${service.id} ${options} --deployment ${deployment.file} --send   ${key}`,
+    ];
   }
   const account =
     service.adminKind === "safe"
@@ -224,7 +227,7 @@ export function retireStep(inputs: Inputs, needs: readonly string[]): readonly S
       preconditions: [{ is: "image", id: application.new.image.id, state: "receives-keys" }],
       proposal: null,
       commands: retires
-        ? adminCommands(inputs, "retire-image", `--image ${old.image.id} --until UNTIL`)
+        ? adminCommands(inputs, "retire-image", `--image ${old.image.id} --last-moment UNTIL`)
         : adminCommands(inputs, "remove-image", `--image ${old.image.id} --reason "superseded by ${inputs.id}"`),
       duration: retires ? `a minute; the old image ends ${days(wish.graceSeconds)} later` : "a minute",
       downtime: "none: nothing runs the old image any more",

@@ -82,7 +82,7 @@ for (const clientName of CLIENTS) {
       client = await connect(chain.connection.provider);
       block = await fetchBlock(client, "latest");
       const ids = [story.upgradeable, story.sealed, story.quiet];
-      slots = [IMPLEMENTATION_SLOT, ...ids.flatMap((id) => Object.values(serviceSlots(id))), UNUSED];
+      slots = [IMPLEMENTATION_SLOT, ...ids.map(serviceSlots).flatMap(({ word, head }) => [word, head]), UNUSED];
       const params = [story.registry, slots, `0x${block.number.toString(16)}`];
       answer = (await client.request("eth_getProof", params)) as AccountProof;
       honest = (await fetchStorageProof(client, block, story.registry, slots)).values;

@@ -9,9 +9,21 @@ export const FOREIGN_PATHS: ReadonlySet<string> = new Set([
   "app.json",
   "app-compose.json",
   "docker-compose.yaml",
-  // made by deploying
+  // made by deploying on that network
   "deployments/<network>.json",
+  "deploy/deployments/sepolia.json",
 ]);
 
 /** Names of other systems. */
-export const FOREIGN_NAMES: ReadonlySet<string> = new Set([]);
+export const FOREIGN_NAMES: ReadonlySet<string> = new Set([
+  // DstackKms and DstackApp of dstack
+  "addOsImageHash",
+  "addComposeHash",
+  "removeComposeHash",
+  "addKmsAggregatedMr",
+  "addDevice",
+  // OpenZeppelin's Ownable
+  "renounceOwnership",
+  // SecretVM's KMS contract
+  "add_env_by_service",
+]);

@@ -22,7 +22,7 @@ const DOCUMENTS = FILES.filter((file) => file.endsWith(".md")).map(readDocument)
 
 const isIgnored = (path: string): boolean => {
   try {
-    execFileSync("git", ["check-ignore", "-q", path, `${path}/`], { cwd: ROOT, stdio: "ignore" });
+    execFileSync("git", ["check-ignore", path, `${path}/`], { cwd: ROOT, stdio: "ignore" });
     return true;
   } catch {
     return false;
@@ -32,7 +32,8 @@ const isIgnored = (path: string): boolean => {
 /** Every word of the sources: an identifier that no source has exists nowhere. */
 const WORDS = new Set(
   FILES.filter((file) => /\.(ts|tsx|mjs|sol|yml)$|^package\.json$|^hardhat|^\.ci\/|^snapshots\/abi\.json$/.test(file))
-    .filter((file) => !file.startsWith("test/docs/"))
+    // the variables of the runbooks are those that their test sets
+    .filter((file) => !file.startsWith("test/docs/") || file === "test/docs/shell.test.ts")
     .flatMap((file) => readFileSync(join(ROOT, file), "utf8").match(/[A-Za-z_$][\w$]*/g) ?? []),
 );
 
@@ -111,7 +112,8 @@ const codeOf = ({ spans, blocks }: Document): readonly string[] => [
 
 /** Whether a path as a document names it leads to something. */
 function leads(document: Document, path: string): boolean {
-  const bare = path.replace(/\/$/, "");
+  // the package's own name, as those who install it write it
+  const bare = path.replace(/\/$/, "").replace(/^keystead\//, "");
   // placeholders: what is before them must exist
   const fixed = /[<*…]|\b[A-Z]{2,}\b|NNN/.test(bare)
     ? dirname(bare.replace(/[<*…].*$|\b(NNN|[A-Z]{2,})\b.*$/, "x"))

@@ -6,7 +6,7 @@ import { Contract, id as keccakOf, toQuantity, Wallet } from "ethers";
 import { GovernanceTimelock__factory, PlatformPolicy__factory } from "../../typechain-types/index.ts";
 import { type CliRun, errorCodeOf, jsonOf, MAIN } from "../helpers/cli.ts";
 import { DELAY, type GovernedChain, type Person, startGovernedChain, WHO } from "../helpers/governed-chain.ts";
-import { KIND, PLATFORM } from "../helpers/images.ts";
+import { imageId, KIND, PLATFORM, tdxImage } from "../helpers/images.ts";
 
 const TIMELOCK = GovernanceTimelock__factory.createInterface();
 const POLICY = PlatformPolicy__factory.createInterface();
@@ -273,5 +273,86 @@ describe("commands that act", function () {
     expect(await refused("relayer", "execute", dir)).to.deep.equal([1, "simulate/drifted"]);
     const done = await on("relayer", "execute", dir, "--skip-simulation");
     expect([done.sent.step, done.phase]).to.deep.equal(["execute", "done"]);
+  });
+
+  it("rolls a grant back at once by the guardian, once", async () => {
+    const { policy } = chain.deployment.contracts;
+    await propose("007-nitro", "enable-tee", "--kind", "nitro");
+    await sign(["alice", "bob"], "007-nitro", "schedule", "execute");
+    await on("relayer", "execute", "007-nitro");
+    await chain.passTime(DELAY);
+    await on("relayer", "execute", "007-nitro");
+    const enabled = async () =>
+      (await PlatformPolicy__factory.connect(policy.address, chain.connection.ethers.provider).teeRules(KIND.nitro))
+        .enabled;
+    expect(await enabled()).to.equal(true);
+    await sign(["dave", "erin"], "007-nitro", "rollback");
+    const back = await on("relayer", "rollback", "007-nitro");
+    expect([back.sent.step, back.phase, await enabled()]).to.deep.equal(["rollback", "done", false]);
+    expect((await on("relayer", "rollback", "007-nitro")).sent, "rolled back twice").to.equal(null);
+  });
+
+  it("lets a service's developer act from an account: printed, tried, sent, and refused to strangers", async () => {
+    const env = { ...chain.environment("carol"), KEYSTEAD_SENDER_KEY: WHO.carol.key };
+    const service = async (name: string, ...args: string[]) => {
+      const done = await chain.runWith(env, ["service", name, ...args, "--deployment", chain.record, "--json"]);
+      return { ...done, json: done.stdout === "" ? undefined : jsonOf(done) };
+    };
+    const creation = ["--admin", WHO.carol.address, "--notice", "3d", "--description", "mine"];
+    const printed = await service("create", ...creation, "--from", WHO.carol.address);
+    expect([printed.code, printed.stderr, printed.json.sent, printed.json.tried]).to.deep.equal([0, "", null, true]);
+    const id = printed.json.service;
+    expect((await service("show", id)).code, "it does not exist yet").to.equal(1);
+    const created = await service("create", ...creation, "--send");
+    expect([created.code, created.stderr, created.json.service]).to.deep.equal([0, "", id]);
+    expect((await service("show", id)).json.view.admin).to.equal(WHO.carol.address.toLowerCase());
+
+    const image = tdxImage("first");
+    const added = await service("add-image", "--service", id, "--image", image, "--description", "v1", "--send");
+    expect([added.code, added.json.effects.map(({ holds }: { holds: boolean }) => holds)]).to.deep.equal([
+      0,
+      [true, true, true],
+    ]);
+    const stranger = await service("rotate", "--service", id, "--from", WHO.dave.address);
+    expect([stranger.code, errorCodeOf(stranger)]).to.deep.equal([2, "direct/would-fail"]);
+    expect(stranger.stderr).to.include("KmsRegistry_");
+    for (const [name, ...args] of [
+      ["rotate"],
+      ["extend-notice", "--period", "7d"],
+      ["remove-image", "--image", imageId(image), "--reason", "old"],
+      ["transfer-admin", "--to", WHO.bob.address],
+      ["renounce-admin"],
+    ] as const) {
+      const done = await service(name, "--service", id, ...args, "--send");
+      expect([done.code, done.stderr], name).to.deep.equal([0, ""]);
+    }
+    const { view } = (await service("show", id)).json;
+    expect([view.keyEpoch, view.noticePeriod, BigInt(view.admin)]).to.deep.equal([1, 7 * 86_400, 0n]);
+    const gone = await service("rotate", "--service", id, "--send");
+    expect([gone.code, errorCodeOf(gone)]).to.deep.equal([2, "direct/would-fail"]);
+
+    const forEver = ["--image", tdxImage("sealed"), "--description", "for ever", "--send"];
+    const same = await service("create-sealed", ...forEver);
+    expect([same.code, errorCodeOf(same)], "one creator, one salt, one service").to.deep.equal([
+      2,
+      "direct/would-fail",
+    ]);
+    const sealed = await service("create-sealed", ...forEver, "--salt", `0x${"01".repeat(32)}`);
+    expect([sealed.code, sealed.stderr]).to.deep.equal([0, ""]);
+    expect((await service("show", sealed.json.service)).json.view.upgradeable).to.equal(false);
+    const offline = await chain.runWith({}, [
+      "service",
+      "rotate",
+      "--service",
+      id,
+      "--deployment",
+      chain.record,
+      "--json",
+    ]);
+    expect([offline.code, jsonOf(offline).tried]).to.deep.equal([0, false]);
+    const nowhere = await chain.runWith({}, [
+      ...["service", "rotate", "--service", id, "--deployment", chain.record, "--json", "--send"],
+    ]);
+    expect([nowhere.code, errorCodeOf(nowhere)]).to.deep.equal([2, "usage/no-endpoint"]);
   });
 });

@@ -189,4 +189,114 @@ describe("rollout, end to end on anvil", function () {
     expect((await world.ask(APP_V1)).code).to.equal("ImageRemoved");
     expect((await world.ask(APP_V2)).code).to.equal("delivered");
   });
+
+  describe("given something fails, at each step", () => {
+    const KMS_V3 = version("kms 3");
+    const APP_V3 = version("app 3");
+    let operators: Operators;
+    /** The running version still gets its keys, whatever happens. */
+    const served = async () => {
+      await world.finalize();
+      expect((await world.ask(APP_V2)).code).to.equal("delivered");
+    };
+    const abort = async (): Promise<readonly Action[]> => (await world.rollout("abort", operators.file)).json.actions;
+
+    before(async () => {
+      operators = await plan(
+        "v3",
+        await definition({
+          application: { old: imageOf(APP_V2), new: imageOf(APP_V3) },
+          kms: { old: imageOf(KMS_V2), new: imageOf(KMS_V3) },
+          machines: [await machineOf(world, "web-v2", "old"), await machineOf(world, "web-v3", "new")],
+          backup: backup("v3"),
+          proposals: { folder: world.chain.proposals, first: 20 },
+        }),
+      );
+    });
+
+    it("the endpoint is down: exit 2, and nothing is offered that rests on the chain", async () => {
+      const run = await world.chain.run(undefined, [
+        "--json",
+        "rollout",
+        "next",
+        operators.file,
+        "--rpc",
+        "http://127.0.0.1:1",
+      ]);
+      expect(run.code).to.equal(2);
+      const { alarms, actions } = JSON.parse(run.stdout);
+      const offered = actions.map(({ step }: Action) => step);
+      expect([alarms[0].code, offered]).to.deep.equal(["chain-unreadable", ["staging"]]);
+    });
+
+    it("a contract upgrade that reverts is seen before anybody signs", async () => {
+      const broken = await world.chain.connection.ethers.deployContract("Actor");
+      await broken.waitForDeployment();
+      const bad = await plan(
+        "v4",
+        await definition({
+          application: null,
+          contracts: { policy: await broken.getAddress() },
+          machines: [],
+          backup: backup("v4"),
+          proposals: { folder: world.chain.proposals, first: 40 },
+        }),
+      );
+      expect((await world.rollout("propose", bad.file, "contracts")).code).to.equal(0);
+      const folder = join(world.chain.proposals, "040-v4-contracts");
+      const found = await world.chain.run(undefined, ["simulate", folder, "--json", "--max-age", "2592000"]);
+      expect(found.code).to.equal(1);
+      const { json } = await world.rollout("preflight", bad.file);
+      const check = json.checks.find(({ id }: { id: string }) => id === "rollback-contracts");
+      expect(check.result).to.equal("failed");
+      await served();
+    });
+
+    it("the timelock's operation is cancelled: status says so, and it can be scheduled again", async () => {
+      await operators.until((step) => step === "measurements");
+      const scheduled = (await operators.next()).actions[0];
+      if (scheduled === undefined) throw new Error("nothing to schedule");
+      for (const line of scheduled.commands) await world.type(line, scheduled);
+      expect((await operators.status()).steps.measurements).to.equal("waiting");
+      const [cancel] = await abort();
+      if (cancel === undefined) throw new Error("no way back");
+      expect(cancel.title).to.match(/^Cancel the operation/);
+      for (const line of cancel.commands) await world.type(line, cancel);
+      const { steps, alarms, code } = await operators.status();
+      expect([steps.measurements, alarms, code]).to.deep.equal(["failed", ["operation-cancelled"], 1]);
+      await served();
+    });
+
+    it("a wrong measurement is registered: status names it, abort removes it", async () => {
+      const option = ["--service", world.service, "--image", STRANGER.image.text, "--description", "wrong"];
+      const line = `keystead service add-image ${option.map((word) => (word === "wrong" ? '"wrong"' : word)).join(" ")} --deployment ${world.chain.record} --send`;
+      const by = { step: "", title: "", who: "", governance: "service-admin", commands: [], note: "" } as const;
+      await world.type(line, by);
+      expect((await operators.status()).alarms).to.include("wrong-measurement");
+      const removal = (await abort()).find(({ title }) => title.includes(STRANGER.image.id));
+      if (removal === undefined) throw new Error("no way back");
+      for (const command of removal.commands) await world.type(command, removal);
+      expect((await operators.status()).alarms).to.not.include("wrong-measurement");
+      expect((await world.ask(STRANGER)).keys).to.equal(undefined);
+      await served();
+    });
+
+    it("a node is down: status says so, the other one serves meanwhile", async () => {
+      await world.stopNode("north");
+      const { alarms } = await operators.status();
+      expect(alarms).to.include("node-down");
+      await served();
+      await world.startNode("north", KMS_V2, true);
+      expect((await operators.status()).alarms).to.not.include("node-down");
+      await served();
+    });
+
+    it("a machine's quote is not of the planned image: status names the registers", async () => {
+      await world.startMachine("web-v3", STRANGER);
+      const { alarms } = await operators.status();
+      expect(alarms).to.include("quote-differs");
+      expect((await world.ask(STRANGER)).keys).to.equal(undefined);
+      await served();
+    });
+  });
 });

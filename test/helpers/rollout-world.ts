@@ -9,12 +9,12 @@ import { serve, type ServerType } from "@hono/node-server";
 import { buildReportData, type Binding } from "../../src/core/binding.ts";
 import { fromHex, type Hex, toHex } from "../../src/core/bytes.ts";
 import { isKeysteadError } from "../../src/core/errors.ts";
-import { encodeImage, parseImage } from "../../src/core/image.ts";
+import { parseImage } from "../../src/core/image.ts";
 import { parseNodeConfig } from "../../src/node/config.ts";
 import { type RunningNode, startNode } from "../../src/node/server.ts";
 import type { Action } from "../../src/rollout/actions.ts";
 import type { Measured } from "../../src/rollout/inputs.ts";
-import { jsonOf } from "./cli.ts";
+import { jsonOf, keysteadHere } from "./cli.ts";
 import { type GovernedChain, type Person, startGovernedChain, WHO } from "./governed-chain.ts";
 import { config } from "./registry.ts";
 import { createTestTees, type TestTees } from "./node.ts";
@@ -64,6 +64,8 @@ export interface RolloutWorld {
   stopNode(name: NodeName): Promise<void>;
   startNode(name: NodeName, kms: Measured, fresh: boolean): Promise<void>;
   nodeUrl(name: NodeName): string;
+  /** Starts a machine that runs the image of its name, or another. */
+  startMachine(name: string, image?: Measured): Promise<void>;
   /** A real request by a machine that runs an image: the keys, or the decision that refused it. */
   ask(
     image: Measured,
@@ -241,6 +243,7 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
       }
     },
     finalize,
+    startMachine,
     watch: (legitimate, stranger) => watchDelivery(world, legitimate, stranger),
     async stop() {
       for (const server of updates.values()) await stopServer(server);
@@ -290,7 +293,10 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
       const own = subcommand === "backup" ? [] : ["--max-age", MAX_AGE];
       return expectDone(await chain.run(undefined, [...args, ...own]), line);
     }
-    if (command === "service") return serviceCall(subcommand ?? "", args);
+    if (command === "service") {
+      const sender = { ...chain.environment(undefined), KEYSTEAD_SENDER_KEY: WHO[ADMIN].key };
+      return expectDone(await keysteadHere(args, sender), line);
+    }
     const guardians =
       governance === "guardian" ||
       args.includes("cancel") ||
@@ -298,19 +304,6 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
     const people = command === "sign" ? (guardians ? GUARDIAN : GOVERNANCE) : (["relayer"] as const);
     const more = command === "simulate" ? ["--max-age", MAX_AGE] : [];
     for (const person of people) expectDone(await chain.run(person, [...args, ...more]), line);
-  }
-
-  async function serviceCall(intent: string, args: readonly string[]): Promise<void> {
-    const option = (name: string) => args[args.indexOf(`--${name}`) + 1] ?? "";
-    const image = option("image");
-    const canonical = image.startsWith("0x") ? image : toHex(encodeImage(parseImage(image)));
-    const sent =
-      intent === "add-image"
-        ? registry.addImageToService(service, canonical, option("description"))
-        : intent === "retire-image"
-          ? registry.retireImageFromService(service, image, option("until"))
-          : registry.removeImageFromService(service, image, option("reason"));
-    await (await sent).wait();
   }
 
   /** Nodes believe final blocks alone; here a block is final two later, and nodes look every second. */
@@ -331,8 +324,7 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
     if (verb === "stop" && name.startsWith("web-")) return stopMachine(name);
   }
 
-  async function startMachine(name: string): Promise<void> {
-    const measured = name.endsWith("v1") ? APP_V1 : APP_V2;
+  async function startMachine(name: string, measured = name.endsWith("v1") ? APP_V1 : APP_V2): Promise<void> {
     running.set(name, measured);
     tees.folder.write(`${name}.quote`, quoteFor(tees, measured, new Uint8Array(64)));
     const registryHex = chain.deployment.contracts.registry.address.toLowerCase() as Hex;

@@ -220,7 +220,7 @@ describe("rollout: where it stands", () => {
       ]);
       const given = facts({ chain: chainGoverned(), nodes, machines });
       expect(nextOf(given).map(({ step }) => step)).to.deep.equal(["retire-image", "revoke"]);
-      expect(nextOf(given)[0]?.commands[0]).to.include(`--until ${CREATED + 100 + DAY}`);
+      expect(nextOf(given)[0]?.commands[0]).to.include(`--last-moment ${CREATED + 100 + DAY}`);
       const chain = chainGoverned();
       const finished = facts({
         ...{ nodes, machines },

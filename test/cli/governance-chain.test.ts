@@ -1,0 +1,94 @@
+import { expect } from "chai";
+import { INTERFACES } from "../../src/governance/abis.ts";
+import { errorCodeOf, jsonOf } from "../helpers/cli.ts";
+import { type GovernedChain, startGovernedChain } from "../helpers/governed-chain.ts";
+
+describe("keystead verify --rpc, simulate, lint, status", function () {
+  this.timeout(300_000);
+  let world: GovernedChain;
+  let folder: string;
+  before(async () => {
+    world = await startGovernedChain("hardhat", { safeVersion: "1.5.0" });
+    folder = `${world.proposals}/001-tdx`;
+    const chain = ["--id", "001-tdx", "--deployment", world.record, "--out", world.proposals, "--rpc", world.url];
+    const run = await world.run(undefined, ["propose", "enable-tee", "--kind", "tdx", ...chain, "--json"]);
+    expect([run.code, run.stderr]).to.deep.equal([0, ""]);
+  });
+  after(() => world.stop());
+  const keystead = (...args: string[]) => world.run(undefined, args);
+  const at = () => ["--deployment", world.record, "--proposals", world.proposals];
+
+  it("proposes with nonces and start from the chain, and says in the report what changes", async () => {
+    const { readFileSync } = process.getBuiltinModule("node:fs");
+    const report = readFileSync(`${folder}/REPORT.md`, "utf8");
+    const order = [
+      "READ WHOLE",
+      "ENABLE",
+      "domain hash",
+      "## What it does",
+      "TDX rules: enabled: false → true",
+      "keystead cancel",
+      "keystead rollback",
+    ];
+    const places = order.slice(2).map((text) => report.indexOf(text));
+    expect(report.indexOf("READ WHOLE")).to.be.greaterThan(0).and.to.be.lessThan(200);
+    expect(places.every((place, i) => place > (places[i - 1] ?? 0))).to.equal(true);
+  });
+
+  it("verifies with a chain, and needs one for nothing else", async () => {
+    const found = await keystead("verify", folder, "--rpc", "--deployment", world.record, "--json");
+    expect([found.code, jsonOf(found).chain?.phase, jsonOf(found).chain?.basis.proven]).to.deep.equal([
+      0,
+      "unset",
+      true,
+    ]);
+    const offline = await keystead("verify", folder, "--json");
+    expect([offline.code, jsonOf(offline).chain]).to.deep.equal([0, null]);
+    const lagging = await keystead("verify", folder, "--rpc", "--max-age", "0", "--json");
+    expect([lagging.code, errorCodeOf(lagging)]).to.deep.equal([2, "chain/not-now"]);
+    const nobody = await keystead("verify", folder, "--rpc", "http://127.0.0.1:1", "--json");
+    expect([nobody.code, errorCodeOf(nobody)]).to.deep.equal([2, "chain/unreachable"]);
+  });
+
+  it("simulates against Hardhat's own node over HTTP", async () => {
+    const text = await keystead("simulate", folder, "--deployment", world.record);
+    expect(text.code, text.stderr).to.equal(0);
+    expect(text.stdout)
+      .to.match(/^DOES WHAT IT SAYS/)
+      .and.to.include("TDX rules: enabled");
+    expect(text.stderr).to.include("the Safe schedules it");
+    const back = await keystead("simulate", folder, "--rollback", "--json");
+    expect([back.code, jsonOf(back).ok]).to.deep.equal([0, true]);
+  });
+
+  it("lints this project's own deployment clean", async () => {
+    const run = await keystead("lint", ...at(), "--json");
+    expect([run.code, jsonOf(run).findings]).to.deep.equal([0, []]);
+    expect((await keystead("lint", ...at(), "--build", world.proposals, "--json")).code).to.equal(2);
+    expect((await keystead("lint", "--help")).stdout).to.include("lint/external-admin");
+  });
+
+  it("shows status, once and watching, in plain lines where no terminal is", async () => {
+    const run = await keystead("status", ...at(), "--json");
+    expect([run.code, jsonOf(run).proposals[0].state, jsonOf(run).orphans]).to.deep.equal([0, "drafted", []]);
+    const watched = await keystead("status", ...at(), "--watch", "--rounds", "2", "--interval", "1");
+    expect([watched.code, watched.stdout.trim().split("\n").length]).to.deep.equal([0, 1]);
+    expect(watched.stdout).to.include("001-tdx drafted schedule signed 0 of 2");
+  });
+
+  it("an orphan is an alert, its text made harmless", async () => {
+    const { provider } = world.connection;
+    const { guardian } = world.deployment.safes;
+    const data = INTERFACES.policy.encodeFunctionData("pauseRelease", [3600n, "now\u001b[31m"]);
+    await provider.request({ method: "hardhat_impersonateAccount", params: [guardian.address] });
+    await provider.request({ method: "hardhat_setBalance", params: [guardian.address, "0xde0b6b3a7640000"] });
+    const transaction = { from: guardian.address, to: world.deployment.contracts.policy.address, data };
+    await provider.request({ method: "eth_sendTransaction", params: [transaction] });
+    const run = await keystead("status", ...at());
+    expect(run.code).to.equal(1);
+    expect(run.stdout)
+      .to.match(/^ALERT: 1 /)
+      .and.to.include("policy: PauseRelease")
+      .and.not.to.include("\u001b");
+  });
+});

@@ -1,0 +1,53 @@
+import { createRequire } from "node:module";
+import { expect } from "chai";
+import { keccak256 } from "ethers";
+import { SAFE_RELEASES, singletonAt } from "../../src/governance/safe-releases.ts";
+
+const require = createRequire(import.meta.url);
+
+interface Published {
+  readonly deployments: Readonly<Record<string, { readonly address: string; readonly codeHash: string }>>;
+}
+
+const published = (version: string, name: string) => {
+  const { deployments }: Published = require(`@safe-global/safe-deployments/dist/assets/v${version}/${name}.json`);
+  // zkSync is another machine, with other code at other addresses
+  const rows = Object.entries(deployments).filter(([kind]) => kind !== "zksync");
+  return rows.map(([, { address, codeHash }]) => ({ address, codeHash }));
+};
+const ours = (contracts: readonly { readonly addresses: readonly string[]; readonly codeHash: string }[]) =>
+  contracts.flatMap(({ addresses, codeHash }) => addresses.map((address) => ({ address, codeHash })));
+
+const NAMES = {
+  "1.3.0": { singletons: ["gnosis_safe", "gnosis_safe_l2"], handlers: ["compatibility_fallback_handler"] },
+  "1.4.1": { singletons: ["safe", "safe_l2"], handlers: ["compatibility_fallback_handler"] },
+  "1.5.0": {
+    singletons: ["safe", "safe_l2"],
+    handlers: ["compatibility_fallback_handler", "extensible_fallback_handler"],
+  },
+} as const;
+
+describe("Safe releases", () => {
+  for (const version of ["1.3.0", "1.4.1", "1.5.0"] as const) {
+    it(`${version} is as Safe publishes it`, () => {
+      const { singletons, handlers } = NAMES[version];
+      const release = SAFE_RELEASES[version];
+      const all = (names: readonly string[]) => names.flatMap((name) => published(version, name));
+      expect(ours(release.singletons)).to.have.deep.members(all(singletons));
+      expect(ours(release.fallbackHandlers)).to.have.deep.members(all(handlers));
+      expect(ours([release.multiSendCallOnly])).to.have.deep.members(all(["multi_send_call_only"]));
+      for (const { address } of ours(release.singletons)) expect(singletonAt(address)?.version).to.equal(version);
+    });
+  }
+
+  it("proxies are the packages' own, each release's another", () => {
+    for (const [version, name] of [
+      ["1.4.1", "@safe-global/safe-contracts"],
+      ["1.5.0", "@safe-global/safe-smart-account"],
+    ] as const) {
+      const { deployedBytecode } = require(`${name}/build/artifacts/contracts/proxies/SafeProxy.sol/SafeProxy.json`);
+      expect(SAFE_RELEASES[version].proxyCodeHash).to.equal(keccak256(deployedBytecode));
+    }
+    expect(new Set(Object.values(SAFE_RELEASES).map(({ proxyCodeHash }) => proxyCodeHash)).size).to.equal(3);
+  });
+});
