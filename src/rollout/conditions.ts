@@ -179,10 +179,9 @@ function nodeJoined(
   const joined = shown.filter(
     ({ type, imageId, issuedAt }) => type === "root" && imageId === image && issuedAt >= since,
   );
-  if (joined.length >= times) return yes(`the KMS image ${image} received the root secret`);
-  return no(
-    `the KMS image ${image} has received the root secret ${joined.length} of ${times} times since the plan was made`,
-  );
+  const count = new Set(joined.map(({ digest }) => digest)).size;
+  if (count >= times) return yes(`the KMS image ${image} received the root secret`);
+  return no(`the KMS image ${image} has received the root secret ${count} of ${times} times since the plan was made`);
 }
 
 function machineAsPlanned(name: string, facts: Facts): Finding {

@@ -1,7 +1,9 @@
 import { createHmac, randomBytes } from "node:crypto";
 import { acquireKeys } from "../agent/acquire.ts";
 import { createCommandDevice } from "../agent/devices/command.ts";
+import type { Device } from "../agent/devices/device.ts";
 import type { Fetch } from "../agent/http.ts";
+import { selectKeys } from "../agent/keys.ts";
 import type { Trust } from "../agent/receipt.ts";
 import { createSystem, type System } from "../agent/system.ts";
 import type { Hex } from "../core/bytes.ts";
@@ -62,8 +64,18 @@ async function deliver(
   salt: Uint8Array,
   { trust, fetch, system = createSystem() }: DeliverOptions,
 ): Promise<Pick<Delivery, "result" | "says" | "code" | "mark">> {
+  const command = createCommandDevice(system, program);
+  let noEvidence = false;
+  const device: Device = {
+    name: command.name,
+    attest: async (binding) => {
+      noEvidence = true;
+      const evidence = await command.attest(binding);
+      noEvidence = false;
+      return evidence;
+    },
+  };
   try {
-    const device = createCommandDevice(system, program);
     const nodes = [url.replace(/\/+$/, "")];
     const opened = await acquireKeys({
       nodes,
@@ -77,6 +89,8 @@ async function deliver(
     });
     try {
       const { release, bundle } = opened;
+      // an answer without keys would be equal to another one without keys
+      selectKeys(bundle, {});
       const mac = createHmac("sha256", salt);
       for (const { rootEpoch, keyEpoch, purpose, key } of bundle.keys)
         mac.update(`${rootEpoch} ${keyEpoch} ${purpose} `).update(key);
@@ -90,7 +104,8 @@ async function deliver(
   } catch (error) {
     if (!isKeysteadError(error)) throw error;
     // what may pass with time, or never reached the node, is no answer of the contracts
-    const unknown = error.code === "agent/unreachable" || (error.retryable && error.code !== "agent/denied");
+    const unknown =
+      noEvidence || error.code === "agent/unreachable" || (error.retryable && error.code !== "agent/denied");
     const decision = typeof error.details.decision === "string" ? ` (${error.details.decision})` : "";
     return {
       result: unknown ? "unknown" : "refused",
@@ -108,7 +123,8 @@ export interface DeliveryVerdict {
 }
 
 /**
- * What the deliveries show together: every node delivers to the new version and to the old, and all of them the same keys.
+ * What the deliveries show together: every node delivers to the new version and to the old, and all of them the same keys. One request whose outcome is
+ * unknown leaves all of it unknown, and so does none at all.
  *
  * @example
  * judgeDeliveries(plan.inputs, deliveries).verdict; // "proven"
@@ -132,8 +148,11 @@ export function judgeDeliveries(
       .filter((runs) => !deliveries.some((one) => one.node === name && one.runs === runs && one.result === "delivered"))
       .map((runs) => `no machine of the ${runs} version got keys from ${name}`),
   );
-  const open = deliveries.filter(({ result }) => result === "unknown").map(({ node, says }) => `${node}: ${says}`);
-  if (missing.length > 0) return { verdict: "unknown", says: [...open, ...missing] };
+  const open = deliveries
+    .filter(({ result }) => result === "unknown")
+    .map(({ node, machine, says }) => `${machine} at ${node}: ${says}`);
+  if (missing.length > 0 || open.length > 0) return { verdict: "unknown", says: [...open, ...missing] };
+  if (deliveries.length === 0) return { verdict: "unknown", says: ["no machine asked any node"] };
   return {
     verdict: "proven",
     says: [`every node delivers the same keys to the ${versions.join(" and the ")} version`],

@@ -75,6 +75,8 @@ export interface ChainFacts {
 
 /** A release that a node signed: of the service's keys to a machine, or of the root secret to another node. */
 export interface ReceiptFacts {
+  /** What was signed: the same release shown twice, or by two nodes, is one. */
+  readonly digest: Hex;
   readonly type: "keys" | "root";
   readonly imageId: Hex;
   readonly issuedAt: number;

@@ -1,13 +1,13 @@
-import { readFile } from "node:fs/promises";
 import type { Fetch } from "../agent/http.ts";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { detectEvidence } from "../core/evidence/detect.ts";
-import { nitroRegisters, parseNitroDocument } from "../core/evidence/nitro.ts";
-import { parseSnpReport, snpRegisters } from "../core/evidence/snp.ts";
-import { parseTdxQuote, tdxRegisters } from "../core/evidence/tdx.ts";
+import { nitroFindings, nitroRegisters, parseNitroDocument } from "../core/evidence/nitro.ts";
+import { parseSnpReport, snpFindings, snpRegisters } from "../core/evidence/snp.ts";
+import { parseTdxQuote, tdxFindings, tdxRegisters } from "../core/evidence/tdx.ts";
 import { parseImage } from "../core/image.ts";
 import { isJsonObject, parseJson } from "../core/json.ts";
+import type { Finding } from "../core/measurement.ts";
 import type { MachineFacts } from "./facts.ts";
 import type { Machine } from "./inputs.ts";
 
@@ -19,6 +19,8 @@ export interface MachinePlace {
   readonly service: Hex;
   /** The image that it is to run, as text; undefined: nothing to compare with. */
   readonly image: string | undefined;
+  /** Reads a file that the plan names, whatever it is, up to a limit and without waiting for it. */
+  readonly readFile: (path: string) => Promise<Uint8Array>;
   readonly fetch?: Fetch | undefined;
 }
 
@@ -27,7 +29,7 @@ export interface MachinePlace {
  * The quote's signature is not checked here: the node that releases keys does that. Never throws for what a machine does.
  *
  * @example
- * await readMachine(machine, { service, image: plan.inputs.application?.new.image.text });
+ * await readMachine(machine, { service, image: plan.inputs.application?.new.image.text, readFile });
  */
 export async function readMachine(machine: Machine, place: MachinePlace): Promise<MachineFacts> {
   const updates = machine.updates === null ? undefined : await readUpdates(machine.updates, place);
@@ -54,7 +56,10 @@ async function readUpdates(url: string, { service, fetch: ask = fetch }: Machine
 
 async function download(url: string, ask: Fetch): Promise<Uint8Array> {
   const response = await ask(url, { redirect: "error", signal: AbortSignal.timeout(TIMEOUT_MS) });
-  if (response.status !== 200) throw new Error(`HTTP ${response.status}`);
+  if (response.status !== 200) {
+    await response.body?.cancel();
+    throw new Error(`HTTP ${response.status}`);
+  }
   const chunks: Uint8Array[] = [];
   let length = 0;
   for await (const chunk of response.body ?? []) {
@@ -67,7 +72,7 @@ async function download(url: string, ask: Fetch): Promise<Uint8Array> {
 
 async function compareQuote(
   where: string,
-  { image, fetch: ask = fetch }: MachinePlace,
+  { image, readFile, fetch: ask = fetch }: MachinePlace,
 ): Promise<Pick<MachineFacts, "quote" | "differs" | "problem">> {
   try {
     const bytes = /^https?:/.test(where) ? await download(where, ask) : await readFile(where);
@@ -78,10 +83,20 @@ async function compareQuote(
     const differs = Object.entries(wanted.registers).flatMap(([name, value]) =>
       found.registers[name]?.toLowerCase() === value.toLowerCase() ? [] : [name],
     );
+    // the right registers on a machine that its host can read are not the planned machine
+    differs.push(...found.unsafe);
     return { quote: differs.length === 0 ? "as-planned" : "differs", differs, problem: undefined };
   } catch (error) {
     return { quote: "unreadable", differs: [], problem: error instanceof Error ? error.message : String(error) };
   }
+}
+
+/** What evidence claims of its machine. */
+export interface Claimed {
+  readonly kind: string;
+  readonly registers: Readonly<Record<string, Hex>>;
+  /** Codes of findings for which a machine must not get keys, e.g. `evidence/debug`. */
+  readonly unsafe: readonly string[];
 }
 
 /**
@@ -91,16 +106,25 @@ async function compareQuote(
  * @example
  * registersOf(quote).registers.rtmr3;
  */
-export function registersOf(file: Uint8Array): {
-  readonly kind: string;
-  readonly registers: Readonly<Record<string, Hex>>;
-} {
+export function registersOf(file: Uint8Array): Claimed {
   const { format, bytes, description } = detectEvidence(file);
-  if (format === "tdx-quote") return { kind: "tdx", registers: tdxRegisters(parseTdxQuote(bytes)) };
-  if (format === "snp-report") return { kind: "snp", registers: snpRegisters(parseSnpReport(bytes)) };
-  if (format === "nitro-document") return { kind: "nitro", registers: nitroRegisters(parseNitroDocument(bytes)) };
+  if (format === "tdx-quote") {
+    const quote = parseTdxQuote(bytes);
+    return { kind: "tdx", registers: tdxRegisters(quote), unsafe: unsafeOf(tdxFindings(quote)) };
+  }
+  if (format === "snp-report") {
+    const report = parseSnpReport(bytes);
+    return { kind: "snp", registers: snpRegisters(report), unsafe: unsafeOf(snpFindings(report)) };
+  }
+  if (format === "nitro-document") {
+    const document = parseNitroDocument(bytes);
+    return { kind: "nitro", registers: nitroRegisters(document), unsafe: unsafeOf(nitroFindings(document)) };
+  }
   throw new KeysteadError("rollout/not-evidence", `this is no evidence of a machine but ${description}`, {
     argument: "quote",
     remedy: "Give a TDX quote, a SEV-SNP report or a Nitro document.",
   });
 }
+
+const unsafeOf = (findings: readonly Finding[]): readonly string[] =>
+  findings.filter(({ severity }) => severity === "unsafe").map(({ code }) => code);

@@ -20,6 +20,8 @@ export interface NodePlace {
   readonly signers: ReadonlySet<Hex> | undefined;
   /** Receipts before this time tell nothing about the rollout. */
   readonly since: number;
+  /** A clock in milliseconds; default: this machine's. */
+  readonly now?: (() => number) | undefined;
   readonly fetch?: Fetch | undefined;
 }
 
@@ -27,6 +29,9 @@ export interface NodePlace {
 const TIMEOUT_MS = 10_000;
 /** Pages of receipts that are read; a node that shows more is said to. */
 const MAX_PAGES = 200;
+const PAGE = 100;
+/** Milliseconds for all of its receipts: each page may be in time and the whole without end. */
+const RECEIPTS_MS = 60_000;
 
 /**
  * What a node says of itself: up, of this deployment, ready, and what it released. Every receipt's signature is checked, and one that the deployment's
@@ -78,15 +83,20 @@ async function readReceipts(
   const receipts: ReceiptFacts[] = [];
   let after = 0;
   let foreign = 0;
+  const now = place.now ?? (() => performance.now());
+  const deadline = now() + RECEIPTS_MS;
   for (let pages = 0; pages < MAX_PAGES; pages += 1) {
     let page: ReceiptsPage;
     try {
       const http = { fetch: place.fetch, timeoutMs: TIMEOUT_MS };
-      page = await askNode(base, `/v1/receipts?after=${after}&limit=100`, undefined, receiptsPageSchema, http);
+      page = await askNode(base, `/v1/receipts?after=${after}&limit=${PAGE}`, undefined, receiptsPageSchema, http);
     } catch (error) {
       if (!isKeysteadError(error)) throw error;
       return { receipts: undefined, problem: `it shows no receipts: ${error.message}` };
     }
+    // each signature costs a millisecond, and a page of the size that an answer may have holds thousands
+    if (page.receipts.length > PAGE)
+      return { receipts: undefined, problem: "it shows more receipts than were asked for" };
     for (const { receipt } of page.receipts) {
       if (!isSigned(receipt, info, place)) foreign += 1;
       else receipts.push(...factsOf(receipt, place));
@@ -97,6 +107,8 @@ async function readReceipts(
       return { receipts, problem };
     }
     if (page.next <= after) return { receipts: undefined, problem: "its pages of receipts lead nowhere" };
+    if (now() > deadline)
+      return { receipts: undefined, problem: `it takes over ${RECEIPTS_MS / 1000} s to show its receipts` };
     after = page.next;
   }
   return { receipts, problem: `it has more receipts than ${MAX_PAGES} pages` };
@@ -130,9 +142,9 @@ function hashOf(receipt: Receipt, context: SigningContext): Uint8Array {
     : hashSigned("RootRelease", { ...receipt.message, ...numbers }, context);
 }
 
-function factsOf({ type, message }: Receipt, { service, since }: NodePlace): readonly ReceiptFacts[] {
+function factsOf({ type, message, digest }: Receipt, { service, since }: NodePlace): readonly ReceiptFacts[] {
   const issuedAt = Number(message.issuedAt);
   if (issuedAt < since) return [];
-  if (type === "RootRelease") return [{ type: "root", imageId: message.imageId, issuedAt }];
-  return message.serviceId === service ? [{ type: "keys", imageId: message.imageId, issuedAt }] : [];
+  if (type === "RootRelease") return [{ type: "root", digest, imageId: message.imageId, issuedAt }];
+  return message.serviceId === service ? [{ type: "keys", digest, imageId: message.imageId, issuedAt }] : [];
 }

@@ -141,10 +141,10 @@ export const machineGone: MachineFacts = { up: false, problem: "connection refus
 
 /** Receipts that show that both images got keys, and that both nodes got the root secret. */
 export const DELIVERED = [APP_V1.image.id, APP_V2.image.id].map((id) => ({
-  ...{ type: "keys" as const, imageId: id, issuedAt: CREATED + 9 * DAY },
+  ...{ type: "keys" as const, digest: id as Hex, imageId: id, issuedAt: CREATED + 9 * DAY },
 }));
 export const JOINED = [1, 2].map((n) => ({
-  ...{ type: "root" as const, imageId: KMS_V2.image.id, issuedAt: CREATED + 8 * DAY + n },
+  ...{ type: "root" as const, digest: `0x0${n}` as Hex, imageId: KMS_V2.image.id, issuedAt: CREATED + 8 * DAY + n },
 }));
 
 export function facts(changes: Partial<Facts> = {}): Facts {

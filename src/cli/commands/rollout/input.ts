@@ -76,10 +76,11 @@ export async function openRollout(context: CommandContext, file: string, options
       return [name, await readNode(url, at)];
     }),
   );
+  const readFile = async (path: string) => (await io.readFile(path, { argument: "quote" })).bytes;
   const machines = await Promise.all(
     plan.inputs.machines.map(async (machine): Promise<[string, MachineFacts]> => {
       const image = machine.runs === "new" ? application?.new.image.text : application?.old?.image.text;
-      return [machine.name, await readMachine(machine, { service: service.id, image })];
+      return [machine.name, await readMachine(machine, { service: service.id, image, readFile })];
     }),
   );
   const facts: Facts = {
