@@ -1,6 +1,7 @@
 import { expect } from "chai";
 import { id, keccak256, toBeHex, ZeroAddress, ZeroHash } from "ethers";
 import { fetchBlock } from "../../src/chain/block.ts";
+import { connect } from "../../src/chain/client.ts";
 import type { Deployment } from "../../src/chain/deployment.ts";
 import { IMPLEMENTATION_SLOT, namespaceSlot } from "../../src/chain/slots.ts";
 import { INTERFACES } from "../../src/governance/abis.ts";
@@ -13,6 +14,7 @@ import { fetchActors, setCode, setSlot } from "../deploy/chains.ts";
 import { refusal } from "../deploy/refusal.ts";
 import { ALLOW_TDX, addressOf } from "../helpers/governance.ts";
 import { DELAY, type GovernedWorld, startWorld } from "../helpers/governed-world.ts";
+import { liar } from "../helpers/liar.ts";
 
 /** Some code: what stands there is a contract, whatever it does. */
 const SOME_CODE = "0x600160005260206000f3";
@@ -234,6 +236,55 @@ describe("lint", function () {
     expect(
       await afterwards(() => bySafe("governance", "setFallbackHandler", addressOf(76)), "lint/safe-handler"),
     ).to.deep.equal(["governance Safe"]);
+  });
+
+  describe("given what is recorded as it is, weak on purpose", () => {
+    /** Findings where the same contracts stand on a chain of this id; everything else is as recorded. */
+    async function lintOn(chainId: bigint, recorded: Partial<Deployment>) {
+      const named = liar(world.provider, (method, answer) => (method === "eth_chainId" ? toBeHex(chainId) : answer));
+      const client = await connect(named, { chainId: Number(chainId) });
+      const deployment: Deployment = { ...world.deployment, ...recorded, chainId };
+      const { ok, findings } = await lintDeployment(client, await fetchBlock(client, "latest"), { deployment, builds });
+      return [ok, ...findings.map(({ code, severity }) => `${code} ${severity}`)];
+    }
+
+    it("a delay of less than a day is an error on a public chain, and a warning where only developers are", async () => {
+      const hour = () => govern("updateDelay", 3600n);
+      const recorded = { delaySeconds: 3600 };
+      await world.changed(hour, async () => {
+        for (const chainId of [1n, 11_155_111n, 8453n]) {
+          expect(await lintOn(chainId, recorded)).to.deep.equal([false, "lint/delay-short unsafe"]);
+        }
+        for (const chainId of [31_337n, 1337n]) {
+          expect(await lintOn(chainId, recorded)).to.deep.equal([true, "lint/delay-short warning"]);
+        }
+      });
+      // to the second
+      for (const [seconds, expected] of [
+        [86_399, [false, "lint/delay-short unsafe"]],
+        [86_400, [true]],
+      ] as const) {
+        await world.changed(
+          () => govern("updateDelay", BigInt(seconds)),
+          async () => expect(await lintOn(1n, { delaySeconds: seconds })).to.deep.equal(expected),
+        );
+      }
+    });
+
+    it("a Safe in which one owner decides is an error, on a public chain and anywhere", async () => {
+      const { safes } = world.deployment;
+      for (const office of ["governance", "guardian"] as const) {
+        const recorded = { safes: { ...safes, [office]: { ...safes[office], threshold: 1 } } };
+        await world.changed(
+          () => bySafe(office, "changeThreshold", 1n),
+          async () => {
+            for (const chainId of [1n, 31_337n]) {
+              expect(await lintOn(chainId, recorded)).to.deep.equal([false, "lint/safe-threshold unsafe"]);
+            }
+          },
+        );
+      }
+    });
   });
 
   describe("lanes crossed", () => {
