@@ -108,10 +108,10 @@ export async function verifyOnChain(
   await checkSafes(check, phase);
   await checkContracts(check);
   await checkTargets(check);
-  const basis = await reader.prove(options);
   const sound = differences.every(({ code }) => code !== "verify/no-code" && code !== "verify/not-a-safe");
   const part = phase === "done" ? "rollback" : "operation";
-  const drift = sound ? await findDrift(client, block, operation, part) : { recorded: false, moved: [] };
+  const drift = sound ? await findDrift(client, block, operation, part, reader) : { recorded: false, moved: [] };
+  const basis = await reader.prove(options);
   for (const { name, was, is } of drift.moved) {
     check.differs(name, "verify/drifted", `it was ${JSON.stringify(was)} when proposed and is ${JSON.stringify(is)}`);
   }
@@ -130,7 +130,7 @@ export async function verifyOnChain(
     unchecked: [
       ...basis.reasons,
       ...(drift.recorded
-        ? []
+        ? ["the contracts' own answers about what moved: views, which nothing proves (Safes and code are proven)"]
         : ["what moved since it was proposed: the proposal holds no start state (propose with --rpc)"]),
       ...(options.deployment === undefined
         ? ["that the code at these addresses is Keystead's: name the deployment's record with --deployment"]
