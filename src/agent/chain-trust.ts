@@ -1,7 +1,7 @@
 import { auditPolicy } from "../audit/policy.ts";
 import type { Audit } from "../audit/result.ts";
 import { auditService, type ReadOptions } from "../audit/walk.ts";
-import { fetchBlock } from "../chain/block.ts";
+import { type Block, fetchBlock } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
@@ -21,12 +21,14 @@ export interface AgentChain {
   readonly read: ReadOptions;
   /** Takes the word of an endpoint that offers no storage proofs. */
   readonly acceptUnproven: boolean;
+  /** How far the block that is read may be from this machine's time, in seconds. Default: any. */
+  readonly maxAge?: number | undefined;
 }
 
 /**
  * The KMS identities that the policy names now.
  *
- * @throws KeysteadError `agent/history` where the policy's history does not verify; `chain/unproven`; `chain/…`
+ * @throws KeysteadError `agent/history` where the policy's history does not verify; `chain/unproven`; `chain/not-now` (retryable); `chain/…`
  * @example
  * const signers = new Set((await fetchKmsIdentities(chain, policy)).map(({ receiptSigner }) => receiptSigner));
  */
@@ -39,7 +41,7 @@ export async function fetchKmsIdentities(chain: AgentChain, policy: Hex): Promis
 /**
  * A service's state now.
  *
- * @throws KeysteadError `agent/history`, `audit/no-service`, `chain/unproven`, `chain/…`
+ * @throws KeysteadError `agent/history`, `audit/no-service`, `chain/unproven`, `chain/not-now` (retryable), `chain/…`
  * @example
  * const { secrets } = await fetchService(chain, serviceId);
  */
@@ -82,8 +84,10 @@ export async function checkRelease(chain: AgentChain, release: KeyRelease, servi
   });
 }
 
-function requireState<S, E>(what: string, { verdict, state, faults, reasons }: Audit<S, E>, chain: AgentChain): S {
-  if (state === undefined) {
+function requireState<S, E>(what: string, audit: Audit<S, E>, chain: AgentChain): S {
+  const { verdict, state, faults, reasons } = audit;
+  // A false proof and views that contradict the history leave a state behind, and are broken all the same.
+  if (verdict === "broken" || state === undefined) {
     const codes = faults.map(({ code }) => code);
     throw new KeysteadError("agent/history", `${what} does not verify: ${codes.join(", ")}`, {
       argument: "rpc",
@@ -91,6 +95,7 @@ function requireState<S, E>(what: string, { verdict, state, faults, reasons }: A
       details: { faults: codes },
     });
   }
+  requireRecent(audit.block, chain);
   const codes = reasons.map(({ code }) => code);
   const unknown = codes.includes("unknown-events");
   if (verdict === "proven" || (chain.acceptUnproven && !unknown)) return state;
@@ -100,5 +105,17 @@ function requireState<S, E>(what: string, { verdict, state, faults, reasons }: A
       ? "Upgrade keystead."
       : "Use an endpoint that offers eth_getProof, or add --accept-unproven to take this one's word.",
     details: { reasons: codes },
+  });
+}
+
+/** An endpoint that stands still shows who could sign, and what was published, then: a revocation since would not be seen. */
+function requireRecent({ number, timestamp }: Block, { maxAge }: AgentChain): void {
+  const clock = Math.round(Date.now() / 1000);
+  if (maxAge === undefined || Math.abs(clock - timestamp) <= maxAge) return;
+  throw new KeysteadError("chain/not-now", `block ${number} is not of this machine's time`, {
+    argument: "rpc",
+    remedy: "Use an endpoint that keeps up and check the clock; where the chain is really like this, raise --max-age.",
+    retryable: true,
+    details: { blockTime: timestamp, clock, maxAge },
   });
 }

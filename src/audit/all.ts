@@ -1,5 +1,5 @@
 import type { Block } from "../chain/block.ts";
-import { type Client, mapLimited } from "../chain/client.ts";
+import { type Client, limitClient, mapLimited } from "../chain/client.ts";
 import { type LocatedLog, locateLogs, scanLogs } from "../chain/logs.ts";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
@@ -16,6 +16,8 @@ const SERVICE_TOPIC = /^(0x[0-9a-f]{40})0{24}$/;
 
 /** Services whose views are read at the same time. */
 const SERVICES_AT_ONCE = 8;
+/** Views under way at the same time, over all services: one with a long history keeps none waiting, nor the endpoint busier. */
+const VIEWS_AT_ONCE = 8;
 
 /** What to audit. */
 export interface SuiteOptions extends ReadOptions {
@@ -109,11 +111,12 @@ export async function auditServicesAt(
   const ids = [...byService.keys()];
   const fetched = await fetchServiceAnchors(client, block, registry, ids);
   const anchors = new Map(ids.map((id, index) => [id, fetched[index]]));
+  const gentle = limitClient(client, VIEWS_AT_ONCE);
   let judged = 0;
   const audits = await mapLimited([...byService], SERVICES_AT_ONCE, async ([id, own]) => {
     const anchor = anchors.get(id);
     if (anchor === undefined) throw new Error(`no anchor was fetched for ${id}`);
-    const audit = await judgeService(client, registry, block, id, anchor, own);
+    const audit = await judgeService(gentle, registry, block, id, anchor, own);
     judged += 1;
     options.onService?.(judged, byService.size);
     return audit;

@@ -1,5 +1,5 @@
 import type { Block } from "../chain/block.ts";
-import { type Client, mapLimited } from "../chain/client.ts";
+import { type Client, limitClient, mapLimited } from "../chain/client.ts";
 import { reorg } from "../chain/logs.ts";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
@@ -13,6 +13,8 @@ import { auditService, readAt } from "./walk.ts";
 
 /** Services read at the same time. */
 const SERVICES_AT_ONCE = 4;
+/** Calls under way at the same time, over all of them. */
+const CALLS_AT_ONCE = 8;
 
 /** What to inspect. */
 export interface Subjects {
@@ -68,9 +70,10 @@ export async function inspect(client: Client, subjects: Subjects, options: Stand
       if (audit.block.hash !== block.hash) throw reorg(block.number);
       return audit;
     };
+    const gentle = limitClient(client, CALLS_AT_ONCE);
     const audits = await mapLimited(services, SERVICES_AT_ONCE, async (id) => {
       const address = required(registry, "registry");
-      return same(await orScan(options, (fromBlock) => auditService(client, address, id, { ...here, fromBlock })));
+      return same(await orScan(options, (fromBlock) => auditService(gentle, address, id, { ...here, fromBlock })));
     });
     const read = (fromBlock: number | undefined) =>
       auditPolicy(client, required(policy, "policy"), { ...here, fromBlock });

@@ -1,5 +1,5 @@
 import type { Block } from "../chain/block.ts";
-import type { Client } from "../chain/client.ts";
+import { type Client, mapLimited } from "../chain/client.ts";
 import {
   readDevice,
   readImage,
@@ -14,6 +14,9 @@ import type { Hex } from "../core/bytes.ts";
 import type { PolicyEntry, PolicyState } from "../core/policy-state.ts";
 import { type ServiceState, viewService } from "../core/state.ts";
 import type { Difference } from "./result.ts";
+
+/** Views asked for at the same time about one service. */
+const VIEWS_AT_ONCE = 8;
 
 /** The numbers of the TEE kinds (contracts/types/TeeKind.sol): those without events are compared too. */
 const KINDS = [1, 2, 3, 4];
@@ -35,17 +38,17 @@ export async function compareService(
 ): Promise<readonly Difference[]> {
   const view = await readService(client, registry, block, serviceId);
   const differences = compare("service", { ...viewService(state, block.timestamp) }, { ...view });
-  for (const image of state.images.values()) {
+  const ofImages = await mapLimited([...state.images.values()], VIEWS_AT_ONCE, async (image) => {
     const record = await readImage(client, registry, block, serviceId, image.imageId);
     const { activeFrom, activeUntil, listing, kind, mask } = image;
     const rebuilt = { activeFrom, activeUntil, listing, kind, mask };
-    differences.push(...compare(`image ${image.imageId}`, rebuilt, { ...record }));
-  }
-  for (const [deviceId, allowedFrom] of state.devices) {
+    return compare(`image ${image.imageId}`, rebuilt, { ...record });
+  });
+  const ofDevices = await mapLimited([...state.devices], VIEWS_AT_ONCE, async ([deviceId, allowedFrom]) => {
     const contract = { allowedFrom: await readDevice(client, registry, block, serviceId, deviceId) };
-    differences.push(...compare(`device ${deviceId}`, { allowedFrom }, contract));
-  }
-  return differences;
+    return compare(`device ${deviceId}`, { allowedFrom }, contract);
+  });
+  return [...differences, ...ofImages.flat(), ...ofDevices.flat()];
 }
 
 /**

@@ -30,7 +30,7 @@ export interface VmUpdatesOptions {
   readonly keep?: number | undefined;
   /** Milliseconds after which a caller is told that the chain does not answer. Default: 20000. */
   readonly patience?: number | undefined;
-  /** How old, in seconds, the block of a verified answer may be. Default: 3600. */
+  /** How far, in seconds, the block of an answer may be from this machine's time. Default: 3600. */
   readonly maxAge?: number | undefined;
   /** Milliseconds since 1970. */
   readonly clock?: (() => number) | undefined;
@@ -125,8 +125,10 @@ function createReader(serviceId: Hex, options: VmUpdatesOptions): () => Promise<
       return failure(502, "The history is broken", "audit/broken-history", message);
     }
     const age = Math.round(clock() / 1000 - audit.block.timestamp);
-    if (age > maxAge) {
-      const message = `block ${audit.block.number}, the newest that the endpoint has, is ${age} s old`;
+    // A block ahead of the clock shows images that are pending as active.
+    if (Math.abs(age) > maxAge) {
+      const when = age > 0 ? `${age} s old` : `${-age} s ahead of this machine's time`;
+      const message = `block ${audit.block.number}, the newest that the endpoint has, is ${when}`;
       return failure(503, "The chain stands still", "chain/not-now", message);
     }
     const body = describeUpdates(audit, audit.state);

@@ -52,7 +52,7 @@ const EMPTY: Catalogue = { head: EMPTY_HEAD, count: 0, readUpTo: 0, images: [] }
 /**
  * The catalogue at a block: the one known before if the head is still the same, otherwise extended by the events since.
  *
- * @param known of the same source, at an earlier block
+ * @param known of the same source; one of a later block counts only where the head is the same
  * @throws KeysteadError `chain/history-too-long` {count}; `chain/unproven`, `chain/unreachable` (retryable) where no endpoint gives logs that fold to
  * the proven head
  * @example
@@ -64,7 +64,11 @@ export async function extendCatalogue(
   known: Catalogue | undefined,
 ): Promise<Catalogue> {
   const { head, count, lastUpdateBlock } = await readAnchor(state, source);
-  const before = known ?? EMPTY;
+  if (known !== undefined && head === known.head && count === known.count) {
+    return { ...known, readUpTo: state.block.number };
+  }
+  // One that was read at a later block meanwhile can't be extended to this one, and would make a liar of an honest endpoint.
+  const before = known !== undefined && known.readUpTo <= state.block.number ? known : EMPTY;
   if (head === before.head && count === before.count) return { ...before, readUpTo: state.block.number };
   if (count - before.count > MAX_CATALOGUE_EVENTS) {
     throw new KeysteadError("chain/history-too-long", `the history has ${count} events`, {

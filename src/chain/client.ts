@@ -109,6 +109,32 @@ export async function mapLimited<T, R>(
   return results;
 }
 
+/**
+ * A client that has at most `limit` calls under way; the others wait for their turn. For work that spreads out by itself: many histories at once, many
+ * questions about each.
+ *
+ * @example
+ * const gentle = limitClient(client, 8);
+ */
+export function limitClient(client: Client, limit: number): Client {
+  let free = limit;
+  const waiting: (() => void)[] = [];
+  return {
+    ...client,
+    request: async (method, params) => {
+      if (free > 0) free -= 1;
+      else await new Promise<void>((resolve) => waiting.push(resolve));
+      try {
+        return await client.request(method, params);
+      } finally {
+        const next = waiting.shift();
+        if (next === undefined) free += 1;
+        else next();
+      }
+    },
+  };
+}
+
 const LIMITED = /rate.?limit|too many requests|compute units|throughput|capacity exceeded|\b429\b/i;
 const TOO_MUCH =
   /block range|range (is )?too|too many (results|logs|blocks)|more than \d+ (results|logs)|response size|query returned|limit exceeded|exceed(s|ed)? (the )?max|timed? ?out/i;

@@ -11,7 +11,6 @@ import {
   openChain,
   RPC_VARIABLE,
   readAddresses,
-  requireNow,
   requireRegistry,
   text,
 } from "./chain-input.ts";
@@ -53,13 +52,12 @@ export async function openTrust(io: Io, options: OptionValues, signers: readonly
   }
   const input = await openChain(io, options);
   const registry = requireRegistry(input);
-  const { client, witnesses, fromBlock, policy, acceptUnproven } = input;
-  const chain: AgentChain = { client, registry, read: { witnesses, fromBlock }, acceptUnproven };
+  const { client, witnesses, fromBlock, policy, acceptUnproven, maxAge } = input;
+  const chain: AgentChain = { client, registry, read: { witnesses, fromBlock }, acceptUnproven, maxAge };
   const base = { chainId: BigInt(client.chainId), registry, allowTestTee };
   if (pinned.size > 0) return { trust: { ...base, signers: async () => pinned }, chain };
   if (policy === undefined) throw noTrust();
   const published = async (): Promise<ReadonlySet<Hex>> => {
-    await requireNow(input, Date.now() / 1000);
     await requirePolicyOf(client, registry, policy);
     return new Set((await fetchKmsIdentities(chain, policy)).map(({ receiptSigner }) => receiptSigner));
   };

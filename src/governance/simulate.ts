@@ -16,6 +16,7 @@ import { compareEffects, type DomainChange, observe, type SlotChange, watchedOf 
 import { fetchTimelockState, type TimelockPhase } from "./timelock-state.ts";
 import { planStep, type StepName } from "./transactions.ts";
 import { isReversibleUpgrade, playUpgrade } from "./upgrade-play.ts";
+import { openReader } from "./witnessed.ts";
 import { formatTime } from "./words.ts";
 
 /** Which of a proposal's two operations is played: itself, or its way back. */
@@ -111,7 +112,9 @@ export async function simulateProposal(
       remedy: "keystead status shows what it did.",
     });
   }
-  const drift = await findDrift(client, block, operation, part);
+  const reader = openReader(client, block);
+  const drift = await findDrift(client, block, operation, part, reader);
+  await reader.prove(options);
   const before = part === "rollback" ? await phaseBefore(client, block, operation, options) : "done";
   onProgress(`copying chain ${client.chainId} at block ${block.number}`);
   const fork = await forkChain(client, block);

@@ -1,5 +1,5 @@
 import type { Hex } from "../core/bytes.ts";
-import { isKeysteadError, type KeysteadError } from "../core/errors.ts";
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { confirmPolicy } from "../chain/authorize.ts";
 import type { Block } from "../chain/block.ts";
 import { asEndpointError, type EndpointHealth } from "../chain/endpoint.ts";
@@ -104,7 +104,24 @@ export function createWatch(options: WatchOptions): Watch {
     return take(newer, false);
   };
 
+  /** A new view waits for its answers no longer than this: what it denies must not wait for what many machines ask, at slow endpoints. */
+  const warmUp = async (next: ChainView): Promise<void> => {
+    if (warm === undefined) return;
+    const warming = warm(next);
+    const late = Promise.withResolvers<void>();
+    const stopwatch = setTimeout(late.resolve, 1000 * (maxSilenceSeconds / 4));
+    try {
+      await Promise.race([warming, late.promise]);
+    } finally {
+      clearTimeout(stopwatch);
+      // It may go on, and whoever asks meets what it meets.
+      warming.catch(() => undefined);
+    }
+  };
+
   const look = async (): Promise<void> => {
+    // What is heard is as old as the question: proving and warming may take long, and a denial since is not in it.
+    const asked = clock();
     try {
       const agreement = await quorum.finalized();
       const before = view?.finalized;
@@ -115,10 +132,10 @@ export function createWatch(options: WatchOptions): Watch {
         candidate !== undefined && candidate.state.block.number > finalized.state.block.number ? candidate : undefined;
       if (finalized !== view?.finalized || head !== view.head) {
         const next: ChainView = { finalized, head };
-        await warm?.(next);
+        await warmUp(next);
         view = next;
       }
-      heardAt = clock();
+      heardAt = asked;
       failure = undefined;
     } catch (thrown) {
       const error = asEndpointError(thrown);
@@ -140,6 +157,10 @@ export function createWatch(options: WatchOptions): Watch {
   const current = async (): Promise<ChainView> => {
     const patience = running ? maxSilenceSeconds : Math.min(pollSeconds, maxSilenceSeconds);
     if (view === undefined || clock() - heardAt > patience) await refresh();
+    const silent = () => clock() - heardAt > maxSilenceSeconds;
+    // That may have been a look that began long before.
+    if (silent()) await refresh();
+    if (silent()) throw tooSlow(maxSilenceSeconds);
     if (view === undefined) throw failure ?? new Error("a look at the chain ended without a view");
     quorum.requireFresh(view.finalized.state.block);
     return view;
@@ -191,4 +212,14 @@ export function createWatch(options: WatchOptions): Watch {
       };
     },
   };
+}
+
+function tooSlow(maxSilenceSeconds: number): KeysteadError {
+  const message = `looking at the chain takes longer than ${maxSilenceSeconds} s: what was seen no longer counts`;
+  return new KeysteadError("chain/unreachable", message, {
+    argument: "endpoints",
+    remedy: "Use endpoints that answer faster, or allow a longer silence.",
+    retryable: true,
+    details: { maxSilenceSeconds },
+  });
 }

@@ -2,6 +2,7 @@ import { expect } from "chai";
 import { type AgentChain, checkRelease, fetchKmsIdentities, fetchService } from "../../src/agent/chain-trust.ts";
 import { connect, type Eip1193Provider } from "../../src/chain/client.ts";
 import type { Hex } from "../../src/core/bytes.ts";
+import { isKeysteadError } from "../../src/core/errors.ts";
 import type { KeyRelease } from "../../src/core/release.ts";
 import { bytes32, V1, V2 } from "../helpers/registry.ts";
 import { type Chain, startChain } from "../deploy/chains.ts";
@@ -15,6 +16,8 @@ type Lie = Parameters<typeof liar>[1];
 
 const STANDING: Hex = `0x${"51".repeat(20)}`;
 const REVOKED: Hex = `0x${"52".repeat(20)}`;
+
+const codeOf = (error: unknown) => (isKeysteadError(error) ? error.code : String(error));
 
 describe("what the machine reads from the chain", function () {
   this.timeout(120_000);
@@ -82,6 +85,41 @@ describe("what the machine reads from the chain", function () {
     expect((await rejectionOf(fetchService(await through(noProofs), serviceId))).code).to.equal("chain/unproven");
     const trusted = await through(noProofs, true);
     expect(await fetchKmsIdentities(trusted, addresses.policy)).to.have.length(1);
+  });
+
+  it("takes nothing from an endpoint whose proof is false, or whose views contradict its history, even where none is asked for", async () => {
+    const falseProof: Lie = (method, answer) =>
+      method === "eth_getProof" ? { ...(answer as object), accountProof: [] } : answer;
+    const lying = await through(falseProof, true);
+    expect((await rejectionOf(fetchKmsIdentities(lying, addresses.policy))).code).to.equal("agent/history");
+    expect((await rejectionOf(fetchService(lying, serviceId))).code).to.equal("agent/history");
+    const identity = suite.policy.interface.getFunction("kmsIdentity").selector;
+    const otherView: Lie = (method, answer, [call]) =>
+      method === "eth_call" && String(Reflect.get(Object(call), "data")).startsWith(identity)
+        ? `0x${"00".repeat(31)}01`
+        : answer;
+    const contradicting = await through(otherView, true);
+    expect((await rejectionOf(fetchKmsIdentities(contradicting, addresses.policy))).code).to.equal("agent/history");
+  });
+
+  it("takes nothing from an endpoint that stands still, or is ahead of this machine's time", async () => {
+    const shifted: AgentChain = { ...(await through()), maxAge: 3600 };
+    const apart = async (seconds: number) => {
+      const clock = Date.now;
+      const { timestamp } = (await suite.connection.ethers.provider.getBlock("latest")) ?? { timestamp: 0 };
+      Date.now = () => 1000 * (timestamp + seconds);
+      try {
+        expect(await fetchService(shifted, serviceId).then(() => "taken", codeOf)).to.equal(
+          Math.abs(seconds) > 3600 ? "chain/not-now" : "taken",
+        );
+        expect(await fetchKmsIdentities(shifted, addresses.policy).then(() => "taken", codeOf)).to.equal(
+          Math.abs(seconds) > 3600 ? "chain/not-now" : "taken",
+        );
+      } finally {
+        Date.now = clock;
+      }
+    };
+    for (const seconds of [0, 3600, 3602, -3602]) await apart(seconds);
   });
 
   it("checks that a receipt's block is the chain's and its image the service's", async () => {

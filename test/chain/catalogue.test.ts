@@ -64,6 +64,17 @@ describe("the images that a history names", function () {
     expect(ids(await extendCatalogue(await stateNow(provider), source(), undefined))).to.deep.equal(ids(more));
   });
 
+  it("at an earlier block than somebody else has read on to, are read from the start, and nobody is called a liar", async () => {
+    const raced = { address: registry, serviceId: await createService(chain.suite, "raced"), fromBlock: 0 };
+    const before = await stateNow(chain.provider);
+    await asAdmin(chain.suite).addImageToService(raced.serviceId, V2, "second");
+    const later = await extendCatalogue(await stateNow(chain.provider), raced, undefined);
+    const earlier = await extendCatalogue(before, raced, later);
+    expect([earlier.count, later.count]).to.deep.equal([2, 3]);
+    expect(ids(earlier)).to.deep.equal([imageId(V1)]);
+    expect(before.agreed.map((endpoint) => endpoint.health().state)).to.deep.equal(["ok"]);
+  });
+
   it("given a catalogue that is not this history's, are not extended", async () => {
     const known: Catalogue = { head: `0x${"12".repeat(32)}`, count: 2, readUpTo: 0, images: [] };
     expect(await codeOf(extendCatalogue(await stateNow(chain.provider), source(), known))).to.equal("chain/unproven");

@@ -2,7 +2,7 @@ import { createServer, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { expect } from "chai";
 import { JsonRpcProvider } from "ethers";
-import { connect, mapLimited } from "../../src/chain/client.ts";
+import { connect, limitClient, mapLimited } from "../../src/chain/client.ts";
 import { isKeysteadError, type KeysteadError } from "../../src/core/errors.ts";
 
 const FAST = { backoff: 1, timeout: 300 };
@@ -143,6 +143,33 @@ describe("client", () => {
         expect((await failureOf(connect(bad, FAST))).code, bad).to.equal("chain/bad-endpoint");
       }
     });
+  });
+
+  it("given a limit has no more calls under way, answers all in the end, and goes on after failures", async () => {
+    let under = 0;
+    let most = 0;
+    const client = limitClient(
+      await connect({
+        request: async ({ method, params }) => {
+          if (method === "eth_chainId") return "0x1";
+          under += 1;
+          most = Math.max(most, under);
+          await new Promise((resolve) => setTimeout(resolve, 2));
+          under -= 1;
+          if (params?.[0] === 4) throw { code: 3, message: "execution reverted" };
+          return params?.[0];
+        },
+      }),
+      3,
+    );
+    const asked = Array.from({ length: 20 }, (_, at) => at);
+    const answers = await Promise.allSettled(asked.map((at) => client.request("eth_call", [at])));
+    expect(answers.map(({ status }) => status).filter((status) => status === "rejected")).to.have.length(1);
+    expect(answers.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []))).to.deep.equal(
+      asked.filter((at) => at !== 4),
+    );
+    expect(most).to.equal(3);
+    expect(client.calls()).to.equal(21);
   });
 
   it("maps in order, with no more at a time than allowed, and fails with the first failure", async () => {

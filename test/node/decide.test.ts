@@ -375,6 +375,31 @@ describe("decisions", function () {
       expect(decider.status().ready).to.equal(true);
     });
 
+    it("when looking takes longer than silence may last, does not take what it saw for new", async () => {
+      const serviceId = await createService(chain.suite, "slow");
+      await chain.finalize();
+      let slowness = 50;
+      const time = { now: await chain.time() };
+      const provider = liar(chain.provider, (method, answer, [tag]) => {
+        if (method === "eth_getBlockByNumber" && tag === "latest") time.now += slowness;
+        return answer;
+      });
+      const { decider } = await makeDecider(chain, [provider], {
+        maxAgeSeconds: FOREVER,
+        maxSilenceSeconds: 60,
+        pollSeconds: 60,
+        clock: () => time.now,
+      });
+      const ask = () => decider.decide({ serviceId, machine: machineOf(V1) });
+      expect((await ask()).allowed).to.equal(true);
+      slowness = 61;
+      time.now += 20;
+      expect(await codeOf(ask())).to.equal("chain/unreachable");
+      expect(decider.status()).to.include({ ready: false, reason: "chain/unreachable" });
+      slowness = 0;
+      expect((await ask()).allowed).to.equal(true);
+    });
+
     for (const [which, state] of [
       ["finalized", "lies"],
       ["latest", "unreachable"],

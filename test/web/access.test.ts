@@ -6,6 +6,7 @@ import type { Page } from "playwright-core";
 import { buildTdxQuote } from "../helpers/evidence.ts";
 import { BROWSER_TESTS, type openTab, shoot, type Tab } from "./browser.ts";
 import { enterStage, leaveStage, mainText, overflow, type Stage } from "./stage.ts";
+import { HOSTILE } from "./world.ts";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
@@ -123,6 +124,38 @@ describe("explorer in Chromium: for everybody, everywhere", () => {
       },
       false,
     );
+  });
+
+  it("on paper long texts from the chain are whole, when a reader prints and when a browser does", async () => {
+    tab = await stage.open(`service/${stage.explored.services.hostile}`);
+    const { page } = tab;
+    const letters = async () => (await mainText(page)).match(/W/g)?.length ?? 0;
+    const whole = HOSTILE.match(/W/g)?.length ?? 0;
+    const onScreen = await letters();
+    const texts = await page.getByRole("button", { name: /show all \d+ characters/ }).count();
+    expect(texts).to.be.above(1);
+    await page.emulateMedia({ media: "print" });
+    await page.getByText("W".repeat(whole)).first().waitFor();
+    expect(await letters()).to.be.above(onScreen);
+    expect(await letters()).to.be.at.least(texts * whole);
+    expect(await mainText(page)).not.to.contain("show all");
+    await shoot(page, "hostile-print");
+    await page.emulateMedia({ media: null });
+    await page
+      .getByRole("button", { name: /show all \d+ characters/ })
+      .first()
+      .waitFor();
+    expect(await letters()).to.equal(onScreen);
+    // what the page is like at the moment in which it is laid out for paper
+    await page.evaluate(
+      "window.addEventListener('beforeprint', () => { window.paper = document.querySelector('main').textContent; })",
+    );
+    await page.pdf({ format: "A4" });
+    expect(String(await page.evaluate("window.paper")).match(/W/g)?.length).to.be.at.least(texts * whole);
+    await page
+      .getByRole("button", { name: /show all \d+ characters/ })
+      .first()
+      .waitFor();
   });
 
   it("by keyboard alone a reader gets from the overview to a service's registers, and to an answer about a quote", async () => {

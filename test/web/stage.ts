@@ -79,6 +79,7 @@ async function setUp(): Promise<Stage> {
 /** Waits until the page has stopped reading. */
 export async function settled(page: Page): Promise<void> {
   await page.locator("h1", { hasNotText: "Reading and verifying" }).waitFor();
+  await page.locator(".strip .rest").waitFor({ state: "detached" });
 }
 
 /** Everything that a reader sees in the page's main part. */

@@ -1,7 +1,8 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import type { Hex } from "../../src/core/bytes.ts";
 import { KeysteadError } from "../../src/core/errors.ts";
-import { type Loaded, load, type Progress, toError } from "./data/load.ts";
+import { type Early, type Loaded, load, type Progress, type Standing, STEPS, toError } from "./data/load.ts";
 import { formatDuration, formatTime, shortHex } from "./format.ts";
 import { CheckPage } from "./pages/check.tsx";
 import { ConnectPage } from "./pages/connect.tsx";
@@ -11,8 +12,9 @@ import { ServicePage } from "./pages/service.tsx";
 import { ServicesPage } from "./pages/services.tsx";
 import { linkTo, type Page, parseRoute, type Route } from "./route.ts";
 import { checkDraft, paramsOf } from "./settings.ts";
-import { ErrorBox } from "./ui/bits.tsx";
+import { Badge, ErrorBox } from "./ui/bits.tsx";
 import { ModelContext } from "./ui/model.ts";
+import { Printing, usePrinting } from "./ui/print.ts";
 import { ProgressPanel } from "./ui/progress.tsx";
 import { VerdictBadge } from "./ui/verdict.tsx";
 
@@ -28,8 +30,8 @@ const MAX_APART = 3600;
 
 type State =
   | { readonly is: "idle" }
-  | { readonly is: "loading"; readonly progress: Progress }
-  | { readonly is: "failed"; readonly error: KeysteadError }
+  | { readonly is: "loading"; readonly progress: Progress; readonly early: Early | undefined }
+  | { readonly is: "failed"; readonly error: KeysteadError; readonly early: Early | undefined }
   | { readonly is: "loaded"; readonly loaded: Loaded };
 
 /** The explorer. */
@@ -40,6 +42,8 @@ export function App() {
   const [attempt, setAttempt] = useState(0);
   const state = useLoad(key, attempt);
   const asksForm = route.page === "connect" || settings === undefined;
+  const standing = standingFor(state, route);
+  const printing = usePrinting();
   const main = useRef<HTMLElement>(null);
   const place = `${route.page}/${route.argument}`;
   const first = useRef(true);
@@ -53,21 +57,22 @@ export function App() {
     main.current?.focus();
   }, [place]);
   return (
-    <>
+    <Printing.Provider value={printing}>
       <button type="button" class="skip" onClick={() => main.current?.focus()}>
         Skip to the content
       </button>
-      <Header route={route} state={state} hidden={asksForm} />
+      <Header route={route} state={state} standing={standing} hidden={asksForm} />
       <main id="content" ref={main} tabIndex={-1}>
         {asksForm ? (
           <ConnectPage key={key} draft={route.draft} attempted={key !== ""} />
-        ) : state.is === "failed" ? (
-          <Failed error={state.error} route={route} onRetry={() => setAttempt(attempt + 1)} />
-        ) : state.is === "loaded" ? (
-          <ModelContext.Provider value={{ loaded: state.loaded, route }}>
-            <Clock loaded={state.loaded} />
+        ) : standing !== undefined ? (
+          <ModelContext.Provider value={{ standing, loaded: state.is === "loaded" ? state.loaded : undefined, route }}>
+            {state.is === "failed" ? <RestFailed error={state.error} onRetry={() => setAttempt(attempt + 1)} /> : null}
+            <Clock standing={standing} />
             <PageOf page={route.page} />
           </ModelContext.Provider>
+        ) : state.is === "failed" ? (
+          <Failed error={state.error} route={route} onRetry={() => setAttempt(attempt + 1)} />
         ) : (
           <ProgressPanel progress={state.is === "loading" ? state.progress : undefined} />
         )}
@@ -78,8 +83,15 @@ export function App() {
           text; <span class="escape">\u&#123;…&#125;</span> marks characters that can't be seen.
         </p>
       </footer>
-    </>
+    </Printing.Provider>
   );
+}
+
+/** What a page can be shown with: everything, or the service alone whose page it is. */
+function standingFor(state: State, { page, argument }: Route): Standing | undefined {
+  if (state.is === "loaded") return state.loaded;
+  if (state.is === "idle" || page !== "service") return undefined;
+  return state.early?.first.serviceId === argument.toLowerCase() ? state.early : undefined;
 }
 
 function PageOf({ page }: { readonly page: Page }) {
@@ -119,6 +131,7 @@ function useLoad(key: string, attempt: number): State {
   const [state, setState] = useState<State>({ is: "idle" });
   useEffect(() => {
     const { settings } = checkDraft(parseRoute(`#/overview?${key}`).draft);
+    const serviceId = askedService(parseRoute(window.location.hash));
     if (settings === undefined) return setState({ is: "idle" });
     let gone = false;
     const set = (next: State) => {
@@ -130,9 +143,14 @@ function useLoad(key: string, attempt: number): State {
     };
     document.addEventListener("securitypolicyviolation", onViolation);
     setState({ is: "idle" });
-    load(settings, (progress) => set({ is: "loading", progress })).then(
+    let early: Early | undefined;
+    const onProgress = (progress: Progress) => set({ is: "loading", progress, early });
+    const onFirst = (first: Early) => {
+      early = first;
+    };
+    load(settings, { serviceId, onProgress, onFirst }).then(
       (loaded) => set({ is: "loaded", loaded }),
-      (caught: unknown) => set({ is: "failed", error: blocked ? blockedError(settings.rpc) : toError(caught) }),
+      (caught: unknown) => set({ is: "failed", error: blocked ? blockedError(settings.rpc) : toError(caught), early }),
     );
     return () => {
       gone = true;
@@ -140,6 +158,11 @@ function useLoad(key: string, attempt: number): State {
     };
   }, [key, attempt]);
   return state;
+}
+
+/** The service whose page was opened by a link. */
+function askedService({ page, argument }: Route): Hex | undefined {
+  return page === "service" && /^0x[0-9a-f]{40}$/i.test(argument) ? (argument.toLowerCase() as Hex) : undefined;
 }
 
 function blockedError(rpc: string): KeysteadError {
@@ -181,7 +204,31 @@ function Failed({
   );
 }
 
-function Header({ route, state, hidden }: { readonly route: Route; readonly state: State; readonly hidden: boolean }) {
+/** The service alone is shown; of the rest nothing is known. */
+function RestFailed({ error, onRetry }: { readonly error: KeysteadError; readonly onRetry: () => void }) {
+  return (
+    <ErrorBox error={error}>
+      <p>Only this service was read and verified; nothing else was, nor who is behind its admin.</p>
+      <p class="actions">
+        <button type="button" class="button primary" onClick={onRetry}>
+          Try again
+        </button>
+      </p>
+    </ErrorBox>
+  );
+}
+
+function Header({
+  route,
+  state,
+  standing,
+  hidden,
+}: {
+  readonly route: Route;
+  readonly state: State;
+  readonly standing: Standing | undefined;
+  readonly hidden: boolean;
+}) {
   return (
     <header class="top">
       <div class="bar">
@@ -206,31 +253,59 @@ function Header({ route, state, hidden }: { readonly route: Route; readonly stat
           </nav>
         )}
       </div>
-      {state.is === "loaded" && !hidden ? <Strip loaded={state.loaded} route={route} /> : null}
+      {standing !== undefined && !hidden ? <Strip standing={standing} state={state} route={route} /> : null}
     </header>
   );
 }
 
 /** Where everything on the page is from. */
-function Strip({ loaded, route }: { readonly loaded: Loaded; readonly route: Route }) {
-  const { suite, settings, client, took } = loaded;
+function Strip({
+  standing,
+  state,
+  route,
+}: {
+  readonly standing: Standing;
+  readonly state: State;
+  readonly route: Route;
+}) {
+  const { settings, client, block } = standing;
   return (
     <div class="strip">
-      <VerdictBadge verdict={suite.verdict} />
-      <Item name="chain">{suite.chainId}</Item>
+      {state.is === "loaded" ? (
+        <VerdictBadge verdict={state.loaded.suite.verdict} />
+      ) : (
+        <Badge tone="idle">this service alone</Badge>
+      )}
+      <Item name="chain">{client.chainId}</Item>
       <Item name="block">
-        {suite.block.number.toLocaleString("en")} <code title={suite.block.hash}>{shortHex(suite.block.hash)}</code>
+        {block.number.toLocaleString("en")} <code title={block.hash}>{shortHex(block.hash)}</code>
       </Item>
-      <Item name="time">{formatTime(suite.block.timestamp)}</Item>
+      <Item name="time">{formatTime(block.timestamp)}</Item>
       <Item name="endpoint">{new URL(settings.rpc).host}</Item>
-      <Item name="verified in">
-        {(took / 1000).toFixed(1)} s, {client.calls().toLocaleString("en")} calls
-      </Item>
+      {state.is === "loaded" ? (
+        <Item name="verified in">
+          {(state.loaded.took / 1000).toFixed(1)} s, {client.calls().toLocaleString("en")} calls
+        </Item>
+      ) : null}
+      {state.is === "loading" ? <Rest progress={state.progress} /> : null}
       <a href={linkTo("connect", route.draft)}>change</a>
       <button type="button" class="link" onClick={() => window.location.reload()}>
         read again
       </button>
     </div>
+  );
+}
+
+/** What goes on while one service is shown already. */
+function Rest({ progress: { step, detail, calls } }: { readonly progress: Progress }) {
+  return (
+    <span class="item rest">
+      <span class="muted" role="status">
+        the rest is being read
+      </span>{" "}
+      {STEPS[step]}
+      {detail === "" ? "" : ` (${detail})`}, {calls.toLocaleString("en")} calls
+    </span>
   );
 }
 
@@ -243,8 +318,8 @@ function Item({ name, children }: { readonly name: string; readonly children: Co
 }
 
 /** A newest block that is not from now shows what held then. */
-function Clock({ loaded }: { readonly loaded: Loaded }) {
-  const apart = loaded.readAt / 1000 - loaded.suite.block.timestamp;
+function Clock({ standing }: { readonly standing: Standing }) {
+  const apart = standing.readAt / 1000 - standing.block.timestamp;
   if (Math.abs(apart) <= MAX_APART) return null;
   return (
     <p class="panel warn">

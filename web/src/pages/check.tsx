@@ -10,12 +10,12 @@ import { toError } from "../data/load.ts";
 import { formatTime, plural } from "../format.ts";
 import { Badge, ErrorBox, HexText, Section, Untrusted } from "../ui/bits.tsx";
 import { Drop } from "../ui/drop.tsx";
-import { chainNow, useLink, useModel } from "../ui/model.ts";
+import { chainNow, useLink, useLoaded } from "../ui/model.ts";
 import { Registers } from "../ui/registers.tsx";
 
 /** Paste or drop evidence: which service and platform would accept it, and why not. */
 export function CheckPage() {
-  const { loaded } = useModel();
+  const loaded = useLoaded();
   const [text, setText] = useState("");
   const [answer, setAnswer] = useState<CheckResult | KeysteadError | undefined>();
   const check = (bytes: Uint8Array) => {
@@ -70,7 +70,7 @@ export function CheckPage() {
 }
 
 function Answer({ result }: { readonly result: CheckResult }) {
-  const { loaded } = useModel();
+  const loaded = useLoaded();
   const { reading, unsafe, matches, near, platforms, unverified, incomparable } = result;
   const { block } = loaded.suite;
   const known = matches.filter(({ denial, rests }) => denial === undefined && rests !== "unknown");
@@ -171,11 +171,11 @@ function headline({ reading, unsafe, matches }: CheckResult, accepted: readonly 
   if (accepted.length > 0) {
     return `${what} would be accepted by ${plural(accepted.length, "service")}, if it is genuine and its TCB and device are accepted.`;
   }
-  const reason = matches[0]?.denial?.message;
-  if (reason === undefined && matches.length > 0) {
+  // not accepted and not denied: one service that can't be judged keeps this from being a no
+  if (matches.some(({ denial }) => denial === undefined)) {
     return `${what} can't be judged: a history holds events that this version does not know. Upgrade keystead.`;
   }
-  return `${what} would get no keys: ${reason ?? "no service lists it"}.`;
+  return `${what} would get no keys: ${matches[0]?.denial?.message ?? "no service lists it"}.`;
 }
 
 /** The evidence's registers, shown as an image's. */

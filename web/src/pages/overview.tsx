@@ -1,18 +1,19 @@
+import type { ServiceAudit } from "../../../src/audit/result.ts";
 import { KeysteadError } from "../../../src/core/errors.ts";
 import { imageStatus } from "../../../src/core/state.ts";
 import { formatDuration, plural } from "../format.ts";
 import { Badge, ErrorBox, Fact, HexText, Party, Section, Untrusted } from "../ui/bits.tsx";
 import { Countdown } from "../ui/countdown.tsx";
 import { LanesDiagram } from "../ui/lanes.tsx";
-import { useLink, useModel, useNow } from "../ui/model.ts";
+import { useLink, useLoaded, useNow } from "../ui/model.ts";
 import { Operation } from "../ui/operations.tsx";
-import { Findings, MEANINGS, Seal, VerdictBadge } from "../ui/verdict.tsx";
+import { FaultList, Findings, MEANINGS, Seal, VerdictBadge } from "../ui/verdict.tsx";
 
 /** Health of the whole suite, who governs it, and what is coming. */
 export function OverviewPage() {
-  const { loaded } = useModel();
+  const loaded = useLoaded();
   const { suite, governance } = loaded;
-  const broken = suite.services.filter(({ verdict }) => verdict === "broken");
+  const broken = suite.services.filter(isBroken);
   const doubtful = suite.services.filter(({ verdict }) => verdict !== "proven");
   return (
     <>
@@ -64,7 +65,7 @@ export function OverviewPage() {
 
 /** Which block all of this is about, and who says that it is the chain's. */
 function RestsOn() {
-  const { loaded } = useModel();
+  const loaded = useLoaded();
   const { suite, settings } = loaded;
   const { number, hash } = suite.block;
   return (
@@ -77,10 +78,13 @@ function RestsOn() {
   );
 }
 
+const isBroken = ({ verdict }: ServiceAudit) => verdict === "broken";
+
 function DoubtfulServices({ broken, doubtful }: { readonly broken: number; readonly doubtful: number }) {
   const link = useLink();
-  const { loaded } = useModel();
-  const shown = loaded.suite.services.filter(({ verdict }) => verdict !== "proven").slice(0, 10);
+  const loaded = useLoaded();
+  const all = loaded.suite.services.filter(({ verdict }) => verdict !== "proven");
+  const shown = [...all.filter(isBroken), ...all.filter((audit) => !isBroken(audit))].slice(0, 10);
   return (
     <div class={`panel ${broken > 0 ? "bad" : "warn"}`}>
       <p class="lead">
@@ -94,13 +98,18 @@ function DoubtfulServices({ broken, doubtful }: { readonly broken: number; reado
             <VerdictBadge verdict={verdict} /> <a href={link("service", serviceId)}>{serviceId}</a>
           </li>
         ))}
+        {all.length === shown.length ? null : (
+          <li>
+            and {all.length - shown.length} more: <a href={link("services")}>all services</a>, filtered by “not proven”
+          </li>
+        )}
       </ul>
     </div>
   );
 }
 
 function Figures() {
-  const { loaded } = useModel();
+  const loaded = useLoaded();
   const now = useNow();
   const { suite, governance } = loaded;
   const states = suite.services.flatMap(({ state }) => (state === undefined ? [] : [state]));
@@ -154,7 +163,7 @@ function Figures() {
 }
 
 function Coming() {
-  const { loaded } = useModel();
+  const loaded = useLoaded();
   const link = useLink();
   const now = useNow();
   const { suite, governance } = loaded;
@@ -198,7 +207,7 @@ function Coming() {
 }
 
 function Roles() {
-  const { loaded } = useModel();
+  const loaded = useLoaded();
   const { governance } = loaded;
   if (governance instanceof KeysteadError) return null;
   return (
@@ -234,7 +243,7 @@ function Roles() {
 }
 
 function PastOperations() {
-  const { loaded } = useModel();
+  const loaded = useLoaded();
   const { governance } = loaded;
   if (governance instanceof KeysteadError) return null;
   const past = governance.operations.filter(({ status }) => status === "done" || status === "cancelled");
@@ -252,7 +261,7 @@ function PastOperations() {
 }
 
 function Code() {
-  const { loaded } = useModel();
+  const loaded = useLoaded();
   const { suite, settings } = loaded;
   return (
     <Section
@@ -262,7 +271,7 @@ function Code() {
     >
       <div class="cards">
         {(["registry", "policy"] as const).map((name) => {
-          const { address, implementation, codeHash, proxyCodeHash, basis } = suite.code[name];
+          const { address, implementation, codeHash, proxyCodeHash, basis, faults } = suite.code[name];
           return (
             <article class="card" key={name}>
               <header>
@@ -271,6 +280,7 @@ function Code() {
                   {basis === "proof" ? "by storage proof" : "the endpoint's word"}
                 </Badge>
               </header>
+              {faults.length === 0 ? null : <FaultList faults={faults} />}
               <dl class="facts">
                 <Fact name="proxy">
                   <HexText value={address} what={`${name} proxy`} />

@@ -5,13 +5,13 @@ import { formatDuration, plural } from "../format.ts";
 import { Badge, Fact, HexText, Party, Section, Time, Untrusted } from "../ui/bits.tsx";
 import { Countdown } from "../ui/countdown.tsx";
 import { Events } from "../ui/events.tsx";
-import { useModel, useNow } from "../ui/model.ts";
+import { useLoaded, useNow } from "../ui/model.ts";
 import { Registers } from "../ui/registers.tsx";
 import { Findings, MEANINGS, Seal } from "../ui/verdict.tsx";
 
 /** What may run at all: TEE kinds, platforms, KMS nodes, pauses. */
 export function PolicyPage() {
-  const { loaded } = useModel();
+  const loaded = useLoaded();
   const { policy } = loaded.suite;
   const { state, verdict, count, head, entries } = policy;
   return (
@@ -62,7 +62,7 @@ export function PolicyPage() {
 
 function Pause({ state }: { readonly state: PolicyState }) {
   const now = useNow();
-  const { loaded } = useModel();
+  const loaded = useLoaded();
   if (now >= state.pausedUntil) {
     return (
       <p class="answer">

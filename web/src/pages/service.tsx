@@ -1,4 +1,5 @@
 import { useEffect, useState } from "preact/hooks";
+import type { ProxyCode } from "../../../src/audit/proxy.ts";
 import type { ServiceAudit } from "../../../src/audit/result.ts";
 import { auditService } from "../../../src/audit/walk.ts";
 import type { Hex } from "../../../src/core/bytes.ts";
@@ -18,10 +19,10 @@ import { formatDuration, plural } from "../format.ts";
 import { Badge, ErrorBox, Fact, HexText, Party, Section, Time, type Tone, Untrusted } from "../ui/bits.tsx";
 import { Countdown } from "../ui/countdown.tsx";
 import { Events } from "../ui/events.tsx";
-import { useAccount, useLink, useModel, useNow } from "../ui/model.ts";
+import { useAccount, useLink, useLoaded, useModel, useNow } from "../ui/model.ts";
 import { Registers } from "../ui/registers.tsx";
 import { Timeline } from "../ui/timeline.tsx";
-import { Findings, MEANINGS, Seal } from "../ui/verdict.tsx";
+import { FaultList, Findings, MEANINGS, Seal } from "../ui/verdict.tsx";
 import { Changeable } from "./services.tsx";
 
 const TONES: Readonly<Record<ImageStatus, Tone>> = {
@@ -35,27 +36,46 @@ const ORDER: readonly ImageStatus[] = ["active", "pending", "retiring", "retired
 
 /** One service: whether it can change, who decides, which images may have its keys, and everything that ever happened. */
 export function ServicePage() {
-  const { loaded, route } = useModel();
-  const audit = loaded.suite.services.find(({ serviceId }) => serviceId === route.argument.toLowerCase());
-  return audit === undefined ? (
-    <UnlistedService key={route.argument} id={route.argument} />
-  ) : (
-    <KnownService audit={audit} />
+  const { standing, loaded, route } = useModel();
+  const id = route.argument.toLowerCase();
+  const first = standing.first?.serviceId === id ? standing.first : undefined;
+  const listed = loaded?.suite.services.find(({ serviceId }) => serviceId === id);
+  const audit = listed ?? first;
+  if (audit === undefined) return <UnlistedService key={id} id={route.argument} />;
+  return (
+    <>
+      {loaded !== undefined && listed === undefined ? <Withheld /> : null}
+      {listed !== undefined && first !== undefined && listed.verdict !== first.verdict ? (
+        <p class="panel bad" role="alert">
+          Asked about this service alone the endpoint gave another history than when it listed the registry's log.
+          Believe nothing else that it says.
+        </p>
+      ) : null}
+      <KnownService audit={audit} />
+    </>
+  );
+}
+
+function Withheld() {
+  return (
+    <p class="panel bad" role="alert">
+      The endpoint withheld this service when it listed the registry's log. Believe nothing else that it says.
+    </p>
   );
 }
 
 /** A service that the scan of the log did not show: asked for by its id, whose head an endpoint can't withhold. */
 function UnlistedService({ id }: { readonly id: string }) {
-  const { loaded } = useModel();
+  const loaded = useLoaded();
   const link = useLink();
   const [answer, setAnswer] = useState<ServiceAudit | KeysteadError | undefined>();
   useEffect(() => {
-    const { client, settings, suite } = loaded;
+    const { client, settings, block } = loaded;
     let gone = false;
     const show = (found: ServiceAudit | KeysteadError) => {
       if (!gone) setAnswer(found);
     };
-    auditService(client, settings.registry, id as Hex, { at: suite.block.number }).then(show, (error: unknown) =>
+    auditService(client, settings.registry, id as Hex, { at: block.number }).then(show, (error: unknown) =>
       show(toError(error)),
     );
     return () => {
@@ -66,9 +86,7 @@ function UnlistedService({ id }: { readonly id: string }) {
   if (!(answer instanceof KeysteadError)) {
     return (
       <>
-        <p class="panel bad" role="alert">
-          The endpoint withheld this service when it listed the registry's log. Believe nothing else that it says.
-        </p>
+        <Withheld />
         <KnownService audit={answer} />
       </>
     );
@@ -87,7 +105,7 @@ function UnlistedService({ id }: { readonly id: string }) {
 
 function KnownService({ audit }: { readonly audit: ServiceAudit }) {
   const { serviceId, state, verdict, count, head, basis, entries } = audit;
-  const { loaded } = useModel();
+  const { standing } = useModel();
   return (
     <>
       <p class="overline">Service</p>
@@ -101,6 +119,7 @@ function KnownService({ audit }: { readonly audit: ServiceAudit }) {
       )}
       <Seal verdict={verdict}>{MEANINGS[verdict]}</Seal>
       <Findings audit={audit} />
+      <CodeFaults code={standing.registryCode} />
       <dl class="facts proof">
         <Fact name="events">{count}</Fact>
         <Fact name="history head">
@@ -108,7 +127,7 @@ function KnownService({ audit }: { readonly audit: ServiceAudit }) {
         </Fact>
         <Fact name="head rests on">
           {basis === "proof" ? "a storage proof" : "the endpoint's word"} at block{" "}
-          {loaded.suite.block.number.toLocaleString("en")}
+          {standing.block.number.toLocaleString("en")}
         </Fact>
       </dl>
       {state === undefined ? (
@@ -130,16 +149,30 @@ function KnownService({ audit }: { readonly audit: ServiceAudit }) {
   );
 }
 
+/** A history says what the registry did; where the proof of its code is false nobody knows which registry that is. */
+function CodeFaults({ code }: { readonly code: ProxyCode }) {
+  if (code.faults.length === 0) return null;
+  return (
+    <div class="panel bad" role="alert">
+      <p>
+        The endpoint's proof of the registry's code is false: nobody knows what code keeps this history. Believe nothing
+        of this endpoint.
+      </p>
+      <FaultList faults={code.faults} />
+    </div>
+  );
+}
+
 function WhoDecides({ audit }: { readonly audit: ServiceAudit }) {
   const now = useNow();
-  const { loaded } = useModel();
+  const { standing } = useModel();
   const state = audit.state;
   const admin = useAccount(state?.admin ?? ZERO_ADDRESS);
   if (state === undefined) return null;
   const view = viewService(state, now);
-  const { governance } = loaded;
+  const { governance } = standing;
   const policyGuardians =
-    governance instanceof KeysteadError
+    governance === undefined || governance instanceof KeysteadError
       ? []
       : (governance.roles.find(({ contract, role }) => contract === "policy" && role === "GUARDIAN_ROLE")?.holders ??
         []);
@@ -187,6 +220,14 @@ function WhoDecides({ audit }: { readonly audit: ServiceAudit }) {
               <span class="small muted">its admin</span> <Party address={state.admin} what="admin" />
             </>
           )}
+          {governance === undefined ? (
+            <span class="small muted">Whether the platform's guardian can pause all releases is being read.</span>
+          ) : null}
+          {governance instanceof KeysteadError ? (
+            <span class="small muted">
+              Whether the platform's guardian can pause all releases could not be read: {governance.code}.
+            </span>
+          ) : null}
           {policyGuardians.map((holder) => (
             <span key={holder} class="small muted">
               The platform's guardian can pause all releases, not this image alone.

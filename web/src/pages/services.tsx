@@ -1,9 +1,10 @@
-import { useState } from "preact/hooks";
+import { useContext, useState } from "preact/hooks";
 import type { ServiceAudit } from "../../../src/audit/result.ts";
 import { imageStatus, ZERO_ADDRESS } from "../../../src/core/state.ts";
 import { formatDuration, plural, shortHex } from "../format.ts";
 import { AccountBadge, Badge, Untrusted } from "../ui/bits.tsx";
-import { useLink, useModel, useNow } from "../ui/model.ts";
+import { useLink, useLoaded, useNow } from "../ui/model.ts";
+import { Printing } from "../ui/print.ts";
 import { VerdictBadge } from "../ui/verdict.tsx";
 
 const FILTERS = ["all", "upgradeable", "final", "pending images", "not proven"] as const;
@@ -14,10 +15,11 @@ const PAGE = 100;
 
 /** Every service at a glance. */
 export function ServicesPage() {
-  const { loaded } = useModel();
+  const loaded = useLoaded();
   const [search, setSearch] = useState("");
   const [filter, setFilter] = useState<Filter>("all");
-  const [shown, setShown] = useState(PAGE);
+  const [wanted, setWanted] = useState(PAGE);
+  const shown = useContext(Printing) ? Number.POSITIVE_INFINITY : wanted;
   const now = useNow();
   const found = loaded.suite.services.filter(
     (audit) => isFound(audit, search.trim().toLowerCase()) && passes(audit, filter, now),
@@ -50,7 +52,7 @@ export function ServicesPage() {
       </p>
       {found.length === 0 ? null : <ServiceTable services={found.slice(0, shown)} now={now} />}
       {found.length > shown ? (
-        <button type="button" class="button" onClick={() => setShown(shown + PAGE)}>
+        <button type="button" class="button" onClick={() => setWanted(wanted + PAGE)}>
           Show {Math.min(PAGE, found.length - shown)} more
         </button>
       ) : null}

@@ -1,11 +1,12 @@
 import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
+import { useContext, useState } from "preact/hooks";
 import type { Hex } from "../../../src/core/bytes.ts";
 import type { KeysteadError } from "../../../src/core/errors.ts";
 import { printable } from "../../../src/core/printable.ts";
 import { ZERO_ADDRESS } from "../../../src/core/state.ts";
 import { formatTime, shortHex } from "../format.ts";
 import { useAccount } from "./model.ts";
+import { Printing } from "./print.ts";
 
 /** What a colour means; a label always says it in words too. */
 export type Tone = "ok" | "warn" | "bad" | "idle" | "info";
@@ -93,7 +94,7 @@ const SHOWN = 280;
 
 /**
  * Text that anyone may have written: never markup; what is not seen as itself is written out as an escape; isolated from the direction of the text around
- * it; long text is cut, and opened on demand.
+ * it; long text is cut, and opened on demand and on paper.
  */
 export function Untrusted({
   text,
@@ -106,9 +107,10 @@ export function Untrusted({
   readonly limit?: number;
 }) {
   const [open, setOpen] = useState(false);
+  const whole = useContext(Printing) || open;
   if (text === "") return <span class="muted">{empty}</span>;
   const length = [...text].length;
-  const shown = printable(text, open ? Number.POSITIVE_INFINITY : (limit ?? SHOWN));
+  const shown = printable(text, whole ? Number.POSITIVE_INFINITY : (limit ?? SHOWN));
   const pieces = shown.split(/(\\u\{[0-9a-f]+\})/);
   return (
     <span class="untrusted">

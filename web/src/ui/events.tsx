@@ -1,4 +1,4 @@
-import { useState } from "preact/hooks";
+import { useContext, useState } from "preact/hooks";
 import { fromHex, type Hex } from "../../../src/core/bytes.ts";
 import type { PolicyEvent, ServiceEvent } from "../../../src/core/events.ts";
 import { imageId as idOf } from "../../../src/core/image.ts";
@@ -6,6 +6,7 @@ import type { TimedEntry } from "../../../src/core/state.ts";
 import { kindName, readImageBytes, tcbNames } from "../data/images.ts";
 import { formatDuration, plural } from "../format.ts";
 import { HexText, Party, Time, type Tone, Untrusted } from "./bits.tsx";
+import { Printing } from "./print.ts";
 import { Registers } from "./registers.tsx";
 
 type AnyEvent = ServiceEvent | PolicyEvent;
@@ -21,7 +22,8 @@ const FIRST = 50;
 
 /** A verified history, newest first: what happened, by whom, when, in which transaction. */
 export function Events({ entries }: { readonly entries: readonly TimedEntry<AnyEvent>[] }) {
-  const [all, setAll] = useState(false);
+  const [wanted, setWanted] = useState(false);
+  const all = useContext(Printing) || wanted;
   const newest = [...entries].reverse();
   const shown = all ? newest : newest.slice(0, FIRST);
   return (
@@ -32,7 +34,7 @@ export function Events({ entries }: { readonly entries: readonly TimedEntry<AnyE
         ))}
       </ol>
       {shown.length < newest.length ? (
-        <button type="button" class="button" onClick={() => setAll(true)}>
+        <button type="button" class="button" onClick={() => setWanted(true)}>
           Show the {plural(newest.length - shown.length, "older event")}
         </button>
       ) : null}

@@ -2,12 +2,15 @@ import { createContext } from "preact";
 import { useContext, useEffect, useState } from "preact/hooks";
 import type { Hex } from "../../../src/core/bytes.ts";
 import type { Account } from "../data/accounts.ts";
-import type { Loaded } from "../data/load.ts";
+import type { Loaded, Standing } from "../data/load.ts";
 import { linkTo, type Page, type Route } from "../route.ts";
 
-/** What every page sees. */
+/** What pages see. */
 export interface Model {
-  readonly loaded: Loaded;
+  /** What stands, as far as it was read. */
+  readonly standing: Standing;
+  /** Everything, once it was read; before that only the page of a service has something to show. */
+  readonly loaded: Loaded | undefined;
   readonly route: Route;
 }
 
@@ -20,6 +23,13 @@ export function useModel(): Model {
   return model;
 }
 
+/** Everything, for pages that are shown once it was read. */
+export function useLoaded(): Loaded {
+  const { loaded } = useModel();
+  if (loaded === undefined) throw new Error("a page is shown before everything was read");
+  return loaded;
+}
+
 /** A function that links to a page of this deployment. */
 export function useLink(): (page: Page, argument?: string) => string {
   const { route } = useModel();
@@ -28,26 +38,26 @@ export function useLink(): (page: Page, argument?: string) => string {
 
 /** Who is behind an address, as far as it was looked at. */
 export function useAccount(address: Hex): Account | undefined {
-  return useModel().loaded.accounts.get(address);
+  return useModel().standing.accounts.get(address);
 }
 
 /**
  * The chain's time now, in seconds since 1970: the block's, and what has passed since, but never less than this machine's clock. A chain without new
  * blocks stands still by its last block alone; the next block will not.
  */
-export function chainNow({ suite, readAt }: Loaded): number {
+export function chainNow({ block, readAt }: Standing): number {
   const clock = Date.now();
-  return Math.max(suite.block.timestamp + (clock - readAt) / 1000, clock / 1000);
+  return Math.max(block.timestamp + (clock - readAt) / 1000, clock / 1000);
 }
 
 /** {@link chainNow}, renewed every second. */
 export function useNow(): number {
-  const { loaded } = useModel();
-  const [now, setNow] = useState(() => chainNow(loaded));
+  const { standing } = useModel();
+  const [now, setNow] = useState(() => chainNow(standing));
   useEffect(() => {
-    setNow(chainNow(loaded));
-    const timer = setInterval(() => setNow(chainNow(loaded)), 1000);
+    setNow(chainNow(standing));
+    const timer = setInterval(() => setNow(chainNow(standing)), 1000);
     return () => clearInterval(timer);
-  }, [loaded]);
+  }, [standing]);
   return now;
 }

@@ -4,7 +4,7 @@ import type { Governance } from "../data/governance.ts";
 import type { OperationStatus, TimelockEntry } from "../data/operations.ts";
 import { Badge, HexText, Party, Time, type Tone, Untrusted } from "./bits.tsx";
 import { Countdown } from "./countdown.tsx";
-import { useModel } from "./model.ts";
+import { useLoaded } from "./model.ts";
 import { Registers } from "./registers.tsx";
 
 const STATUS: Readonly<Record<OperationStatus, readonly [Tone, string]>> = {
@@ -30,7 +30,7 @@ export function Operation({
   readonly operation: TimelockEntry;
   readonly governance: Governance;
 }) {
-  const { loaded } = useModel();
+  const loaded = useLoaded();
   const { settings } = loaded;
   const { id, status, scheduledAt, readyAt, endedAt, genuine, disputed, transaction, predecessor } = operation;
   const calls = operation.calls.map((call) => readCall(call, { ...settings, timelock: governance.timelock }));

@@ -9,10 +9,10 @@ const RIGHT = 0.94;
 
 /** The lives of a service's images as bars on one line of time, with every event above them. The list of events says the same in words. */
 export function Timeline({ audit }: { readonly audit: ServiceAudit }) {
-  const { loaded } = useModel();
+  const { standing } = useModel();
   const { state, entries } = audit;
   if (state === undefined || entries.length === 0) return null;
-  const now = loaded.suite.block.timestamp;
+  const now = standing.block.timestamp;
   const lives = imageLives(entries);
   const ends = lives.flatMap(({ spans }) => spans.flatMap(({ from, to }) => [from, to]));
   const place = placeMoments([...entries.map(({ timestamp }) => timestamp), now, ...ends]);

@@ -1,4 +1,4 @@
-import type { Audit } from "../../../src/audit/result.ts";
+import type { Audit, AuditFault } from "../../../src/audit/result.ts";
 import type { Verdict } from "../../../src/core/history.ts";
 import { printable } from "../../../src/core/printable.ts";
 import { Badge, type Tone } from "./bits.tsx";
@@ -46,11 +46,7 @@ export function Findings({ audit }: { readonly audit: Audit<unknown, unknown> })
   if (faults.length + differences.length + reasons.length === 0) return null;
   return (
     <ul class="findings">
-      {faults.map(({ code, message }) => (
-        <li key={`${code} ${message}`}>
-          <Badge tone="bad">broken: {code}</Badge> {printable(message, 400)}
-        </li>
-      ))}
+      <FaultItems faults={faults} />
       {differences.map(({ what, rebuilt, contract }) => (
         <li key={what}>
           <Badge tone="bad">differs: {what}</Badge> the history says {printable(rebuilt, 200)}, the contract says{" "}
@@ -63,5 +59,26 @@ export function Findings({ audit }: { readonly audit: Audit<unknown, unknown> })
         </li>
       ))}
     </ul>
+  );
+}
+
+/** Everything that is wrong about something that is no history. */
+export function FaultList({ faults }: { readonly faults: readonly AuditFault[] }) {
+  return (
+    <ul class="findings">
+      <FaultItems faults={faults} />
+    </ul>
+  );
+}
+
+function FaultItems({ faults }: { readonly faults: readonly AuditFault[] }) {
+  return (
+    <>
+      {faults.map(({ code, message }) => (
+        <li key={`${code} ${message}`}>
+          <Badge tone="bad">broken: {code}</Badge> {printable(message, 400)}
+        </li>
+      ))}
+    </>
   );
 }

@@ -8,7 +8,7 @@ import { printable } from "../../../core/printable.ts";
 import { hashForReceipt } from "../../../core/release.ts";
 import { parseSealedSecrets } from "../../../core/sealed-secrets.ts";
 import { INTERFACES } from "../../../governance/abis.ts";
-import { openChain, requireNow, requireRegistry, text } from "../../chain-input.ts";
+import { openChain, requireRegistry, text } from "../../chain-input.ts";
 import type { Io } from "../../io.ts";
 import { type ExitCode, type Output, renderTable } from "../../output.ts";
 import { type SecretsOptions, usage } from "./input.ts";
@@ -99,9 +99,8 @@ export async function inspect(
   } else {
     const serviceId = parseAddress(service ?? "", "service");
     const input = await openChain(io, options);
-    const { client, witnesses, fromBlock, acceptUnproven } = input;
-    await requireNow(input, Date.now() / 1000);
-    const chain = { client, registry: requireRegistry(input), read: { witnesses, fromBlock }, acceptUnproven };
+    const { client, witnesses, fromBlock, acceptUnproven, maxAge } = input;
+    const chain = { client, registry: requireRegistry(input), read: { witnesses, fromBlock }, acceptUnproven, maxAge };
     for (const { name, ciphertext, publishedBy } of (await fetchService(chain, serviceId)).secrets.values())
       seen.push(see(fromHex(ciphertext, "ciphertext"), { name, serviceId, sequence: publishedBy }));
   }
