@@ -171,6 +171,14 @@ describe("rollout, end to end on anvil", function () {
     });
     const gate = await operators.until((step) => step === "node-north");
     expect(gate?.commands).to.deep.equal(["stop north", "start north new"]);
+    // the new node does not start: the way back is one of the node alone, while the other serves
+    await world.stopNode("north");
+    expect((await operators.status()).alarms).to.include("node-down");
+    const { json } = await world.rollout("abort", operators.file);
+    const back = json.actions.find(({ step }: Action) => step === "node-north");
+    expect(back.commands).to.deep.equal(["stop north", "start north old"]);
+    for (const line of back.commands) await world.type(line, back);
+    expect((await operators.status()).alarms).to.deep.equal([]);
     await world.finalize();
     expect((await world.ask(APP_V2)).code).to.equal("delivered");
     await operators.until((step) => step === "retire-image");

@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { id } from "ethers";
+import { concat, dataLength, id, toBeHex } from "ethers";
 import { fetchBlock } from "../../src/chain/block.ts";
 import { connect } from "../../src/chain/client.ts";
 import { INTERFACES } from "../../src/governance/abis.ts";
@@ -162,6 +162,60 @@ describe("status", function () {
     await world.changed(twice, async () => {
       expect((await summary(pause)).orphans).to.deep.equal(["policy ResumeRelease", "policy PauseRelease"]);
     });
+  });
+
+  it("calls count for a proposal only through Safe's own MultiSend: another contract may do something else with them", async () => {
+    const data = pause.calls[0]?.data ?? "0x";
+    const packed = concat(["0x00", world.contracts.policy, toBeHex(0, 32), toBeHex(dataLength(data), 32), data]);
+    const through = (multiSend: string) =>
+      liar(world.provider, (method, answer) => {
+        const { input } = Object(answer);
+        if (method !== "eth_getTransactionByHash" || typeof input !== "string") return answer;
+        const exec = INTERFACES.safe.decodeFunctionData("execTransaction", input).toArray();
+        const batch = INTERFACES.multiSend.encodeFunctionData("multiSend", [packed]);
+        const changed = INTERFACES.safe.encodeFunctionData("execTransaction", [
+          multiSend,
+          0,
+          batch,
+          1,
+          ...exec.slice(4),
+        ]);
+        return { ...Object(answer), input: changed };
+      });
+    await world.changed(
+      () => world.take(pause, "execute"),
+      async () => {
+        const orphans = async (multiSend: string) => {
+          const client = await connect(through(multiSend));
+          const block = await fetchBlock(client, "latest");
+          return (await readGovernance(client, block, world.deployment, stored(pause))).orphans.map(({ name }) => name);
+        };
+        expect(await orphans(pause.safe.multiSend)).to.deep.equal([]);
+        expect(await orphans(addressOf(81))).to.deep.equal(["PauseRelease"]);
+      },
+    );
+  });
+
+  it("a Safe that says again that it was set up hides nothing by it", async () => {
+    const { address } = world.deployment.safes.guardian;
+    const enable = INTERFACES.safe.encodeFunctionData("enableModule", [addressOf(80)]);
+    const again = liar(world.provider, (method, answer, [filter]) => {
+      const of = String(Reflect.get(Object(filter), "address")).toLowerCase();
+      if (method !== "eth_getLogs" || of !== address.toLowerCase()) return answer;
+      const setup = id("SafeSetup(address,address[],uint256,address,address)");
+      return (answer as { topics: string[]; logIndex: string }[]).flatMap((log) => [
+        log,
+        { ...log, topics: [setup, ...log.topics.slice(1)], logIndex: "0x99" },
+      ]);
+    });
+    await world.changed(
+      () => world.sendAs(address, address, enable),
+      async () => {
+        const client = await connect(again);
+        const found = await readGovernance(client, await fetchBlock(client, "latest"), world.deployment, stored());
+        expect(found.orphans.map(({ name }) => name)).to.deep.equal(["EnabledModule"]);
+      },
+    );
   });
 
   it("notes a nonce that is used up", async () => {
