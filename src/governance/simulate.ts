@@ -86,7 +86,8 @@ const RELAYER = getAddress(`0x${keccak256(new TextEncoder().encode("keystead sim
  * Plays a proposal on a private copy of the chain: the owners approve the Safe transaction (no key is needed: on the copy any account can send), the
  * Safe's own code executes it, the timelock's own code schedules it, the clock moves past the delay, and the Safe executes it. What was there before
  * is compared with what is there after, view by view and slot by slot, both ways with the expected state; and the state that the proposal was made
- * on with the one that it now starts from. Everything that the play read is proven against the block's state root.
+ * on with the one that it now starts from. Everything that the play read is proven against the block's state root; only what an upgrade's play there
+ * and back reads beyond that (every answer of registry and policy) is the endpoint's word.
  *
  * What fails in the play is a difference, not an error. What can't be read is an error, and never a pass.
  *

@@ -367,6 +367,29 @@ describe("status", function () {
         },
       );
     });
+    it("it refuses where the calls of a waiting operation are others than its id is the hash of", async () => {
+      await world.changed(
+        () => world.take(grant, "schedule"),
+        async () => {
+          const edited = liar(world.provider, (method, answer, [filter]) => {
+            const address = String(Reflect.get(Object(filter), "address")).toLowerCase();
+            if (method !== "eth_getLogs" || address !== world.contracts.timelock.toLowerCase()) return answer;
+            return (answer as { topics: string[]; data: string }[]).map((log) =>
+              log.topics[0] === id("CallScheduled(bytes32,uint256,address,uint256,bytes,bytes32,uint256)")
+                ? { ...log, data: log.data.replace(/^0x(.{24})(.{40})/, `0x$1${"ab".repeat(20)}`) }
+                : log,
+            );
+          });
+          const client = await connect(edited);
+          const block = await fetchBlock(client, "latest");
+          const error = await refusal(
+            readGovernance(client, block, world.deployment, stored(grant)),
+            "chain/incomplete-logs",
+          );
+          expect(error.message).to.contain("do not hash to its id");
+        },
+      );
+    });
     it("it refuses where the timelock knows an operation that no log tells of", async () => {
       await world.changed(
         () => world.take(grant, "schedule"),
