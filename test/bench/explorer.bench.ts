@@ -4,6 +4,7 @@ import { measured, tdxImage } from "../helpers/images.ts";
 import { BROWSER_TESTS, openTab, type Tab } from "../web/browser.ts";
 import { startLiar } from "../web/rpc.ts";
 import { enterStage, leaveStage, type Stage, settled } from "../web/stage.ts";
+import { benchmark } from "./benchmark.ts";
 
 /*
  * How the explorer fares with a larger deployment: dozens of services, more than a thousand events, one service with a long history, and an endpoint that
@@ -57,7 +58,7 @@ async function drawn(page: Page, act: string): Promise<number> {
 const print = (what: string, value: string) => console.log(`      ${what.padEnd(58)}${value.padStart(14)}`);
 const seconds = (ms: number) => `${(ms / 1000).toFixed(2)} s`;
 
-describe("explorer with a larger deployment", function () {
+benchmark("explorer with a larger deployment", function () {
   this.timeout(600_000);
   let stage: Stage;
   let long: string;
