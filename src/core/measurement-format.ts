@@ -32,6 +32,18 @@ export function parseMeasurement(text: string): Measurement {
   };
 }
 
+/**
+ * The text that {@link parseMeasurement} reads back: what a proposal keeps of a measurement.
+ *
+ * @example
+ * parseMeasurement(formatMeasurement(measurement)).kind === measurement.kind; // true
+ */
+export function formatMeasurement(measurement: Measurement): string {
+  const { kind, input, registers, facts, sources, findings, unchecked } = measurement;
+  const ordered = { kind, input, registers, facts, sources, findings, unchecked };
+  return `${JSON.stringify({ format: MEASUREMENT_FORMAT, measurement: ordered }, null, 2)}\n`;
+}
+
 function readRegisters(kind: TeeKind, given: JsonObject): Readonly<Record<string, MeasuredRegister>> {
   const registers: Record<string, MeasuredRegister> = {};
   for (const name of Object.keys(given)) {

@@ -120,8 +120,8 @@ export function verifyProposal(
         .filter(({ recovered }) => !recovered)
         .map(({ file }) => `${file}: only the signer's contract can say whether it is valid`),
       ...(signatures.length === 0 ? [] : ["whether the signers are owners of the Safes"]),
-      ...operation.measurements.map(
-        ({ file }) => `that ${file} follows from its sources: measure them again and compare`,
+      ...[...new Set(operation.measurements.map(({ file }) => file))].map(
+        (file) => `that ${file} follows from its sources: measure them again and compare`,
       ),
     ],
   };

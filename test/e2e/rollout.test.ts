@@ -1,4 +1,5 @@
 import { expect } from "chai";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Action } from "../../src/rollout/actions.ts";
 import { APP_V1, APP_V2, KMS_V1, KMS_V2, version } from "../helpers/rollout.ts";
@@ -148,6 +149,23 @@ describe("rollout, end to end on anvil", function () {
       ],
     ]);
     expect((await world.ask(APP_V1)).code).to.equal("delivered");
+  });
+
+  it("keeps with a proposal where its registers come from, as report and verify show", async () => {
+    const folder = join(world.chain.proposals, "002-v1-measurements");
+    const found = await world.chain.run(undefined, ["verify", folder, "--deployment", world.chain.record, "--json"]);
+    expect([found.code, JSON.parse(found.stdout).differences]).to.deep.equal([0, []]);
+    const report = readFileSync(join(folder, "REPORT.md"), "utf8");
+    for (const name of ["application", "kms"]) expect(report).to.include(`measurements/${name}.json: tdx`);
+    expect(report).to.include("rtmr3 of the image").and.to.not.include("no measurement was given");
+    const kept = join(folder, "measurements", "kms.json");
+    const good = readFileSync(kept, "utf8");
+    writeFileSync(kept, good.replaceAll("of the image", "of the picture"));
+    const changed = await world.chain.run(undefined, ["verify", folder, "--json"]);
+    writeFileSync(kept, good);
+    expect([changed.code, JSON.stringify(JSON.parse(changed.stdout).differences)]).to.satisfy(
+      ([code, differences]: [number, string]) => code === 1 && differences.includes("provenance/changed"),
+    );
   });
 
   it("upgrades contracts, platforms, KMS and application, and keys are delivered throughout", async () => {

@@ -1,5 +1,4 @@
-import { existsSync } from "node:fs";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import type { Command } from "commander";
 import { fetchBlock } from "../../../chain/block.ts";
 import { connect } from "../../../chain/client.ts";
@@ -10,13 +9,12 @@ import { isJsonArray, isJsonObject, parseJson } from "../../../core/json.ts";
 import { buildImage, registerValues } from "../../../core/measurement.ts";
 import { parseMeasurement } from "../../../core/measurement-format.ts";
 import { renderCalls } from "../../../governance/decode.ts";
-import { readProposal, writeProposal } from "../../../governance/folder.ts";
+import { writeProposal } from "../../../governance/folder.ts";
 import { CALL_PARAMETERS, INTENTS, type IntentInput, type Parameter } from "../../../governance/intents.ts";
-import { type MeasurementClaim, type Operation, parseOperation } from "../../../governance/operation.ts";
+import type { MeasurementClaim, Operation } from "../../../governance/operation.ts";
 import { parseAddress, parseDuration, parseParameter } from "../../../governance/parameters.ts";
 import { deriveProposal } from "../../../governance/proposal.ts";
 import { buildOperation, type Parties, type ProposalInput } from "../../../governance/propose.ts";
-import { readProvenance } from "../../../governance/provenance.ts";
 import { decodeOperation, headline } from "../../../governance/report.ts";
 import { MULTI_SEND_CALL_ONLY, SAFE_VERSIONS, type SafeRef } from "../../../governance/safe-hash.ts";
 import { fetchSafe } from "../../../governance/safe-state.ts";
@@ -25,6 +23,7 @@ import { RPC_VARIABLE } from "../../chain-input.ts";
 import type { CommandContext, CommandModule } from "../../command.ts";
 import type { InputFile, Io } from "../../io.ts";
 import type { ExitCode } from "../../output.ts";
+import { earlierOperation, readSources, requireProvenance } from "../../proposal-files.ts";
 import { deploymentContext, readDeploymentFile } from "../decode.ts";
 
 const LIMIT = 1024 * 1024;
@@ -120,13 +119,6 @@ async function lookAtChain(io: Io, options: Options, { chainId, safes }: Deploym
   return { client, block, nonces };
 }
 
-/** What an earlier run proposed on stands (time, start, nonces): running it again must give the same bytes, which may be signed already. */
-async function earlierOperation(folder: string): Promise<Operation | undefined> {
-  if (!existsSync(join(folder, "operation.json"))) return undefined;
-  const operation = (await readProposal(folder)).get("operation.json");
-  return operation === undefined ? undefined : parseOperation(decodeUtf8(operation, "operation.json"));
-}
-
 interface Attachments {
   readonly files: ReadonlyMap<string, Uint8Array>;
   readonly claims: readonly MeasurementClaim[];
@@ -140,16 +132,10 @@ async function readAttachments(io: Io, { measurement: path, source = [] }: Optio
   }
   const measurement = await io.readFile(path, { limit: LIMIT, argument: "measurement" });
   const files = new Map([["measurements/measurement.json", measurement.bytes]]);
-  const sources: { file: string; sha256: `0x${string}` }[] = [];
-  for (const [i, name] of source.entries()) {
-    const file = await io.readFile(name, { argument: "source" });
-    const kept = `measurements/source-${i + 1}-${basename(name)
-      .replace(/[^a-zA-Z0-9_.-]/g, "_")
-      .slice(-60)}`;
-    files.set(kept, file.bytes);
-    sources.push({ file: kept, sha256: file.source.sha256 });
-  }
-  const claim = { call: 0, file: "measurements/measurement.json", sha256: measurement.source.sha256, sources };
+  const sources = await readSources(io, source);
+  for (const { file, bytes } of sources) files.set(file, bytes);
+  const kept = sources.map(({ file, sha256 }) => ({ file, sha256 }));
+  const claim = { call: 0, file: "measurements/measurement.json", sha256: measurement.source.sha256, sources: kept };
   return { files, claims: [claim], measurement };
 }
 
@@ -259,17 +245,6 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
         ].join("\n"),
     );
   return 0;
-}
-
-function requireProvenance(operation: Operation, files: ReadonlyMap<string, Uint8Array>): void {
-  const { differences } = readProvenance(operation, files);
-  const [first] = differences;
-  if (first === undefined) return;
-  throw new KeysteadError(first.code, `${first.field}: ${first.message}`, {
-    argument: "measurement",
-    remedy: "Give the measurement that the image was made from, and the very files that were measured.",
-    details: { differences },
-  });
 }
 
 function addCommon(command: Command): Command {

@@ -9,10 +9,11 @@ import { simulateProposal } from "../../../governance/simulate.ts";
 import { abortActions, nextActions } from "../../../rollout/actions.ts";
 import { assess } from "../../../rollout/assess.ts";
 import { checkBackup, makeBackup } from "../../../rollout/backup.ts";
+import { faultsOf, plannedMeasurements } from "../../../rollout/claims.ts";
 import { acknowledge, buildPlan, formatPlan, parseDefinition, type Plan } from "../../../rollout/plan.ts";
 import { exitOf, type PreflightProbes, preflight } from "../../../rollout/preflight.ts";
 import { readChain } from "../../../rollout/read-chain.ts";
-import { measuredOf, placeOf, resolveInputs } from "../../../rollout/resolve.ts";
+import { placeOf, resolveInputs } from "../../../rollout/resolve.ts";
 import { readVsock } from "../../../rollout/vsock.ts";
 import { openChain, type OptionValues, requireNow } from "../../chain-input.ts";
 import type { CommandContext, CommandModule } from "../../command.ts";
@@ -144,19 +145,10 @@ const probesOf = (context: CommandContext, { plan, client }: OpenRollout): Prefl
 /** Measures twice everything that is new, and says what is not as the plan has it. */
 async function remeasure({ io }: CommandContext, plan: Plan): Promise<readonly string[]> {
   const measure = await measuring(io);
-  const { application, kms } = plan.inputs;
   const faults: string[] = [];
-  for (const [what, planned, use] of [
-    ["the application", application?.new, "service"],
-    ["the KMS image", kms?.new, "sealed"],
-  ] as const) {
-    if (planned === undefined) continue;
-    for (const time of ["now", "measured again"]) {
-      const { image, sources } = measuredOf(planned.measuring, await measure(planned.measuring), use);
-      if (image.id !== planned.image.id) faults.push(`${what} is ${image.id} ${time}, not ${planned.image.id}`);
-      const moved = sources.filter(({ sha256 }, i) => sha256 !== planned.sources[i]?.sha256);
-      faults.push(...moved.map(({ name }) => `${name} has changed since the plan was made`));
-    }
+  for (const planned of plannedMeasurements(plan)) {
+    const { measuring: how } = planned.measured;
+    for (let time = 0; time < 2; time += 1) faults.push(...faultsOf(planned, await measure(how)));
   }
   return [...new Set(faults)];
 }
