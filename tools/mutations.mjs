@@ -79,6 +79,8 @@ function run(copy, test) {
         FORCE_COLOR: "0",
       },
       maxBuffer: 1 << 28,
+      timeout: 600_000, // a broken rule may make a test run for ever
+      killSignal: "SIGKILL",
       shell: process.platform === "win32",
     });
     outputs.push(stdout, stderr);

@@ -1,6 +1,7 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcessByStdio, spawn } from "node:child_process";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
+import type { Readable, Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { KeysteadError } from "../core/errors.ts";
 
@@ -8,16 +9,30 @@ import { KeysteadError } from "../core/errors.ts";
 export interface Anvil {
   readonly url: string;
   readonly port: number;
-  readonly process: ChildProcess;
   /** Ends it and waits until it is gone. */
   stop(): Promise<void>;
 }
+
+type Child = ChildProcessByStdio<Writable, null, Readable>;
 
 /** How long it may take until anvil answers, in milliseconds: a busy machine is slow, a missing program is noticed at once. */
 const START_TIMEOUT = 60_000;
 
 /**
- * Starts anvil, the chain client that is not Hardhat's, from its npm package and waits until it answers.
+ * Runs a program and ends it as soon as this process is gone, however it went. Nothing that runs in a process survives its SIGKILL, but the kernel closes
+ * its end of a pipe; so a process of its own waits for that, and holds the program as its child, whose number nobody else can get meanwhile.
+ */
+const SUPERVISOR = `
+const child = require("node:child_process").spawn(process.argv[1], process.argv.slice(2), { stdio: ["ignore", "ignore", "inherit"] });
+child.once("error", ({ message }) => { console.error(message); process.exit(127); });
+child.once("exit", (code) => process.exit(code ?? 1));
+const end = () => child.kill("SIGKILL");
+process.stdin.on("error", end).once("end", end).once("close", end).resume();
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
+`;
+
+/**
+ * Starts anvil, the chain client that is not Hardhat's, from its npm package and waits until it answers. It ends with this process, even if that is killed.
  *
  * @param options.port default: a free one
  * @param options.chainId default 31337
@@ -36,10 +51,13 @@ export async function startAnvil(
   const url = `http://127.0.0.1:${port}`;
   // osaka is what Hardhat's own network runs here, and has the P-256 precompile
   const args = ["--hardfork", "osaka", "--port", `${port}`, "--chain-id", `${chainId}`, ...(options.args ?? [])];
-  const child = spawn(findBinary(), args, { stdio: ["ignore", "ignore", "pipe"] });
-  const orphaned = () => child.kill("SIGKILL");
-  process.once("exit", orphaned);
-  child.once("exit", () => process.off("exit", orphaned));
+  const child = spawn(process.execPath, ["-e", SUPERVISOR, "--", findBinary(), ...args], {
+    stdio: ["pipe", "ignore", "pipe"],
+    // what this process was started with is not the supervisor's business: loaders, inspectors
+    env: { ...process.env, NODE_OPTIONS: "" },
+  });
+  // it may be gone before its stdin is closed
+  child.stdin.on("error", () => {});
   let said = "";
   child.stderr.on("data", (chunk) => {
     said += chunk;
@@ -59,10 +77,10 @@ export async function startAnvil(
       },
     );
   }
-  return { url, port, process: child, stop };
+  return { url, port, stop };
 }
 
-async function untilAnswers(url: string, chainId: number, child: ChildProcess): Promise<void> {
+async function untilAnswers(url: string, chainId: number, child: Child): Promise<void> {
   const end = performance.now() + START_TIMEOUT;
   while (!(await answers(url, chainId))) {
     if (child.exitCode !== null) throw new Error(`anvil ended with code ${child.exitCode}`);
@@ -92,11 +110,11 @@ async function answers(url: string, chainId: number): Promise<boolean> {
   }
 }
 
-async function stopProcess(child: ChildProcess): Promise<void> {
+async function stopProcess(child: Child): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const gone = new Promise<void>((resolve) => child.once("exit", () => resolve()));
   child.kill("SIGTERM");
-  const insist = setTimeout(() => child.kill("SIGKILL"), 3_000);
+  const insist = setTimeout(() => child.stdin.end(), 3_000);
   await gone;
   clearTimeout(insist);
 }

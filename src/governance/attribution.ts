@@ -8,7 +8,7 @@ import { quoteText } from "../core/text.ts";
 import { INTERFACES } from "./abis.ts";
 import { recogniseCall } from "./decode.ts";
 import type { StoredProposal } from "./folder.ts";
-import { type Call, hex, unpackMultiSend } from "./safe-hash.ts";
+import { type Call, hex, MULTI_SEND_CALL_ONLY, unpackMultiSend } from "./safe-hash.ts";
 import type { LoggedOperation } from "./timelock-log.ts";
 import { roleName } from "./words.ts";
 
@@ -56,6 +56,8 @@ const SAFE_TOPICS = new Map(
     "topicHash" in fragment && "name" in fragment ? [[String(fragment.topicHash), String(fragment.name)]] : [],
   ),
 );
+/** Where Safe's own MultiSendCallOnly lives, of any release. */
+const MULTI_SENDS: ReadonlySet<string> = new Set(Object.values(MULTI_SEND_CALL_ONLY).flat());
 const EXEC = INTERFACES.safe.getFunction("execTransaction");
 
 /** The event that a call makes its contract emit; a call may emit none where it changes nothing. */
@@ -151,13 +153,16 @@ function* eventsOf({ deployment, timelock, policy, registry, safes }: Ledger): G
       yield { contract, address, log, event: event === null ? unknownEvent(log) : fieldsOf(event) };
     }
   }
+  const deployed = Math.max(...Object.values(contracts).map(({ block }) => block));
   for (const [address, logs] of safes) {
     const contract = address === deployment.safes.governance.address ? "governance Safe" : "guardian Safe";
     for (const log of logs) {
       const name = SAFE_TOPICS.get(log.topics[0] ?? "");
-      // Safes are created with their owners, before or with the deployment: that is no change
-      if (name === undefined || logs.some((one) => one.transactionHash === log.transactionHash && isSetup(one)))
-        continue;
+      if (name === undefined) continue;
+      // Safes are created with their owners, before or with the deployment: that is no change. Later its event explains nothing: a Safe can be made to
+      // say anything by a delegate call.
+      const early = log.blockNumber <= deployed;
+      if (early && logs.some((one) => one.transactionHash === log.transactionHash && isSetup(one))) continue;
       const word = log.topics[1] ?? log.data.slice(0, 66);
       const value = name === "ChangedThreshold" ? BigInt(word).toString() : getAddress(`0x${word.slice(-40)}`);
       yield { contract, address, log, event: { name, fields: [["", value]] } };
@@ -273,6 +278,8 @@ async function safeCallsOf(
     const call = { to: getAddress(String(values.to)), value: BigInt(values.value), data: hex(String(values.data)) };
     const safe = getAddress(to);
     if (BigInt(values.operation) === 0n) return [{ safe, calls: [call] }];
+    // Any other contract may do what it likes with the calls that it is given.
+    if (!MULTI_SENDS.has(call.to)) return [];
     const [packed] = INTERFACES.multiSend.decodeFunctionData("multiSend", call.data);
     return [
       {

@@ -1,14 +1,22 @@
-import { getAddress, Interface, id, keccak256, toBeHex } from "ethers";
+import { getAddress, Interface, id, keccak256, toBeHex, ZeroAddress } from "ethers";
 import { DSTACK_AUTH_ABI } from "../chain/abi/dstack-auth.ts";
+import { mapLimited } from "../chain/client.ts";
 import { compareCode } from "../chain/code.ts";
 import { DEPLOYED_CONTRACTS, type DeployedContractName, type Deployment } from "../chain/deployment.ts";
 import { callView } from "../chain/reads.ts";
-import { foldRoles, scanRoleLogs } from "../chain/roles.ts";
+import { foldRoles, type RoleLog, type RoleState, scanRoleLogs } from "../chain/roles.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { INTERFACES } from "./abis.ts";
 import type { Build } from "./build.ts";
 import { compareRoles, type GovernedContract, type Party, ROLE_MATRIX } from "./role-matrix.ts";
-import { INITIALIZERS_DISABLED, implementationIn, initializedIn, type WitnessedReader } from "./witnessed.ts";
+import {
+  holdsRoleIn,
+  INITIALIZERS_DISABLED,
+  implementationIn,
+  initializedIn,
+  roleAdminIn,
+  type WitnessedReader,
+} from "./witnessed.ts";
 
 const PROXY = "@openzeppelin/contracts/proxy/ERC1967/ERC1967Proxy.sol:ERC1967Proxy";
 
@@ -146,8 +154,28 @@ export async function checkDeployedState(
 }
 
 /**
- * The roles of timelock, policy and registry, folded from every role log since each contract's creation and compared with the published matrix, both
- * ways.
+ * Who sent the transactions that created the contracts.
+ *
+ * @throws KeysteadError as `Client.request`
+ * @example
+ * (await fetchDeployers(reader, deployment)).has("0x…");
+ */
+export async function fetchDeployers(
+  { client }: WitnessedReader,
+  { contracts }: Deployment,
+): Promise<ReadonlySet<string>> {
+  const deployers = new Set<string>();
+  for (const name of DEPLOYED_CONTRACTS) {
+    const receipt = await client.request("eth_getTransactionReceipt", [contracts[name].transaction]);
+    const { from } = Object(receipt);
+    if (typeof from === "string" && /^0x[0-9a-fA-F]{40}$/.test(from)) deployers.add(getAddress(from));
+  }
+  return deployers;
+}
+
+/**
+ * The roles of timelock, policy and registry, compared with the published matrix, both ways. AccessControl lists nobody, so that its logs alone name
+ * holders; but whoever is known here (offices, their owners, deployers, everybody, and all that any log names) is looked up in storage, which counts.
  *
  * @throws KeysteadError as `scanLogs`
  * @example
@@ -155,8 +183,13 @@ export async function checkDeployedState(
  */
 export async function checkDeployedRoles(
   reader: WitnessedReader,
-  { contracts, safes }: Deployment,
+  deployment: Deployment,
 ): Promise<{ readonly deviations: readonly Deviation[]; readonly roles: ObservedRoles }> {
+  const { contracts, safes } = deployment;
+  const known = [
+    ...[contracts.timelock.address, ZeroAddress, ...(await fetchDeployers(reader, deployment))],
+    ...Object.values(safes).flatMap(({ address, owners }) => [address, ...owners]),
+  ];
   const parties: Record<Party, string> = {
     timelock: contracts.timelock.address,
     governanceSafe: safes.governance.address,
@@ -167,7 +200,9 @@ export async function checkDeployedRoles(
   for (const name of ["timelock", "policy", "registry"] as const satisfies readonly GovernedContract[]) {
     const { address, block } = contracts[name];
     const target = toHex(fromHex(address, name));
-    const state = foldRoles(await scanRoleLogs(reader.client, target, block, reader.block.number));
+    const logs = await scanRoleLogs(reader.client, target, block, reader.block.number);
+    const { state, hidden } = await rolesIn(reader, name, address, logs, known);
+    for (const message of hidden) deviations.push({ code: "roles", message });
     for (const message of compareRoles(name, state, parties)) deviations.push({ code: "roles", message });
     for (const row of ROLE_MATRIX.filter((entry) => entry.contract === name)) {
       roles.push({ contract: name, role: row.role, holders: state.holders.get(row.id) ?? [] });
@@ -175,3 +210,46 @@ export async function checkDeployedRoles(
   }
   return { deviations, roles };
 }
+
+/** Roles as storage has them, of everybody who is known; and what logs say otherwise. */
+async function rolesIn(
+  reader: WitnessedReader,
+  contract: GovernedContract,
+  address: string,
+  logs: readonly RoleLog[],
+  known: readonly string[],
+): Promise<{ readonly state: RoleState; readonly hidden: readonly string[] }> {
+  const said = foldRoles(logs);
+  const named = logs.flatMap(({ topics: [event, , account = ""] }) =>
+    event === ROLE_ADMIN_CHANGED ? [] : [`0x${account.slice(-40)}`],
+  );
+  const accounts = [...new Set([...known, ...named].map((account) => getAddress(account)))];
+  const rows = ROLE_MATRIX.filter((entry) => entry.contract === contract);
+  const roles = [...new Set([...rows.map(({ id: role }) => role), ...said.holders.keys(), ...said.admins.keys()])];
+  const upgradeable = contract !== "timelock";
+  const holders = new Map<string, readonly string[]>();
+  const admins = new Map<string, string>();
+  const hidden: string[] = [];
+  for (const role of roles) {
+    const name = rows.find(({ id: known }) => known === role)?.role ?? `unknown role ${role}`;
+    const held = await mapLimited(accounts, CONCURRENCY, (account) =>
+      holdsRoleIn(reader, address, upgradeable, role, account),
+    );
+    for (const [at, account] of accounts.entries()) {
+      if (held[at] === (said.holders.get(role)?.includes(account) ?? false)) continue;
+      const does = held[at] ? ["holds", "does not"] : ["does not hold", "does"];
+      hidden.push(`${contract}: ${account} ${does[0]} ${name} by storage, by the endpoint's logs it ${does[1]}`);
+    }
+    const now = accounts.filter((_, at) => held[at]).sort();
+    if (now.length > 0) holders.set(role, now);
+    const admin = await roleAdminIn(reader, address, upgradeable, role);
+    if (admin !== DEFAULT_ADMIN) admins.set(role, admin);
+    if (admin !== (said.admins.get(role) ?? DEFAULT_ADMIN))
+      hidden.push(`${contract}: ${name} is administered by ${admin} by storage, and not by the endpoint's logs`);
+  }
+  return { state: { holders, admins }, hidden };
+}
+
+const ROLE_ADMIN_CHANGED = id("RoleAdminChanged(bytes32,bytes32,bytes32)");
+const DEFAULT_ADMIN: Hex = `0x${"00".repeat(32)}`;
+const CONCURRENCY = 8;

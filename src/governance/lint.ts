@@ -1,4 +1,4 @@
-import { getAddress, keccak256, ZeroAddress } from "ethers";
+import { keccak256, ZeroAddress } from "ethers";
 import type { Block } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import { DEPLOYED_CONTRACTS, type DeployedContractName, type Deployment } from "../chain/deployment.ts";
@@ -11,16 +11,16 @@ import {
   checkDeployedRoles,
   checkDeployedState,
   type Deviation,
+  fetchDeployers,
   type ObservedRoles,
   PUBLISHED_SOURCES,
 } from "./deployment-check.ts";
 import type { Operation } from "./operation.ts";
 import { type Basis, type BasisOptions, requireWitnesses } from "./proven.ts";
 import { SAFE_RELEASES, singletonAt } from "./safe-releases.ts";
-import { addressIn, fetchSafeSetup, SINGLETON_SLOT } from "./safe-setup.ts";
-import { fetchSafe } from "./safe-state.ts";
+import { addressIn, SINGLETON_SLOT } from "./safe-setup.ts";
 import { type LoggedOperation, readTimelockLog } from "./timelock-log.ts";
-import { kindOfCode, minDelayIn, openReader, type WitnessedReader } from "./witnessed.ts";
+import { kindOfCode, minDelayIn, openReader, safeIn, type WitnessedReader } from "./witnessed.ts";
 import { formatDuration } from "./words.ts";
 
 /** One misconfiguration. `unsafe`: it must not stay. `warning`: it may be meant, and somebody should say so. */
@@ -233,7 +233,7 @@ function buildsOf({ contracts }: Deployment, builds: readonly Build[]): Record<D
 async function lintHolders(lint: Lint, roles: ObservedRoles): Promise<void> {
   const { reader, input } = lint;
   const { contracts } = input.deployment;
-  const deployers = await fetchDeployers(lint);
+  const deployers = await fetchDeployers(reader, input.deployment);
   for (const { contract, role, holders } of roles) {
     for (const holder of holders) {
       if (holder === ZeroAddress) continue;
@@ -256,19 +256,6 @@ async function lintHolders(lint: Lint, roles: ObservedRoles): Promise<void> {
   if (independent.length === 0) {
     lint.add("lint/no-canceller", "timelock", "nobody but its proposers can cancel an operation");
   }
-}
-
-/** Who sent the transactions that created the contracts. */
-async function fetchDeployers({ reader, input }: Lint): Promise<ReadonlySet<string>> {
-  const deployers = new Set<string>();
-  for (const name of DEPLOYED_CONTRACTS) {
-    const receipt = await reader.client.request("eth_getTransactionReceipt", [
-      input.deployment.contracts[name].transaction,
-    ]);
-    const { from } = Object(receipt);
-    if (typeof from === "string" && /^0x[0-9a-fA-F]{40}$/.test(from)) deployers.add(getAddress(from));
-  }
-  return deployers;
 }
 
 async function lintDelay(lint: Lint): Promise<void> {
@@ -318,8 +305,8 @@ async function lintSafe(lint: Lint, office: "governance" | "guardian") {
   if (keccak256(await reader.code(singleton)) !== release.codeHash) {
     return void notASafe("its singleton's code is not the published one");
   }
-  const safe = await fetchSafe(reader.client, reader.block, address);
-  const setup = await fetchSafeSetup(reader.client, reader.block, address);
+  // From storage, which is proven, and not from the Safe's views: an endpoint that hides a module would be believed.
+  const safe = await safeIn(reader, address);
   const listed = (list: readonly string[]) => [...list].sort().join(", ");
   if (listed(safe.owners) !== listed(recorded.owners)) {
     lint.add(
@@ -336,18 +323,18 @@ async function lintSafe(lint: Lint, office: "governance" | "guardian") {
   }
   if (safe.threshold < 2)
     lint.add("lint/safe-threshold", subject, `any of its ${safe.owners.length} owners decides alone`);
-  for (const module of setup.modules)
+  for (const module of safe.modules)
     lint.add("lint/safe-module", subject, `module ${module} acts for it without signatures`);
-  if (setup.guard !== ZeroAddress) lint.add("lint/safe-guard", subject, `guard ${setup.guard} judges its transactions`);
-  if (setup.moduleGuard !== ZeroAddress) {
-    lint.add("lint/safe-guard", subject, `module guard ${setup.moduleGuard} is set`, "warning");
+  if (safe.guard !== ZeroAddress) lint.add("lint/safe-guard", subject, `guard ${safe.guard} judges its transactions`);
+  if (safe.moduleGuard !== ZeroAddress) {
+    lint.add("lint/safe-guard", subject, `module guard ${safe.moduleGuard} is set`, "warning");
   }
   const handlers = fallbackHandlers.flatMap(({ addresses }) => addresses);
-  if (setup.fallbackHandler !== ZeroAddress && !handlers.includes(setup.fallbackHandler)) {
+  if (safe.fallbackHandler !== ZeroAddress && !handlers.includes(safe.fallbackHandler)) {
     lint.add(
       "lint/safe-handler",
       subject,
-      `its fallback handler ${setup.fallbackHandler} is none of release ${release.version}`,
+      `its fallback handler ${safe.fallbackHandler} is none of release ${release.version}`,
     );
   }
   return { owners: safe.owners, threshold: safe.threshold };

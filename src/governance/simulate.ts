@@ -10,12 +10,13 @@ import { type Fork, forkChain, type PlayedTransaction, type ReadAccount } from "
 import { type Operation, rollbackId, type TimelockTerms, timelockSide } from "./operation.ts";
 import { type Basis, type BasisOptions, type Claim, proveClaims, requireWitnesses } from "./proven.ts";
 import { buildSafeTransaction, type Call, hashSafeTransaction, type SafeRef } from "./safe-hash.ts";
-import { fetchSafe } from "./safe-state.ts";
+import { fetchSafe, findExecution } from "./safe-state.ts";
 import { type Drift, findDrift } from "./start-state.ts";
 import { compareEffects, type DomainChange, observe, type SlotChange, watchedOf } from "./state-diff.ts";
 import { fetchTimelockState, type TimelockPhase } from "./timelock-state.ts";
-import type { StepName } from "./transactions.ts";
+import { planStep, type StepName } from "./transactions.ts";
 import { isReversibleUpgrade, playUpgrade } from "./upgrade-play.ts";
+import { openReader } from "./witnessed.ts";
 import { formatTime } from "./words.ts";
 
 /** Which of a proposal's two operations is played: itself, or its way back. */
@@ -29,6 +30,13 @@ export interface SimulateOptions extends BasisOptions {
   readonly part?: Part | undefined;
   /** The first block that holds the deployment's logs. With it, upgrades are played there and back and there again. */
   readonly fromBlock?: number | undefined;
+  /**
+   * Whether the operation itself was executed, where no timelock keeps that: then its way back is played alone. Default: what the Safe's own events say
+   * about the planned nonce and `signedNonces`.
+   */
+  readonly executed?: boolean | undefined;
+  /** Nonces with which the operation's own transaction was signed beside the planned one. */
+  readonly signedNonces?: readonly bigint[] | undefined;
   /** One line at a time. */
   readonly onProgress?: ((line: string) => void) | undefined;
 }
@@ -78,7 +86,8 @@ const RELAYER = getAddress(`0x${keccak256(new TextEncoder().encode("keystead sim
  * Plays a proposal on a private copy of the chain: the owners approve the Safe transaction (no key is needed: on the copy any account can send), the
  * Safe's own code executes it, the timelock's own code schedules it, the clock moves past the delay, and the Safe executes it. What was there before
  * is compared with what is there after, view by view and slot by slot, both ways with the expected state; and the state that the proposal was made
- * on with the one that it now starts from. Everything that the play read is proven against the block's state root.
+ * on with the one that it now starts from. Everything that the play read is proven against the block's state root; only what an upgrade's play there
+ * and back reads beyond that (every answer of registry and policy) is the endpoint's word.
  *
  * What fails in the play is a difference, not an error. What can't be read is an error, and never a pass.
  *
@@ -104,7 +113,10 @@ export async function simulateProposal(
       remedy: "keystead status shows what it did.",
     });
   }
-  const drift = await findDrift(client, block, operation, part);
+  const reader = openReader(client, block);
+  const drift = await findDrift(client, block, operation, part, reader);
+  await reader.prove(options);
+  const before = part === "rollback" ? await phaseBefore(client, block, operation, options) : "done";
   onProgress(`copying chain ${client.chainId} at block ${block.number}`);
   const fork = await forkChain(client, block);
   try {
@@ -115,7 +127,7 @@ export async function simulateProposal(
     };
     const play: Play = { fork, stage, looked: look, onProgress, operation };
     const start = await fork.snapshot();
-    const played = await playPart(play, part, phase);
+    const played = await playPart(play, part, phase, before);
     onProgress(`proving what was read of ${stage.size} accounts`);
     await addLooked(fork, stage, looked);
     const basis = await proveClaims(client, block, claimsOf(stage), options);
@@ -158,7 +170,8 @@ export async function requireRehearsal(
   // a cancellation changes nothing but the timelock's own entry: it must never wait for a simulation
   if (step === "cancel") return undefined;
   const part: Part = step === "rollback" || step === "rollback-execute" ? "rollback" : "operation";
-  const simulation = await simulateProposal(client, operation, { ...options, part });
+  // whoever takes the way back has made sure that there is something to undo
+  const simulation = await simulateProposal(client, operation, { ...options, part, executed: true });
   if (!simulation.drift.recorded && options.acceptUnrecorded !== true) {
     throw new KeysteadError(
       "simulate/not-recorded",
@@ -248,6 +261,25 @@ async function phaseOf(client: Client, block: Block, { terms, side }: Life): Pro
   return (await fetchTimelockState(client, block, terms.address, toHex(fromHex(side.operationId, "id")))).phase;
 }
 
+/** Where the operation itself stands, before its way back: at the timelock, or, for a direct transaction, by the Safe's own events. */
+async function phaseBefore(
+  client: Client,
+  block: Block,
+  operation: Operation,
+  { executed, signedNonces = [], fromBlock }: SimulateOptions,
+): Promise<TimelockPhase> {
+  const life = lifeOf(operation, "operation");
+  if (life.terms !== null) return phaseOf(client, block, life);
+  if (executed !== undefined) return executed ? "done" : "unset";
+  const { nonce: next } = await fetchSafe(client, block, operation.safe.address);
+  const from = fromBlock ?? Number(operation.assumptions.block ?? 0n);
+  for (const nonce of new Set([operation.safe.nonce, ...signedNonces])) {
+    const { safeTxHash } = planStep(operation, "execute", { nonce }).hashes;
+    if (nonce < next && (await findExecution(client, block, operation.safe.address, safeTxHash, from))) return "done";
+  }
+  return "unset";
+}
+
 interface Play {
   readonly fork: Fork;
   /** What was first found of each account, before anything here changed it. */
@@ -319,15 +351,12 @@ interface Played {
   readonly unjudged: readonly string[];
 }
 
-async function playPart(play: Play, part: Part, phase: TimelockPhase): Promise<Played> {
-  const { operation, fork } = play;
-  if (part === "rollback") {
-    const forward = lifeOf(operation, "operation");
-    const done = await phaseOf(fork.client, fork.block, forward);
-    if (forward.terms !== null && done !== "done") {
-      const first = await playLife(play, forward, done);
-      if (first.differences.length > 0) return first;
-    }
+/** @param before where the operation itself stands, if its way back is played: what is not done is played first */
+async function playPart(play: Play, part: Part, phase: TimelockPhase, before: TimelockPhase): Promise<Played> {
+  const { operation } = play;
+  if (part === "rollback" && before !== "done") {
+    const first = await playLife(play, lifeOf(operation, "operation"), before);
+    if (first.differences.length > 0) return first;
   }
   return playLife(play, lifeOf(operation, part), phase);
 }

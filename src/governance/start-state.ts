@@ -1,11 +1,11 @@
 import { keccak256 } from "ethers";
-import { type Block, blockParameter } from "../chain/block.ts";
+import type { Block } from "../chain/block.ts";
 import { type Client, mapLimited } from "../chain/client.ts";
 import { type Answer, askQuestion, footprintOf, standingOf } from "./footprint.ts";
 import type { Fact, Operation, StartState } from "./operation.ts";
 import { nameField, nameQuestion, type Question } from "./questions.ts";
-import { fetchSafeSetup } from "./safe-setup.ts";
 import { fetchSafe } from "./safe-state.ts";
+import { openReader, safeIn, type WitnessedReader } from "./witnessed.ts";
 
 /** What moved since an operation was proposed. */
 export interface Drift {
@@ -43,26 +43,30 @@ function questionsOf(operation: Operation): readonly Question[] {
  * @example
  * const start = await readStartState(client, await fetchBlock(client, "latest"), operation);
  */
-export async function readStartState(client: Client, block: Block, operation: Operation): Promise<StartState> {
+export async function readStartState(
+  client: Client,
+  block: Block,
+  operation: Operation,
+  reader: WitnessedReader = openReader(client, block),
+): Promise<StartState> {
   const facts: Fact[] = [];
   const questions = questionsOf(operation);
   const answers = await mapLimited(questions, CONCURRENCY, (question) => askQuestion(client, block, question));
   for (const [i, question] of questions.entries()) facts.push(...factsOf(question, answers[i] ?? new Map(), operation));
   for (const address of safesOf(operation)) {
-    const safe = await fetchSafe(client, block, address);
-    const setup = await fetchSafeSetup(client, block, address);
+    const { version } = await fetchSafe(client, block, address);
+    const safe = await safeIn(reader, address);
     const fact = (field: string, value: string) => facts.push({ name: `safe@${address}.${field}`, value });
-    fact("version", safe.version);
+    fact("version", version);
     fact("threshold", `${safe.threshold}`);
     fact("owners", [...safe.owners].sort().join(" "));
-    fact("singleton", setup.singleton);
-    fact("modules", [...setup.modules].sort().join(" "));
-    fact("guard", setup.guard);
-    fact("fallbackHandler", setup.fallbackHandler);
+    fact("singleton", safe.singleton);
+    fact("modules", [...safe.modules].sort().join(" "));
+    fact("guard", safe.guard);
+    fact("fallbackHandler", safe.fallbackHandler);
   }
   for (const address of codesOf(operation)) {
-    const code = String(await client.request("eth_getCode", [address, blockParameter(block.number)]));
-    facts.push({ name: `code@${address}`, value: keccak256(code) });
+    facts.push({ name: `code@${address}`, value: keccak256(await reader.code(address)) });
   }
   return { block: BigInt(block.number), hash: block.hash, facts };
 }
@@ -89,6 +93,7 @@ const codesOf = ({ contracts, timelock, safe, calls }: Operation): readonly stri
 /**
  * What is no longer as it was when the operation was proposed.
  *
+ * @param reader through it Safes and code are read, to be proven with what else it has read
  * @param part `rollback`: what the operation itself was to change is left out, for it has
  * @returns `recorded: false` where the proposal holds no start state
  * @throws KeysteadError as {@link readStartState}
@@ -100,12 +105,15 @@ export async function findDrift(
   block: Block,
   operation: Operation,
   part: "operation" | "rollback" = "operation",
+  reader: WitnessedReader = openReader(client, block),
 ): Promise<Drift> {
   const { start } = operation.assumptions;
   if (start === null) return { recorded: false, moved: [] };
   const own =
     part === "operation" ? [] : footprintOf(operation.calls, operation).map((q) => nameQuestion(q, operation));
-  const now = new Map((await readStartState(client, block, operation)).facts.map(({ name, value }) => [name, value]));
+  const now = new Map(
+    (await readStartState(client, block, operation, reader)).facts.map(({ name, value }) => [name, value]),
+  );
   const then = new Map(start.facts.map(({ name, value }) => [name, value]));
   const moved = [...new Set([...then.keys(), ...now.keys()])].flatMap((name): Moved[] => {
     const [before, after] = [then.get(name) ?? "not recorded", now.get(name) ?? "gone"];

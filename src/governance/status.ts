@@ -5,7 +5,7 @@ import type { Deployment } from "../chain/deployment.ts";
 import { scanLogs } from "../chain/logs.ts";
 import { callView, POLICY } from "../chain/reads.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
-import { KeysteadError } from "../core/errors.ts";
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { isGovernedLog, type RawLog, topicOf } from "../core/events.ts";
 import { foldAll } from "../core/history.ts";
 import { INTERFACES } from "./abis.ts";
@@ -349,7 +349,15 @@ async function countSignatures(
     else inner.set(through, new Set([...(inner.get(through) ?? []), signer]));
   }
   for (const [owner, people] of inner) {
-    const nested = await fetchSafe(client, block, owner);
+    const nested = await fetchSafe(client, block, owner).catch((error: unknown) => {
+      // a file that anybody can add must not keep the status of everything else from being told
+      if (isKeysteadError(error, "safe/not-a-safe")) return undefined;
+      throw error;
+    });
+    if (nested === undefined) {
+      notes.push(`${[...people].join(", ")} signed for owner ${owner}, which is no Safe that these tools know`);
+      continue;
+    }
     const counted = [...people].filter((person) => nested.owners.includes(person));
     if (counted.length >= nested.threshold) signers.add(owner);
     else notes.push(`${counted.length} of ${nested.threshold} signed for owner ${owner}, itself a Safe`);

@@ -1,11 +1,12 @@
+import { getAddress } from "ethers";
 import type { Block } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import { scanLogs } from "../chain/logs.ts";
+import { foldOperations } from "../chain/operations.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { RawLog } from "../core/events.ts";
-import { INTERFACES } from "./abis.ts";
-import { type Call, hex } from "./safe-hash.ts";
+import type { Call } from "./safe-hash.ts";
 import { fetchTimelockState, type TimelockPhase } from "./timelock-state.ts";
 
 /** Where something happened. */
@@ -39,17 +40,6 @@ export interface TimelockLog {
   readonly logs: readonly RawLog[];
 }
 
-interface Draft {
-  id: Hex;
-  calls: (Call | undefined)[];
-  predecessor: Hex;
-  salt: Hex;
-  delay: bigint;
-  scheduled: Happening;
-  executed: Happening | undefined;
-  cancelled: Happening | undefined;
-}
-
 const happeningOf = ({ blockNumber, transactionHash }: RawLog): Happening => ({ block: blockNumber, transactionHash });
 
 /** Logs oldest first, whatever order the endpoint gave. */
@@ -60,7 +50,8 @@ export const inOrder = (logs: readonly RawLog[]): readonly RawLog[] =>
  * Reads every operation of a timelock from its logs since its creation, and where each stands now from the timelock itself.
  *
  * @param fromBlock the block of its creation, or an earlier one
- * @throws KeysteadError `chain/incomplete-logs` where logs and the timelock's answers cannot both be true; as `scanLogs`
+ * @throws KeysteadError `chain/incomplete-logs` where logs and the timelock's answers cannot both be true, or calls are not those of their operation's id; as
+ * `scanLogs`
  * @example
  * (await readTimelockLog(client, block, timelock, deployment.block)).operations.filter(({ phase }) => phase === "waiting");
  */
@@ -72,47 +63,38 @@ export async function readTimelockLog(
 ): Promise<TimelockLog> {
   const address = toHex(fromHex(timelock, "timelock"));
   const logs = inOrder(await scanLogs(client, { address }, fromBlock, block.number));
-  const drafts = new Map<Hex, Draft>();
-  const delays: (Happening & { from: bigint; to: bigint })[] = [];
-  for (const log of logs) {
-    const event = INTERFACES.timelock.parseLog(log);
-    if (event === null) continue;
-    const operationId = log.topics[1] ?? "0x";
-    const draft = drafts.get(operationId);
-    if (event.name === "CallScheduled") {
-      const { index, target, value, data, predecessor, delay } = event.args;
-      // an operation that was cancelled can be scheduled again
-      const fresh = draft === undefined || draft.cancelled !== undefined;
-      const open: Draft = fresh
-        ? {
-            ...{ id: operationId, calls: [], predecessor: hex(predecessor), salt: `0x${"00".repeat(32)}`, delay },
-            ...{ scheduled: happeningOf(log), executed: undefined, cancelled: undefined },
-          }
-        : draft;
-      if (Number(index) < 1024) open.calls[Number(index)] = { to: String(target), value, data: hex(String(data)) };
-      drafts.set(operationId, open);
-    } else if (event.name === "CallSalt" && draft !== undefined) draft.salt = hex(String(event.args.salt));
-    else if (event.name === "Cancelled" && draft !== undefined) draft.cancelled = happeningOf(log);
-    else if (event.name === "CallExecuted" && draft !== undefined) draft.executed = happeningOf(log);
-    else if (event.name === "MinDelayChange") {
-      delays.push({ ...happeningOf(log), from: event.args.oldDuration, to: event.args.newDuration });
-    }
-  }
+  const { operations: logged, delays } = foldOperations(logs);
   const operations: LoggedOperation[] = [];
-  for (const draft of drafts.values()) {
-    const { phase, readyAt } = await fetchTimelockState(client, block, timelock, draft.id);
-    const logged = draft.executed !== undefined ? "done" : draft.cancelled !== undefined ? "unset" : "waiting";
-    const agrees = logged === "waiting" ? phase === "waiting" || phase === "ready" : phase === logged;
-    if (!agrees || draft.calls.includes(undefined)) throw incomplete(draft.id, logged, phase);
+  for (const operation of logged) {
+    const { genuine, calls, scheduled, executed, cancelled, ...rest } = operation;
+    if (!genuine) throw notItsCalls(operation.id);
+    const { phase, readyAt } = await fetchTimelockState(client, block, timelock, operation.id);
+    const told = executed !== undefined ? "done" : cancelled !== undefined ? "unset" : "waiting";
+    const agrees = told === "waiting" ? phase === "waiting" || phase === "ready" : phase === told;
+    if (!agrees) throw incomplete(operation.id, told, phase);
     operations.push({
-      ...draft,
-      calls: draft.calls.flatMap((call) => (call === undefined ? [] : [call])),
+      ...rest,
+      calls: calls.map(({ target, value, data }) => ({ to: getAddress(target), value, data })),
+      scheduled: happeningOf(scheduled),
+      executed: executed === undefined ? undefined : happeningOf(executed),
+      cancelled: cancelled === undefined ? undefined : happeningOf(cancelled),
       phase,
       readyAt,
     });
   }
-  return { operations, delays, logs };
+  return { operations, delays: delays.map(({ log, from, to }) => ({ ...happeningOf(log), from, to })), logs };
 }
+
+const notItsCalls = (id: Hex) =>
+  new KeysteadError(
+    "chain/incomplete-logs",
+    `the calls that the endpoint's logs give for operation ${id} do not hash to its id`,
+    {
+      argument: "rpc",
+      remedy: "Use another endpoint: this one leaves logs out, or changed them.",
+      details: { operation: id },
+    },
+  );
 
 const incomplete = (id: Hex, logged: string, phase: string) =>
   new KeysteadError(

@@ -11,7 +11,7 @@ import { type Operation, timelockSide } from "./operation.ts";
 import { type Basis, type BasisOptions, requireWitnesses } from "./proven.ts";
 import type { SafeRef } from "./safe-hash.ts";
 import { SAFE_RELEASES, singletonAt } from "./safe-releases.ts";
-import { addressIn, NONCE_SLOT, SINGLETON_SLOT } from "./safe-setup.ts";
+import { addressIn, SINGLETON_SLOT } from "./safe-setup.ts";
 import { fetchSafe } from "./safe-state.ts";
 import { type Drift, findDrift } from "./start-state.ts";
 import { fetchTimelockState, holdsRole, type TimelockPhase } from "./timelock-state.ts";
@@ -24,6 +24,7 @@ import {
   minDelayIn,
   openReader,
   roleIdOf,
+  safeIn,
   timelockEntryIn,
   type WitnessedReader,
 } from "./witnessed.ts";
@@ -107,10 +108,10 @@ export async function verifyOnChain(
   await checkSafes(check, phase);
   await checkContracts(check);
   await checkTargets(check);
-  const basis = await reader.prove(options);
   const sound = differences.every(({ code }) => code !== "verify/no-code" && code !== "verify/not-a-safe");
   const part = phase === "done" ? "rollback" : "operation";
-  const drift = sound ? await findDrift(client, block, operation, part) : { recorded: false, moved: [] };
+  const drift = sound ? await findDrift(client, block, operation, part, reader) : { recorded: false, moved: [] };
+  const basis = await reader.prove(options);
   for (const { name, was, is } of drift.moved) {
     check.differs(name, "verify/drifted", `it was ${JSON.stringify(was)} when proposed and is ${JSON.stringify(is)}`);
   }
@@ -129,7 +130,7 @@ export async function verifyOnChain(
     unchecked: [
       ...basis.reasons,
       ...(drift.recorded
-        ? []
+        ? ["the contracts' own answers about what moved: views, which nothing proves (Safes and code are proven)"]
         : ["what moved since it was proposed: the proposal holds no start state (propose with --rpc)"]),
       ...(options.deployment === undefined
         ? ["that the code at these addresses is Keystead's: name the deployment's record with --deployment"]
@@ -245,12 +246,10 @@ async function checkSafe(check: Check, ref: SafeRef, field: string, nonce: bigin
     return notASafe("its singleton's code is not the published one");
   const safe = await fetchSafe(reader.client, reader.block, address);
   requireSame(`the release of Safe ${address}`, safe.version, release.version);
-  requireSame(`the nonce of Safe ${address}`, safe.nonce, await reader.slot(address, NONCE_SLOT));
-  requireSame(
-    `the threshold of Safe ${address}`,
-    BigInt(safe.threshold),
-    await reader.slot(address, `0x${"00".repeat(31)}04`),
-  );
+  const stored = await safeIn(reader, address);
+  requireSame(`the nonce of Safe ${address}`, safe.nonce, stored.nonce);
+  requireSame(`the threshold of Safe ${address}`, safe.threshold, stored.threshold);
+  requireSame(`the owners of Safe ${address}`, [...safe.owners].sort(), [...stored.owners].sort());
   if (release.version !== version) {
     check.differs(
       `${field}.version`,

@@ -1,11 +1,20 @@
 import { id, keccak256 } from "ethers";
 import { type Block, blockParameter } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
-import { IMPLEMENTATION_SLOT, namespaceSlot } from "../chain/slots.ts";
+import { IMPLEMENTATION_SLOT, namespaceSlot, slotHex } from "../chain/slots.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { type Basis, type BasisOptions, type Claim, proveClaims } from "./proven.ts";
-import { addressIn } from "./safe-setup.ts";
+import {
+  addressIn,
+  FALLBACK_SLOT,
+  GUARD_SLOT,
+  MODULE_GUARD_SLOT,
+  NONCE_SLOT,
+  type SafeSetup,
+  SINGLETON_SLOT,
+  THRESHOLD_SLOT,
+} from "./safe-setup.ts";
 import { mappingSlot } from "./slots.ts";
 
 /** Reads code and storage at one block and remembers each answer, so that all of them can be proven together. */
@@ -95,6 +104,54 @@ export function kindOfCode(code: Hex): AccountKind {
   return code.startsWith("0xef0100") && code.length === 48 ? "delegation" : "contract";
 }
 
+/** What decides over a Safe, from storage. */
+export interface SafeInStorage extends SafeSetup {
+  readonly owners: readonly string[];
+  readonly threshold: number;
+  readonly nonce: bigint;
+}
+
+/** Safe's `modules` and `owners` (SafeStorage.sol): linked lists, each address leading to the next, from and back to 1. */
+const MODULES_BASE = 1n;
+const OWNERS_BASE = 2n;
+const MAX_LISTED = 200;
+
+/**
+ * Who decides over a Safe: owners, threshold, modules, guards, handler, read from its storage. The code at the address must be known to be a Safe's.
+ *
+ * @throws KeysteadError `safe/malformed-list` for a list without end; as `Client.request`
+ * @example
+ * (await safeIn(reader, safe)).modules; // []
+ */
+export async function safeIn(reader: WitnessedReader, address: string): Promise<SafeInStorage> {
+  const at = async (position: Hex) => addressIn(await reader.slot(address, position));
+  return {
+    singleton: await at(SINGLETON_SLOT),
+    owners: await listIn(reader, address, OWNERS_BASE),
+    threshold: Number(await reader.slot(address, THRESHOLD_SLOT)),
+    nonce: await reader.slot(address, NONCE_SLOT),
+    modules: await listIn(reader, address, MODULES_BASE),
+    guard: await at(GUARD_SLOT),
+    moduleGuard: await at(MODULE_GUARD_SLOT),
+    fallbackHandler: await at(FALLBACK_SLOT),
+  };
+}
+
+async function listIn(reader: WitnessedReader, safe: string, base: bigint): Promise<readonly string[]> {
+  const found: string[] = [];
+  for (let at = 1n; found.length <= MAX_LISTED; ) {
+    const next = await reader.slot(safe, mappingSlot(`0x${at.toString(16).padStart(64, "0")}`, base));
+    if (next <= 1n) return found;
+    found.push(addressIn(next));
+    at = BigInt.asUintN(160, next);
+  }
+  throw new KeysteadError("safe/malformed-list", `a list of Safe ${safe} does not end after ${MAX_LISTED} entries`, {
+    argument: "safe",
+    remedy: "Don't use this Safe, or ask another endpoint.",
+    details: { safe },
+  });
+}
+
 /** Who holds a role, from storage: OpenZeppelin's AccessControl keeps `_roles[role].hasRole[account]`. */
 const ACCESS_CONTROL: Hex = namespaceSlot("openzeppelin.storage.AccessControl");
 
@@ -114,6 +171,17 @@ export async function holdsRoleIn(
   const base = upgradeable ? BigInt(ACCESS_CONTROL) : 0n;
   const members = BigInt(mappingSlot(role, base));
   return (await reader.slot(contract, mappingSlot(`0x${"00".repeat(12)}${account.slice(2)}`, members))) === 1n;
+}
+
+/** The id of the role that administers a role, from storage. */
+export async function roleAdminIn(
+  reader: WitnessedReader,
+  contract: string,
+  upgradeable: boolean,
+  role: string,
+): Promise<Hex> {
+  const members = BigInt(mappingSlot(role, upgradeable ? BigInt(ACCESS_CONTROL) : 0n));
+  return slotHex(await reader.slot(contract, slotHex(members + 1n)));
 }
 
 /** The implementation behind a proxy. */

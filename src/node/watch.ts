@@ -62,6 +62,9 @@ export interface Watch {
   readonly status: () => ChainStatus;
 }
 
+/** However long silence may last. */
+const LONGEST_WARMING_SECONDS = 60;
+
 /**
  * Makes a watch.
  *
@@ -109,7 +112,7 @@ export function createWatch(options: WatchOptions): Watch {
     if (warm === undefined) return;
     const warming = warm(next);
     const late = Promise.withResolvers<void>();
-    const stopwatch = setTimeout(late.resolve, 1000 * (maxSilenceSeconds / 4));
+    const stopwatch = setTimeout(late.resolve, 1000 * Math.min(maxSilenceSeconds / 4, LONGEST_WARMING_SECONDS));
     try {
       await Promise.race([warming, late.promise]);
     } finally {

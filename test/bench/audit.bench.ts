@@ -6,6 +6,7 @@ import { type Chain, startChain } from "../deploy/chains.ts";
 import { jsonOf, keysteadAsync } from "../helpers/cli.ts";
 import { measured, snpImage } from "../helpers/images.ts";
 import { deploySuite } from "../helpers/suite.ts";
+import { benchmark } from "./benchmark.ts";
 
 /** 200 services, each created with one image (2 events) and given 3 more sixteen times. */
 const SERVICES = 200;
@@ -13,7 +14,7 @@ const ROUNDS = 16;
 const PER_SERVICE = 2 + 3 * ROUNDS;
 const EVENTS = SERVICES * PER_SERVICE;
 
-describe(`audit of ${EVENTS} events of ${SERVICES} services on anvil`, () => {
+benchmark(`audit of ${EVENTS} events of ${SERVICES} services on anvil`, () => {
   let chain: Chain;
   let where: string[];
   let registry: Hex;

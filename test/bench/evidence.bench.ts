@@ -9,6 +9,7 @@ import { createTestNitro } from "../../src/node/test-tee/nitro.ts";
 import { createTestSnp } from "../../src/node/test-tee/snp.ts";
 import { createTestTdx } from "../../src/node/test-tee/tdx.ts";
 import { fill } from "../helpers/evidence.ts";
+import { benchmark } from "./benchmark.ts";
 
 const AT = 1_750_000_000;
 /** Time of this process's own on a processor: what others do on the machine does not count. */
@@ -24,7 +25,7 @@ const INTEL_REVOCATIONS = 44;
 /** How many times faster than the JavaScript library a TDX quote must be verified, with chains and collateral cached. */
 const GOAL = 20;
 
-describe("benchmark: verified evidence", function () {
+benchmark("verified evidence", function () {
   this.timeout(300_000);
 
   it(`verifies TDX quotes at least ${GOAL} times as fast as @phala/dcap-qvl`, async () => {

@@ -20,6 +20,7 @@ import {
   utf8,
 } from "../helpers/deployment.ts";
 import { buildNitroDocument, buildNitroPcrJson, buildSnpReport, buildTdxQuote } from "../helpers/evidence.ts";
+import { benchmark } from "./benchmark.ts";
 
 /** Rounds before anything is timed, and timed rounds. */
 const WARM_UP = 2000;
@@ -40,7 +41,7 @@ function measure(act: () => unknown): { readonly median: number; readonly p99: n
   return { median: times[(ROUNDS - 1) / 2] ?? Number.NaN, p99: times[Math.floor(ROUNDS * 0.99)] ?? Number.NaN };
 }
 
-describe("benchmark: parse and canonical image", () => {
+benchmark("parse and canonical image", () => {
   const [v4, v5] = [buildTdxQuote(), buildTdxQuote({ version: 5 })];
   const [report, document, json] = [buildSnpReport(), buildNitroDocument(), buildNitroPcrJson()];
   const image = buildImage("tdx", tdxRegisters(parseTdxQuote(v4)), "service");

@@ -9,6 +9,7 @@ import { tdxImage } from "../helpers/images.ts";
 import { createLoadClient, percentile } from "../helpers/load.ts";
 import { createTestTees, type TestTees } from "../helpers/node.ts";
 import { type NodeProcess, quoteOf, startNodeProcess, writeNodeConfig } from "../helpers/node-process.ts";
+import { benchmark } from "./benchmark.ts";
 
 /*
  * What a whole node does: HTTP, a TDX quote verified in a thread, the decision from proven state, receipt signed and flushed, keys sealed. Certificate
@@ -61,7 +62,7 @@ function machineUsage(pid: number): { readonly all: number; readonly others: num
   return { all, others: all - idle - usageOf(pid).cpu * 100 - (user + system) / 10_000 };
 }
 
-describe("benchmark: releases", function () {
+benchmark("releases", function () {
   this.timeout(1_200_000);
   let tees: TestTees;
   let chain: NodeChain;

@@ -2,7 +2,8 @@ import { spawn } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "chai";
-import { Contract, id as keccakOf, toQuantity, Wallet } from "ethers";
+import { Contract, id as keccakOf, toBeHex, toQuantity, Wallet } from "ethers";
+import { NONCE_SLOT } from "../../src/governance/safe-setup.ts";
 import { GovernanceTimelock__factory, PlatformPolicy__factory } from "../../typechain-types/index.ts";
 import { type CliRun, errorCodeOf, jsonOf, MAIN } from "../helpers/cli.ts";
 import { DELAY, type GovernedChain, type Person, startGovernedChain, WHO } from "../helpers/governed-chain.ts";
@@ -64,19 +65,18 @@ describe("commands that act", function () {
     ).length;
 
   /**
-   * Runs a command as a process and kills it as soon as it says something, with the node that it may have started, as a power cut does; gives what it
-   * had said.
+   * Runs a command as a process and kills it as soon as it says something; gives what it had said. The node that it may have started ends by itself.
    */
   const killAt = (person: Person, args: readonly string[], line: RegExp): Promise<string> => {
     const env = { PATH: process.env.PATH ?? "", ...chain.environment(person) };
-    const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"], env, detached: true });
+    const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"], env });
     let said = "";
     let killed = false;
     child.stderr.setEncoding("utf8").on("data", (text: string) => {
       said += text;
       if (!line.test(said) || killed || child.pid === undefined) return;
       killed = true;
-      process.kill(-child.pid, "SIGKILL");
+      child.kill("SIGKILL");
     });
     return new Promise((resolve, reject) => {
       child.once("error", reject);
@@ -256,6 +256,41 @@ describe("commands that act", function () {
     expect(await refused("alice", "sign", "005-dstack", ...step, "--nonce", "0")).to.deep.equal([2, "sign/nonce-used"]);
     expect(await refused("alice", "sign", "005-dstack")).to.deep.equal([2, "usage/step"]);
     expect(await refused("alice", "sign", "005-dstack", "--step", "rollback-execute")).to.deep.equal([2, "step/none"]);
+  });
+
+  it("given the Safes' nonces moved since: proposed again it is the same, and says what to sign with", async () => {
+    const { governance, guardian } = chain.deployment.safes;
+    const kept = (path: string) => readFileSync(join(folderOf("005-dstack"), path), "utf8");
+    const before = kept("operation.json");
+    const where = ["--id", "005-dstack", "--deployment", chain.record, "--out", chain.proposals, "--rpc"];
+    const again = (...more: string[]) =>
+      chain.run(undefined, [
+        ...["propose", "allow-platform", "--image", PLATFORM.dstack, "--description", "v1"],
+        ...[...where, ...more],
+      ]);
+    expect(jsonOf(await again("--json"))).to.deep.include({ written: [], moved: [] });
+    const planned = BigInt(JSON.parse(before).safe.nonce);
+    const move = async () => {
+      for (const { address } of [governance, guardian]) {
+        const params = [address, NONCE_SLOT, toBeHex(planned + 7n, 32)];
+        await chain.connection.provider.request({ method: "anvil_setStorageAt", params });
+      }
+      await chain.connection.provider.request({ method: "evm_mine", params: [] });
+    };
+    await aside(move, async () => {
+      const done = await again("--json");
+      const { written, moved } = jsonOf(done);
+      expect([done.code, written]).to.deep.equal([0, []]);
+      expect(moved.map(({ safe, next }: { safe: string; next: string }) => [safe, next])).to.deep.equal([
+        [governance.address, `${planned + 7n}`],
+        [guardian.address, `${planned + 7n}`],
+      ]);
+      expect((await again()).stdout).to.include(`--nonce ${planned + 7n}`);
+      expect(kept("operation.json")).to.equal(before);
+      // asked for in so many words, it is another proposal
+      const other = await again("--json", "--nonce", `${planned + 7n}`);
+      expect([other.code, errorCodeOf(other)]).to.deep.equal([2, "proposal/exists"]);
+    });
   });
 
   it("leaves out the play for what tightens alone, and only where that is asked for", async () => {

@@ -1,6 +1,7 @@
 import { expect } from "chai";
-import { id, keccak256, toBeHex, ZeroAddress, ZeroHash } from "ethers";
+import { AbiCoder, id, keccak256, toBeHex, ZeroAddress, ZeroHash } from "ethers";
 import { fetchBlock } from "../../src/chain/block.ts";
+import { connect } from "../../src/chain/client.ts";
 import type { Deployment } from "../../src/chain/deployment.ts";
 import { IMPLEMENTATION_SLOT, namespaceSlot } from "../../src/chain/slots.ts";
 import { INTERFACES } from "../../src/governance/abis.ts";
@@ -13,6 +14,7 @@ import { fetchActors, setCode, setSlot } from "../deploy/chains.ts";
 import { refusal } from "../deploy/refusal.ts";
 import { ALLOW_TDX, addressOf } from "../helpers/governance.ts";
 import { DELAY, type GovernedWorld, startWorld } from "../helpers/governed-world.ts";
+import { liar } from "../helpers/liar.ts";
 
 /** Some code: what stands there is a contract, whatever it does. */
 const SOME_CODE = "0x600160005260206000f3";
@@ -234,6 +236,125 @@ describe("lint", function () {
     expect(
       await afterwards(() => bySafe("governance", "setFallbackHandler", addressOf(76)), "lint/safe-handler"),
     ).to.deep.equal(["governance Safe"]);
+  });
+
+  describe("given what is recorded as it is, weak on purpose", () => {
+    /** Findings where the same contracts stand on a chain of this id; everything else is as recorded. */
+    async function lintOn(chainId: bigint, recorded: Partial<Deployment>) {
+      const named = liar(world.provider, (method, answer) => (method === "eth_chainId" ? toBeHex(chainId) : answer));
+      const client = await connect(named, { chainId: Number(chainId) });
+      const deployment: Deployment = { ...world.deployment, ...recorded, chainId };
+      const { ok, findings } = await lintDeployment(client, await fetchBlock(client, "latest"), { deployment, builds });
+      return [ok, ...findings.map(({ code, severity }) => `${code} ${severity}`)];
+    }
+
+    it("a delay of less than a day is an error on a public chain, and a warning where only developers are", async () => {
+      const hour = () => govern("updateDelay", 3600n);
+      const recorded = { delaySeconds: 3600 };
+      await world.changed(hour, async () => {
+        for (const chainId of [1n, 11_155_111n, 8453n]) {
+          expect(await lintOn(chainId, recorded)).to.deep.equal([false, "lint/delay-short unsafe"]);
+        }
+        for (const chainId of [31_337n, 1337n]) {
+          expect(await lintOn(chainId, recorded)).to.deep.equal([true, "lint/delay-short warning"]);
+        }
+      });
+      // to the second
+      for (const [seconds, expected] of [
+        [86_399, [false, "lint/delay-short unsafe"]],
+        [86_400, [true]],
+      ] as const) {
+        await world.changed(
+          () => govern("updateDelay", BigInt(seconds)),
+          async () => expect(await lintOn(1n, { delaySeconds: seconds })).to.deep.equal(expected),
+        );
+      }
+    });
+
+    it("a Safe in which one owner decides is an error, on a public chain and anywhere", async () => {
+      const { safes } = world.deployment;
+      for (const office of ["governance", "guardian"] as const) {
+        const recorded = { safes: { ...safes, [office]: { ...safes[office], threshold: 1 } } };
+        await world.changed(
+          () => bySafe(office, "changeThreshold", 1n),
+          async () => {
+            for (const chainId of [1n, 31_337n]) {
+              expect(await lintOn(chainId, recorded)).to.deep.equal([false, "lint/safe-threshold unsafe"]);
+            }
+          },
+        );
+      }
+    });
+  });
+
+  describe("given an endpoint that hides what is wrong", () => {
+    /** What is found through an endpoint that changes answers, after a change of the chain. */
+    const hidden = (change: () => Promise<unknown>, lie: Parameters<typeof liar>[1]) =>
+      world.changed(change, async () => {
+        const client = await connect(liar(world.provider, lie));
+        const block = await fetchBlock(client, "latest");
+        const { findings } = await lintDeployment(client, block, { deployment: world.deployment, builds });
+        return findings.map(({ code, subject }) => `${code} ${subject}`);
+      });
+    const isCall = (params: readonly unknown[], selector: string) =>
+      String(Reflect.get(Object(params[0]), "data")).startsWith(selector);
+
+    it("a module that the Safe's view leaves out is found in its storage", async () => {
+      const selector = id("getModulesPaginated(address,uint256)").slice(0, 10);
+      const types = ["address[]", "address"];
+      const none = AbiCoder.defaultAbiCoder().encode(types, [[], "0x0000000000000000000000000000000000000001"]);
+      const found = await hidden(
+        () => bySafe("governance", "enableModule", addressOf(73)),
+        (method, answer, params) => (method === "eth_call" && isCall(params, selector) ? none : answer),
+      );
+      expect(found).to.deep.equal(["lint/safe-module governance Safe"]);
+    });
+
+    it("an owner whom the Safe's view leaves out is found in its storage", async () => {
+      const { owners } = world.deployment.safes.guardian;
+      const selector = id("getOwners()").slice(0, 10);
+      const recorded = AbiCoder.defaultAbiCoder().encode(["address[]"], [owners]);
+      const found = await hidden(
+        () => bySafe("guardian", "addOwnerWithThreshold", addressOf(77), 2n),
+        (method, answer, [call]) =>
+          method === "eth_call" &&
+          isCall([call], selector) &&
+          String(Reflect.get(Object(call), "to")).toLowerCase() ===
+            world.deployment.safes.guardian.address.toLowerCase()
+            ? recorded
+            : answer,
+      );
+      expect(found).to.deep.equal(["lint/safe-changed guardian Safe"]);
+    });
+
+    it("a role of the deployer that no log tells of is found in storage", async () => {
+      const { deployer } = await fetchActors(world.chain.connection);
+      const kept = `0x${deployer.slice(2).toLowerCase().padStart(64, "0")}`;
+      const found = await hidden(
+        () => giveTo(deployer, "PROPOSER_ROLE", SOME_CODE),
+        (method, answer) =>
+          method === "eth_getLogs"
+            ? (answer as { topics: string[] }[]).filter(({ topics }) => topics[2]?.toLowerCase() !== kept)
+            : answer,
+      );
+      expect(found).to.include("lint/deployer-rights timelock").and.to.include("lint/roles timelock");
+    });
+
+    it("a role whose revocation is made up is found in storage", async () => {
+      const account = addressOf(78);
+      const found = await hidden(
+        () => giveTo(account, "PROPOSER_ROLE", SOME_CODE),
+        (method, answer) =>
+          method === "eth_getLogs"
+            ? (answer as { topics: string[] }[]).map((log) =>
+                log.topics[2]?.toLowerCase().endsWith(account.slice(2).toLowerCase())
+                  ? { ...log, topics: [id("RoleRevoked(bytes32,address,address)"), ...log.topics.slice(1)] }
+                  : log,
+              )
+            : answer,
+      );
+      expect(found).to.deep.equal(["lint/roles timelock", "lint/roles timelock"]);
+    });
   });
 
   describe("lanes crossed", () => {

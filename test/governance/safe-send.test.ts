@@ -11,10 +11,10 @@ import { checkSigner, requireSignable } from "../../src/governance/owners.ts";
 import { hex, MULTI_SEND_CALL_ONLY, type SafeRef } from "../../src/governance/safe-hash.ts";
 import { fetchLatest, prepareStep, type Sending, sendStep } from "../../src/governance/safe-send.ts";
 import { hashByProtocolKit, importSignature, parseKey, signStep } from "../../src/governance/sign.ts";
-import { hashesToSign, hasHashedContractSignatures, type SignatureRecord } from "../../src/governance/signatures.ts";
+import { hasHashedContractSignatures, hashesToSign, type SignatureRecord } from "../../src/governance/signatures.ts";
 import { type PlannedTransaction, planStep } from "../../src/governance/transactions.ts";
-import { WHO } from "../helpers/governed-chain.ts";
 import { addressOf, PARTIES, propose } from "../helpers/governance.ts";
+import { WHO } from "../helpers/governed-chain.ts";
 
 const { alice, bob, carol, dave, erin, relayer } = WHO;
 const keyOf = (person: { readonly key: string }) => parseKey(person.key, "test");

@@ -1,13 +1,18 @@
 import { expect } from "chai";
-import { toBeHex } from "ethers";
+import { id, toBeHex } from "ethers";
 import { fetchBlock } from "../../src/chain/block.ts";
 import { connect } from "../../src/chain/client.ts";
+import { INTERFACES } from "../../src/governance/abis.ts";
 import type { Operation } from "../../src/governance/operation.ts";
-import { requireRehearsal, simulateProposal } from "../../src/governance/simulate.ts";
-import { setSlot } from "../deploy/chains.ts";
+import type { Parties } from "../../src/governance/propose.ts";
+import { MULTI_SEND_CALL_ONLY, type SafeRef } from "../../src/governance/safe-hash.ts";
+import { fetchSafe } from "../../src/governance/safe-state.ts";
+import { requireRehearsal, type Simulation, simulateProposal } from "../../src/governance/simulate.ts";
+import { fetchActors, setSlot } from "../deploy/chains.ts";
 import { refusal } from "../deploy/refusal.ts";
 import { ALLOW_TDX, addressOf } from "../helpers/governance.ts";
-import { type GovernedWorld, startWorld } from "../helpers/governed-world.ts";
+import { DELAY, type GovernedWorld, startWorld } from "../helpers/governed-world.ts";
+import { dstackImage } from "../helpers/images.ts";
 import { liar } from "../helpers/liar.ts";
 
 const ENABLE = { intent: "enable-tee", arguments: { kind: "tdx" } };
@@ -153,43 +158,114 @@ describe("simulate", function () {
     await refusal(simulateProposal(await connect(silent, { attempts: 1 }), grant), "chain/unreachable");
   });
 
-  describe("an upgrade, there and back and there again", () => {
-    const upgrade = async (contract: "policy" | "registry", name: string, id: string) => {
-      const { policyImplementation, registryImplementation } = world.deployment.contracts;
-      const previous = contract === "policy" ? policyImplementation.address : registryImplementation.address;
-      const factory = await world.chain.connection.ethers.getContractFactory(name);
-      const deployed = await factory.deploy(...(contract === "policy" ? [] : [world.contracts.policy]));
-      const implementation = await deployed.getAddress();
-      return world.propose({ id, intents: [{ intent: "upgrade", arguments: { contract, implementation, previous } }] });
-    };
-    const options = () => ({ fromBlock: world.deployment.block });
-
-    it("passes where storage is appended to", async () => {
-      const operation = await upgrade("policy", "PlatformPolicyV2", "010-v2");
-      const found = await simulateProposal(world.client, operation, options());
-      expect([found.differences, found.unjudged, found.ok]).to.deep.equal([[], [], true]);
-      expect(found.changes.map(({ name }) => name)).to.deep.equal(["policy.implementation()"]);
+  describe("a service's own calls", () => {
+    const salt = id("keystead simulated service");
+    const { registry } = INTERFACES;
+    const ADD = (service: string) => ({
+      intent: "add-image",
+      arguments: { service, image: dstackImage("a service"), description: "v1" },
     });
-
-    it("says that it could not tell where nobody says since when there are logs", async () => {
-      const operation = await upgrade("policy", "PlatformPolicyV2", "011-v2");
-      expect((await simulateProposal(world.client, operation)).unjudged.join()).to.include("rolled back");
-    });
-
-    it("names answers that change where the new version reads storage in another sense", async () => {
-      const operation = await upgrade("policy", "PlatformPolicyReordered", "012-bad");
-      // something stored, so that there is something to misread
-      await world.changed(
-        () => world.sendAs(world.contracts.timelock, world.contracts.policy, grantData()),
-        async () => {
-          const blind = { ...operation, assumptions: { ...operation.assumptions, start: null } };
-          const found = await simulateProposal(world.client, blind, options());
-          expect(found.ok).to.equal(false);
-          expect(found.differences.map(({ code }) => code).join()).to.match(/upgrade\/|simulate\/(extra|view-fails)/);
+    /** What an image that is added changes, view by view; and what is said of a call whose effect depends on what is there. */
+    const ADDED = [
+      ...["follows activeFrom", "expected state", "expected kind", "expected mask"],
+      ...["follows sequence", "follows lastUpdateBlock", "follows historyHead"],
+    ];
+    const MEETS = "call 1: it depends on the state that it meets";
+    const ROTATE = (service: string) => ({ intent: "rotate-key", arguments: { service } });
+    /** A service whose admin is that account, with whom it is governed by. */
+    async function createService(admin: string): Promise<string> {
+      const { stranger } = await fetchActors(world.chain.connection);
+      const config = { admin, noticePeriod: 3600, description: "one", devices: [], requireUpToDateTcb: false };
+      const data = registry.encodeFunctionData("createService", [config, salt]);
+      await world.sendAs(stranger, world.contracts.registry, data);
+      const asked = registry.encodeFunctionData("serviceIdFor", [stranger, salt]);
+      const call = { to: world.contracts.registry, data: asked };
+      return registry.decodeFunctionResult(
+        "serviceIdFor",
+        String(await world.client.request("eth_call", [call, "latest"])),
+      )[0];
+    }
+    /** The parties of a service that this Safe governs, by itself or through a timelock. */
+    async function partiesOf(address: string, timelock?: string): Promise<Parties> {
+      const at = await fetchBlock(world.client, "latest");
+      const ref = async (safe: string): Promise<SafeRef> => {
+        const { nonce, version } = await fetchSafe(world.client, at, safe);
+        return { address: safe, version, nonce, multiSend: MULTI_SEND_CALL_ONLY[version][0] ?? "" };
+      };
+      const { governance, guardian } = world.deployment.safes;
+      return {
+        ...{ governance: await ref(governance.address), guardian: await ref(guardian.address), delay: BigInt(DELAY) },
+        account: {
+          safe: await ref(address),
+          ...(timelock === undefined ? {} : { timelock: { address: timelock, delay: 3600n } }),
         },
-      );
+      };
+    }
+    const told = ({ changes }: Simulation) =>
+      changes.map(({ name, verdict }) => `${verdict} ${name.split(".").at(-1)}`);
+
+    it("given a Safe as its admin: adding an image and rotating the key happen at once, as expected, and come back", async () => {
+      const { address } = world.deployment.safes.guardian;
+      const create = async () => {
+        service = await createService(address);
+      };
+      let service = "";
+      await world.changed(create, async () => {
+        const parties = await partiesOf(address);
+        const add = await world.propose({ id: "030-add", parties, intents: [ADD(service)] });
+        const added = await simulateProposal(world.client, add);
+        expect([added.differences, added.unjudged, added.ok, added.basis.proven]).to.deep.equal([[], [], true, true]);
+        expect(added.steps.map(({ step, safe }) => [step, safe])).to.deep.equal([["execute", address]]);
+        expect(told(added)).to.deep.equal(ADDED);
+        expect(added.slots.every(({ explained }) => explained.length > 0)).to.equal(true);
+        const rotate = await world.propose({ id: "031-rotate", parties, intents: [ROTATE(service)] });
+        const rotated = await simulateProposal(world.client, rotate);
+        expect([rotated.differences, rotated.unjudged, rotated.ok]).to.deep.equal([[], [MEETS], true]);
+        const epochs = rotated.changes.filter(({ name }) => name.endsWith(".keyEpoch"));
+        expect(epochs.map(({ before, after }) => Number(after) - Number(before))).to.deep.equal([1]);
+        // its way back is played after it as long as it did not happen, and alone once it did
+        const back = () => simulateProposal(world.client, add, { part: "rollback" });
+        const early = await back();
+        expect([early.differences, early.ok]).to.deep.equal([[], true]);
+        expect(told(early)).to.include("expected state");
+        await world.take(add, "execute");
+        await world.client.request("evm_mine", []);
+        const late = await back();
+        expect([late.differences, late.ok, told(late)]).to.deep.equal([[], true, told(early)]);
+      });
     });
-    const grantData = () => grant.calls[0]?.data ?? "0x";
+
+    it("given a timelock as its admin: they wait there first, and nobody else's Safe can make them", async () => {
+      const { governance, guardian } = world.deployment.safes;
+      const factory = await world.chain.connection.ethers.getContractFactory("GovernanceTimelock");
+      const own = await (await factory.deploy(3600n, guardian.address, governance.address)).getAddress();
+      let service = "";
+      const create = async () => {
+        service = await createService(own);
+      };
+      await world.changed(create, async () => {
+        const parties = await partiesOf(guardian.address, own);
+        const intents = [ADD(service), ROTATE(service)];
+        for (const [index, intent] of intents.entries()) {
+          const operation = await world.propose({ id: `04${index}-own`, parties, intents: [intent] });
+          const found = await simulateProposal(world.client, operation);
+          expect([found.differences, found.unjudged, found.ok]).to.deep.equal([[], index === 0 ? [] : [MEETS], true]);
+          expect(found.steps.map(({ step }) => step)).to.deep.equal(["schedule", "execute"]);
+          const [first, last] = found.steps;
+          expect((last?.timestamp ?? 0n) - (first?.timestamp ?? 0n)).to.be.greaterThanOrEqual(3600n);
+          if (index === 0) expect(told(found)).to.deep.equal(ADDED);
+          else expect(told(found)).to.include("follows keyEpoch");
+        }
+        // the platform's governors are nobody here
+        const strangers = await partiesOf(governance.address, own);
+        for (const intent of intents) {
+          for (const parties of [strangers, await partiesOf(guardian.address)]) {
+            const wrong = await world.propose({ id: "050-wrong", parties, intents: [intent] });
+            expect(await codes(wrong)).to.deep.equal(["simulate/reverted"]);
+          }
+        }
+      });
+    });
   });
 
   it("knows no implementation that is not there", async () => {

@@ -1,14 +1,20 @@
 import { expect } from "chai";
-import { id } from "ethers";
+import { concat, dataLength, id, toBeHex } from "ethers";
 import { fetchBlock } from "../../src/chain/block.ts";
 import { connect } from "../../src/chain/client.ts";
 import { INTERFACES } from "../../src/governance/abis.ts";
 import type { StoredProposal } from "../../src/governance/folder.ts";
 import type { Operation } from "../../src/governance/operation.ts";
+import { NONCE_SLOT } from "../../src/governance/safe-setup.ts";
+import { fetchSafe } from "../../src/governance/safe-state.ts";
+import { parseKey, signStep } from "../../src/governance/sign.ts";
+import { formatSignature, signaturePath } from "../../src/governance/signatures.ts";
 import { readGovernance } from "../../src/governance/status.ts";
-import { passTime } from "../deploy/chains.ts";
+import { planStep, type StepName } from "../../src/governance/transactions.ts";
+import { passTime, setSlot } from "../deploy/chains.ts";
 import { refusal } from "../deploy/refusal.ts";
 import { ALLOW_TDX, addressOf, folderOf } from "../helpers/governance.ts";
+import { type Person, WHO } from "../helpers/governed-chain.ts";
 import { DELAY, type GovernedWorld, startWorld } from "../helpers/governed-world.ts";
 import { liar } from "../helpers/liar.ts";
 
@@ -164,6 +170,60 @@ describe("status", function () {
     });
   });
 
+  it("calls count for a proposal only through Safe's own MultiSend: another contract may do something else with them", async () => {
+    const data = pause.calls[0]?.data ?? "0x";
+    const packed = concat(["0x00", world.contracts.policy, toBeHex(0, 32), toBeHex(dataLength(data), 32), data]);
+    const through = (multiSend: string) =>
+      liar(world.provider, (method, answer) => {
+        const { input } = Object(answer);
+        if (method !== "eth_getTransactionByHash" || typeof input !== "string") return answer;
+        const exec = INTERFACES.safe.decodeFunctionData("execTransaction", input).toArray();
+        const batch = INTERFACES.multiSend.encodeFunctionData("multiSend", [packed]);
+        const changed = INTERFACES.safe.encodeFunctionData("execTransaction", [
+          multiSend,
+          0,
+          batch,
+          1,
+          ...exec.slice(4),
+        ]);
+        return { ...Object(answer), input: changed };
+      });
+    await world.changed(
+      () => world.take(pause, "execute"),
+      async () => {
+        const orphans = async (multiSend: string) => {
+          const client = await connect(through(multiSend));
+          const block = await fetchBlock(client, "latest");
+          return (await readGovernance(client, block, world.deployment, stored(pause))).orphans.map(({ name }) => name);
+        };
+        expect(await orphans(pause.safe.multiSend)).to.deep.equal([]);
+        expect(await orphans(addressOf(81))).to.deep.equal(["PauseRelease"]);
+      },
+    );
+  });
+
+  it("a Safe that says again that it was set up hides nothing by it", async () => {
+    const { address } = world.deployment.safes.guardian;
+    const enable = INTERFACES.safe.encodeFunctionData("enableModule", [addressOf(80)]);
+    const again = liar(world.provider, (method, answer, [filter]) => {
+      const of = String(Reflect.get(Object(filter), "address")).toLowerCase();
+      if (method !== "eth_getLogs" || of !== address.toLowerCase()) return answer;
+      const setup = id("SafeSetup(address,address[],uint256,address,address)");
+      return (answer as { topics: string[]; logIndex: string }[]).flatMap((log) => [
+        log,
+        { ...log, topics: [setup, ...log.topics.slice(1)], logIndex: "0x99" },
+      ]);
+    });
+    await world.changed(
+      () => world.sendAs(address, address, enable),
+      async () => {
+        const client = await connect(again);
+        const found = await readGovernance(client, await fetchBlock(client, "latest"), world.deployment, stored());
+        expect(found.orphans.map(({ name }) => name)).to.deep.equal(["EnabledModule"]);
+      },
+    );
+  });
+
   it("notes a nonce that is used up", async () => {
     const other = await world.propose({
       id: "003-snp",
@@ -176,6 +236,119 @@ describe("status", function () {
         expect(found.proposals[1]?.notes.join()).to.include("is used up");
       },
     );
+  });
+
+  describe("given signatures in the folder", () => {
+    interface Signed {
+      readonly step?: StepName;
+      readonly nonce?: bigint;
+      readonly through?: string;
+    }
+    /** A signature's file, as that person's machine adds it. */
+    function signedBy(
+      person: Person,
+      { step = "schedule", nonce, through }: Signed = {},
+    ): readonly [string, Uint8Array] {
+      const planned = planStep(grant, step, { nonce });
+      const record = signStep(grant, planned, parseKey(WHO[person].key, person), { through: through ?? null });
+      return [signaturePath(record), new TextEncoder().encode(formatSignature(record))];
+    }
+    async function signed(...files: readonly (readonly [string, Uint8Array])[]) {
+      const folder = { operation: grant, files: new Map([...folderOf(grant), ...files]) };
+      const block = await fetchBlock(world.client, "latest");
+      const found = await readGovernance(world.client, block, world.deployment, new Map([[grant.id, folder]]));
+      const [status] = found.proposals;
+      if (status === undefined) throw new Error("the proposal has no status");
+      return status;
+    }
+    /** State; who signed what, of how many; notes. */
+    const told = async (...files: readonly (readonly [string, Uint8Array])[]) => {
+      const { state, signatures, notes } = await signed(...files);
+      const count = `${signatures?.step} ${signatures?.nonce}: ${signatures?.signers.length} of ${signatures?.needed}`;
+      return { state, count, signers: signatures?.signers, notes };
+    };
+    const addresses = (...people: readonly Person[]) => people.map((person) => WHO[person].address).sort();
+    /** The guardian Safe takes carol's place among the governance Safe's owners. */
+    const nest = async () => {
+      const { governance, guardian } = world.deployment.safes;
+      const { owners } = await fetchSafe(world.client, await fetchBlock(world.client, "latest"), governance.address);
+      const at = owners.indexOf(WHO.carol.address);
+      const before = at === 0 ? "0x0000000000000000000000000000000000000001" : owners[at - 1];
+      const data = INTERFACES.safe.encodeFunctionData("swapOwner", [before, WHO.carol.address, guardian.address]);
+      await world.sendAs(governance.address, governance.address, data);
+    };
+
+    it("counts each owner once, and says who is missing by number", async () => {
+      expect(await told(signedBy("alice"))).to.deep.equal({
+        ...{ state: "signed", count: "schedule 0: 1 of 2", signers: addresses("alice"), notes: [] },
+      });
+      expect(await told(signedBy("alice"), signedBy("alice"), signedBy("bob"), signedBy("carol"))).to.deep.equal({
+        ...{ state: "signed", count: "schedule 0: 3 of 2", signers: addresses("alice", "bob", "carol"), notes: [] },
+      });
+    });
+
+    it("counts nobody who is no owner, no other step's signature, no broken file, and says so", async () => {
+      const stranger = await told(signedBy("dave"), signedBy("bob"));
+      expect([stranger.count, stranger.signers]).to.deep.equal(["schedule 0: 1 of 2", addresses("bob")]);
+      expect(stranger.notes.join()).to.include(`${WHO.dave.address} signed and is no owner`);
+      const other = await told(signedBy("alice", { step: "execute" }));
+      expect([other.state, other.count]).to.deep.equal(["drafted", "schedule 0: 0 of 2"]);
+      const [path, bytes] = signedBy("alice");
+      const broken = await told([path, bytes.map((byte, i) => (i === bytes.length - 10 ? byte ^ 1 : byte))]);
+      expect([broken.state, broken.count, broken.notes.length]).to.deep.equal(["drafted", "schedule 0: 0 of 2", 1]);
+    });
+
+    it("goes on to the next step's, and takes those for the nonce that the Safe has come to", async () => {
+      const away = async () => {
+        await world.take(grant, "schedule");
+        await setSlot(world.chain, grant.safe.address, BigInt(NONCE_SLOT), toBeHex(5n, 32));
+      };
+      await world.changed(away, async () => {
+        const planned = await told(signedBy("alice"), signedBy("bob", { step: "execute" }));
+        expect([planned.state, planned.count]).to.deep.equal(["scheduled", "execute 1: 1 of 2"]);
+        expect(planned.notes.join()).to.include("sign again with --nonce 5");
+        const again = [
+          signedBy("bob", { step: "execute" }),
+          ...(["alice", "carol"] as const).map((person) => signedBy(person, { step: "execute", nonce: 5n })),
+        ];
+        expect(await told(...again)).to.deep.equal({
+          ...{ state: "scheduled", count: "execute 5: 2 of 2", signers: addresses("alice", "carol"), notes: [] },
+        });
+      });
+    });
+
+    it("counts an owner that is a Safe once enough of its own owners signed, and until then says how many did", async () => {
+      const through = world.deployment.safes.guardian.address;
+      await world.changed(nest, async () => {
+        const one = await told(signedBy("alice"), signedBy("dave", { through }));
+        expect([one.count, one.notes]).to.deep.equal([
+          "schedule 0: 1 of 2",
+          [`1 of 2 signed for owner ${through}, itself a Safe`],
+        ]);
+        const both = await told(...(["dave", "erin"] as const).map((person) => signedBy(person, { through })));
+        expect([both.count, both.signers, both.notes]).to.deep.equal(["schedule 0: 1 of 2", [through], []]);
+        // whoever signs in its name without being its owner does not count for it
+        const posing = await told(...(["dave", "bob"] as const).map((person) => signedBy(person, { through })));
+        expect([posing.count, posing.notes]).to.deep.equal([
+          "schedule 0: 0 of 2",
+          [`1 of 2 signed for owner ${through}, itself a Safe`],
+        ]);
+        const whole = await told(
+          signedBy("bob"),
+          ...(["dave", "erin"] as const).map((person) => signedBy(person, { through })),
+        );
+        expect([whole.count, whole.signers]).to.deep.equal(["schedule 0: 2 of 2", [through, WHO.bob.address].sort()]);
+        // she was an owner when she signed
+        expect((await told(signedBy("carol"))).notes.join()).to.include(`${WHO.carol.address} signed and is no owner`);
+      });
+    });
+
+    it("does not fall over a signature in the name of an owner that is no Safe", async () => {
+      const through = WHO.bob.address;
+      const found = await told(signedBy("alice"), signedBy("dave", { through }));
+      expect([found.count, found.signers]).to.deep.equal(["schedule 0: 1 of 2", addresses("alice")]);
+      expect(found.notes.join()).to.include(through);
+    });
   });
 
   describe("given an endpoint that leaves logs out", () => {
@@ -191,6 +364,29 @@ describe("status", function () {
           const client = await connect(without(world.contracts.policy));
           const block = await fetchBlock(client, "latest");
           await refusal(readGovernance(client, block, world.deployment, stored(pause)), "chain/incomplete-logs");
+        },
+      );
+    });
+    it("it refuses where the calls of a waiting operation are others than its id is the hash of", async () => {
+      await world.changed(
+        () => world.take(grant, "schedule"),
+        async () => {
+          const edited = liar(world.provider, (method, answer, [filter]) => {
+            const address = String(Reflect.get(Object(filter), "address")).toLowerCase();
+            if (method !== "eth_getLogs" || address !== world.contracts.timelock.toLowerCase()) return answer;
+            return (answer as { topics: string[]; data: string }[]).map((log) =>
+              log.topics[0] === id("CallScheduled(bytes32,uint256,address,uint256,bytes,bytes32,uint256)")
+                ? { ...log, data: log.data.replace(/^0x(.{24})(.{40})/, `0x$1${"ab".repeat(20)}`) }
+                : log,
+            );
+          });
+          const client = await connect(edited);
+          const block = await fetchBlock(client, "latest");
+          const error = await refusal(
+            readGovernance(client, block, world.deployment, stored(grant)),
+            "chain/incomplete-logs",
+          );
+          expect(error.message).to.contain("do not hash to its id");
         },
       );
     });

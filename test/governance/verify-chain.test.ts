@@ -1,7 +1,8 @@
 import { expect } from "chai";
-import { id, toBeHex, toQuantity, ZeroHash } from "ethers";
+import { AbiCoder, id, toBeHex, toQuantity, ZeroHash } from "ethers";
 import { fetchBlock } from "../../src/chain/block.ts";
 import { connect, type Eip1193Provider } from "../../src/chain/client.ts";
+import { INTERFACES } from "../../src/governance/abis.ts";
 import { readBuilds } from "../../src/governance/build.ts";
 import type { Operation } from "../../src/governance/operation.ts";
 import { mappingSlot } from "../../src/governance/slots.ts";
@@ -241,6 +242,33 @@ describe("verify with a chain", function () {
         () => codes(grant),
       );
       expect(found).to.deep.equal([`safe@${grant.safe.address}.threshold verify/drifted`]);
+    });
+
+    it("it names a module that the Safe got since, whatever the endpoint makes its views say", async () => {
+      const { address } = grant.safe;
+      const none = AbiCoder.defaultAbiCoder().encode(["address[]", "address"], [[], toBeHex(1n, 20)]);
+      const hiding: Lie = (method, answer, [call]) =>
+        method === "eth_call" &&
+        String(Reflect.get(Object(call), "data")).startsWith(id("getModulesPaginated(address,uint256)").slice(0, 10))
+          ? none
+          : answer;
+      const enable = INTERFACES.safe.encodeFunctionData("enableModule", [addressOf(79)]);
+      const found = await changed(
+        () => world.sendAs(address, address, enable),
+        () => verify(grant, {}, lying(hiding)),
+      );
+      expect(found.differences.map(({ field, code }) => `${field} ${code}`)).to.deep.equal([
+        `safe@${address}.modules verify/drifted`,
+      ]);
+    });
+
+    it("it believes no endpoint that names other owners than the Safe's storage", async () => {
+      const { owners } = world.deployment.safes.guardian;
+      const other: Lie = (method, answer, [call]) =>
+        method === "eth_call" && Reflect.get(Object(call), "data") === id("getOwners()").slice(0, 10)
+          ? AbiCoder.defaultAbiCoder().encode(["address[]"], [owners])
+          : answer;
+      await refusal(verify(grant, {}, lying(other)), "chain/contradicts-itself");
     });
   });
 

@@ -400,6 +400,25 @@ describe("decisions", function () {
       expect((await ask()).allowed).to.equal(true);
     });
 
+    it("when the contract's own answer is slow in coming, does not hold up a new view, and so a denial, for it", async () => {
+      const serviceId = await createService(chain.suite, "held up");
+      await chain.finalize();
+      let slow = false;
+      const provider = liar(chain.provider, async (method, answer) => {
+        if (slow && method === "eth_call") await new Promise((resolve) => setTimeout(resolve, 4_000));
+        return answer;
+      });
+      const { decider } = await makeDecider(chain, [provider], { maxAgeSeconds: FOREVER, maxSilenceSeconds: 0.2 });
+      expect((await decider.decide({ serviceId, machine: machineOf(V1) })).allowed).to.equal(true);
+      const before = decider.status().block?.number ?? 0;
+      await chain.finalize();
+      slow = true;
+      const start = performance.now();
+      await decider.refresh();
+      expect(performance.now() - start).to.be.lessThan(3_500);
+      expect(decider.status().block?.number).to.be.greaterThan(before);
+    });
+
     for (const [which, state] of [
       ["finalized", "lies"],
       ["latest", "unreachable"],

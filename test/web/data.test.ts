@@ -12,7 +12,7 @@ import { SAFE_PROXIES, SAFE_SINGLETONS } from "../../web/src/data/accounts.ts";
 import { readCall } from "../../web/src/data/calls.ts";
 import { compareRegisters } from "../../web/src/data/check.ts";
 import { readEvidence } from "../../web/src/data/evidence.ts";
-import { foldOperations } from "../../web/src/data/operations.ts";
+import { timeOperations } from "../../web/src/data/operations.ts";
 import { imageLives, placeMoments } from "../../web/src/data/spans.ts";
 import { formatCountdown, formatDuration } from "../../web/src/format.ts";
 import { linkTo, parseRoute } from "../../web/src/route.ts";
@@ -172,7 +172,7 @@ describe("explorer: timelock operations", () => {
       coder.encode(["address", "uint256", "bytes"], [POLICY, 0, data]),
     );
   const cancelled = (time: number) => located(time, [id("Cancelled(bytes32)"), batchId], "0x");
-  const fold = (logs: LocatedLog[], now: number) => foldOperations(logs, now)[0];
+  const fold = (logs: LocatedLog[], now: number) => timeOperations(logs, now)[0];
 
   it("given a scheduled one is pending until its delay is over, to the second", () => {
     expect(fold([scheduled(10), salted(10)], 109)).to.include({ status: "pending", readyAt: 110, genuine: true });
@@ -186,7 +186,7 @@ describe("explorer: timelock operations", () => {
 
   it("given a cancelled one scheduled again waits again", () => {
     const logs = [scheduled(10), salted(10), cancelled(20), scheduled(30), salted(30)];
-    expect(foldOperations(logs, 40)).to.have.length(1);
+    expect(timeOperations(logs, 40)).to.have.length(1);
     expect(fold(logs, 40)).to.include({ status: "pending", readyAt: 130, genuine: true });
   });
 

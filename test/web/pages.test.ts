@@ -164,6 +164,7 @@ describe("explorer in Chromium: pages", () => {
     it("shows who decides, the timeline, every image and every event", async () => {
       const page = await open(`service/${stage.explored.services.wallet}`);
       await page.locator("details summary", { hasText: "retired or removed" }).click();
+      await page.locator(".card.image.removed").waitFor();
       await shoot(page, "service");
       const text = await mainText(page);
       expect(text).to.contain("Yes: Safe 1.5.0, 2 of 3 may add images, and each waits 7 d before it may have keys.");
@@ -171,8 +172,8 @@ describe("explorer in Chromium: pages", () => {
       expect(text).to.match(/a storage proof at block/);
       const statuses = await page.locator(".card.image header .badge").allInnerTexts();
       expect(statuses.map((status) => status.replace(/^\W+/, ""))).to.deep.equal([
-        "active",
         "pending",
+        "active",
         "retiring",
         "removed",
       ]);

@@ -3,6 +3,7 @@ import { concat } from "ethers";
 import { serviceSlots, slotHex } from "../../src/chain/slots.ts";
 import { formatImage } from "../../src/core/image.ts";
 import { fold } from "../helpers/history.ts";
+import { measured, tdxImage } from "../helpers/images.ts";
 import { BROWSER_TESTS, openTab, shoot, type Tab } from "./browser.ts";
 import { type Lie, startLiar } from "./rpc.ts";
 import { enterStage, leaveStage, mainText, type Stage, settled } from "./stage.ts";
@@ -167,6 +168,36 @@ describe("explorer in Chromium: a service, and what its answer rests on", () => 
     });
   });
 
+  it("given a long history shows its newest part, more on demand, and all of it on paper", async () => {
+    const { provider } = stage.explored.world.connection;
+    const snapshot = await provider.request({ method: "evm_snapshot", params: [] });
+    try {
+      const id = await createLong(stage, 60);
+      const { page } = await visit((_method, answer) => answer, `service/${id}`);
+      await settled(page);
+      const shown = async () => [
+        await page.locator(".card.image").count(),
+        await page.locator("li.entry").count(),
+        await page.locator(".timeline .lane .name code").count(),
+        await page.locator("li.entry .registers").count(),
+      ];
+      expect(await shown()).to.deep.equal([20, 50, 16, 0]);
+      expect(await page.locator(".card.image").first().innerText(), "newest first").to.contain("release 59");
+      expect(await mainText(page)).to.contain("16 of 60 images are drawn");
+      await page.emulateMedia({ media: "print" });
+      await page.locator("li.entry .registers").nth(59).waitFor();
+      expect(await shown()).to.deep.equal([60, 61, 60, 60]);
+      await page.emulateMedia({ media: null });
+      await page.getByRole("button", { name: "Show 20 of 40 further images" }).click();
+      await page.getByRole("button", { name: "Show 20 further images" }).waitFor();
+      await page.getByRole("button", { name: "Show 11 older events" }).click();
+      await page.locator("li.entry", { hasText: "create service" }).waitFor();
+      expect(await shown()).to.deep.equal([40, 61, 16, 0]);
+    } finally {
+      await provider.request({ method: "evm_revert", params: [snapshot] });
+    }
+  });
+
   describe("given an event that this version does not know", () => {
     it("is consistent and not proven, shows the event as unknown, and answers no question about a quote", async () => {
       const { world, services } = stage.explored;
@@ -202,6 +233,23 @@ describe("explorer in Chromium: a service, and what its answer rests on", () => 
     });
   });
 });
+
+/** Creates a service with so many images, 25 with each transaction. */
+async function createLong({ explored }: Stage, images: number): Promise<string> {
+  const { registry, ada } = explored.world;
+  const salt = measured("salt of a long history", 32);
+  const config = { admin: ada.address, noticePeriod: 0, description: "", devices: [], requireUpToDateTcb: false };
+  await (await registry.createService(config, salt)).wait();
+  const id = await registry.serviceIdFor(ada.address, salt);
+  for (let at = 0; at < images; at += 25) {
+    const list = Array.from({ length: Math.min(25, images - at) }, (_, index) => ({
+      image: tdxImage(`long ${at + index}`),
+      description: `release ${at + index}`,
+    }));
+    await (await registry.addImagesToService(id, list)).wait();
+  }
+  return id.toLowerCase();
+}
 
 /**
  * Has the registry log an event that no version knows, chained as every event is: its code is another for one transaction, and the head and the count are

@@ -91,8 +91,9 @@ Exits 0 where it does what it says, 1 where it fails, does something else, or th
             operation.chainId,
           );
           const part: Part = options.rollback === true ? "rollback" : "operation";
+          const signedNonces = verified.signatures.filter(({ step }) => step === "execute").map(({ nonce }) => nonce);
           const found = await simulateProposal(chain.client, operation, {
-            ...{ block, witnesses, acceptUnproven, part, fromBlock: deployment?.block },
+            ...{ block, witnesses, acceptUnproven, part, signedNonces, fromBlock: deployment?.block },
             onProgress: progressOf(context.io, output),
           });
           output.result(

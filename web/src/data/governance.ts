@@ -6,7 +6,7 @@ import { foldRoles } from "../../../src/chain/roles.ts";
 import { type Hex, toHex } from "../../../src/core/bytes.ts";
 import type { RawLog } from "../../../src/core/events.ts";
 import { topicOf } from "../../../src/core/events.ts";
-import { foldOperations, type TimelockEntry } from "./operations.ts";
+import { type TimelockEntry, timeOperations } from "./operations.ts";
 import { askView } from "./views.ts";
 
 /*
@@ -100,7 +100,7 @@ export async function fetchGovernance(
     const logs = await scanLogs(client, { address: timelock }, fromBlock, block.number);
     timelockRoles = rolesOf("timelock", logs, differences);
     const located: readonly LocatedLog[] = await locateLogs(client, logs);
-    operations = await checkOperations(client, block, timelock, foldOperations(located, block.timestamp), differences);
+    operations = await checkOperations(client, block, timelock, timeOperations(located, block.timestamp), differences);
     const delay = await askView(client, block, timelock, "getMinDelay");
     minDelay = typeof delay === "bigint" ? Number(delay) : undefined;
   }

@@ -20,6 +20,7 @@ import { Badge, ErrorBox, Fact, HexText, Party, Section, Time, type Tone, Untrus
 import { Countdown } from "../ui/countdown.tsx";
 import { Events } from "../ui/events.tsx";
 import { useAccount, useLink, useLoaded, useModel, useNow } from "../ui/model.ts";
+import { Fold, More } from "../ui/more.tsx";
 import { Registers } from "../ui/registers.tsx";
 import { Timeline } from "../ui/timeline.tsx";
 import { FaultList, Findings, MEANINGS, Seal } from "../ui/verdict.tsx";
@@ -32,7 +33,11 @@ const TONES: Readonly<Record<ImageStatus, Tone>> = {
   retired: "idle",
   removed: "bad",
 };
-const ORDER: readonly ImageStatus[] = ["active", "pending", "retiring", "retired", "removed"];
+/** What is coming first: nobody is to overlook it below a hundred others. */
+const ORDER: readonly ImageStatus[] = ["pending", "active", "retiring", "retired", "removed"];
+
+/** Images that are shown before the rest is asked for. */
+const IMAGES_FIRST = 20;
 
 /** One service: whether it can change, who decides, which images may have its keys, and everything that ever happened. */
 export function ServicePage() {
@@ -267,7 +272,7 @@ function Images({ audit }: { readonly audit: ServiceAudit }) {
   const now = useNow();
   const images = [...(audit.state?.images.values() ?? [])]
     .map((image) => ({ image, status: imageStatus(image, now) }))
-    .sort((a, b) => ORDER.indexOf(a.status) - ORDER.indexOf(b.status));
+    .sort((a, b) => ORDER.indexOf(a.status) - ORDER.indexOf(b.status) || b.image.listedBy - a.image.listedBy);
   const current = images.find(({ status }) => status === "active")?.image.image;
   const active = current === undefined ? undefined : readImageBytes(current);
   const gone = images.filter(({ status }) => status === "removed" || status === "retired");
@@ -275,16 +280,25 @@ function Images({ audit }: { readonly audit: ServiceAudit }) {
   return (
     <Section id="images" title="Images" note="A register that an image leaves out matches any value.">
       {present.length === 0 ? <p class="muted">No image may have keys, and none is pending.</p> : null}
-      {present.map(({ image, status }) => (
-        <ImageCard key={image.imageId} image={image} status={status} audit={audit} active={active} />
-      ))}
+      <More items={present} first={IMAGES_FIRST} what="further image">
+        {(shown) =>
+          shown.map(({ image, status }) => (
+            <ImageCard key={image.imageId} image={image} status={status} audit={audit} active={active} />
+          ))
+        }
+      </More>
       {gone.length === 0 ? null : (
-        <details>
-          <summary>{plural(gone.length, "image")} retired or removed</summary>
-          {gone.map(({ image, status }) => (
-            <ImageCard key={image.imageId} image={image} status={status} audit={audit} />
-          ))}
-        </details>
+        <Fold summary={`${plural(gone.length, "image")} retired or removed`}>
+          {() => (
+            <More items={gone} first={IMAGES_FIRST} what="further image">
+              {(shown) =>
+                shown.map(({ image, status }) => (
+                  <ImageCard key={image.imageId} image={image} status={status} audit={audit} />
+                ))
+              }
+            </More>
+          )}
+        </Fold>
       )}
     </Section>
   );

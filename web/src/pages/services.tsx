@@ -1,10 +1,10 @@
-import { useContext, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import type { ServiceAudit } from "../../../src/audit/result.ts";
 import { imageStatus, ZERO_ADDRESS } from "../../../src/core/state.ts";
 import { formatDuration, plural, shortHex } from "../format.ts";
 import { AccountBadge, Badge, Untrusted } from "../ui/bits.tsx";
 import { useLink, useLoaded, useNow } from "../ui/model.ts";
-import { Printing } from "../ui/print.ts";
+import { More } from "../ui/more.tsx";
 import { VerdictBadge } from "../ui/verdict.tsx";
 
 const FILTERS = ["all", "upgradeable", "final", "pending images", "not proven"] as const;
@@ -18,8 +18,6 @@ export function ServicesPage() {
   const loaded = useLoaded();
   const [search, setSearch] = useState("");
   const [filter, setFilter] = useState<Filter>("all");
-  const [wanted, setWanted] = useState(PAGE);
-  const shown = useContext(Printing) ? Number.POSITIVE_INFINITY : wanted;
   const now = useNow();
   const found = loaded.suite.services.filter(
     (audit) => isFound(audit, search.trim().toLowerCase()) && passes(audit, filter, now),
@@ -50,12 +48,9 @@ export function ServicesPage() {
       <p class="muted" aria-live="polite">
         {plural(found.length, "service")} of {loaded.suite.services.length.toLocaleString("en")}
       </p>
-      {found.length === 0 ? null : <ServiceTable services={found.slice(0, shown)} now={now} />}
-      {found.length > shown ? (
-        <button type="button" class="button" onClick={() => setWanted(wanted + PAGE)}>
-          Show {Math.min(PAGE, found.length - shown)} more
-        </button>
-      ) : null}
+      <More items={found} first={PAGE} what="further service">
+        {(shown) => (shown.length === 0 ? null : <ServiceTable services={shown} now={now} />)}
+      </More>
     </>
   );
 }

@@ -1,4 +1,3 @@
-import { useContext, useState } from "preact/hooks";
 import { fromHex, type Hex } from "../../../src/core/bytes.ts";
 import type { PolicyEvent, ServiceEvent } from "../../../src/core/events.ts";
 import { imageId as idOf } from "../../../src/core/image.ts";
@@ -6,7 +5,7 @@ import type { TimedEntry } from "../../../src/core/state.ts";
 import { kindName, readImageBytes, tcbNames } from "../data/images.ts";
 import { formatDuration, plural } from "../format.ts";
 import { HexText, Party, Time, type Tone, Untrusted } from "./bits.tsx";
-import { Printing } from "./print.ts";
+import { Fold, More } from "./more.tsx";
 import { Registers } from "./registers.tsx";
 
 type AnyEvent = ServiceEvent | PolicyEvent;
@@ -22,23 +21,17 @@ const FIRST = 50;
 
 /** A verified history, newest first: what happened, by whom, when, in which transaction. */
 export function Events({ entries }: { readonly entries: readonly TimedEntry<AnyEvent>[] }) {
-  const [wanted, setWanted] = useState(false);
-  const all = useContext(Printing) || wanted;
   const newest = [...entries].reverse();
-  const shown = all ? newest : newest.slice(0, FIRST);
   return (
-    <>
-      <ol class="events" reversed start={entries.at(-1)?.sequence ?? 0}>
-        {shown.map((entry) => (
-          <EventItem key={entry.sequence} entry={entry} />
-        ))}
-      </ol>
-      {shown.length < newest.length ? (
-        <button type="button" class="button" onClick={() => setWanted(true)}>
-          Show the {plural(newest.length - shown.length, "older event")}
-        </button>
-      ) : null}
-    </>
+    <More items={newest} first={FIRST} what="older event">
+      {(shown) => (
+        <ol class="events" reversed start={entries.at(-1)?.sequence ?? 0}>
+          {shown.map((entry) => (
+            <EventItem key={entry.sequence} entry={entry} />
+          ))}
+        </ol>
+      )}
+    </More>
   );
 }
 
@@ -104,9 +97,8 @@ function LoggedImage({ bytes }: { readonly bytes: Hex }) {
   const image = readImageBytes(bytes);
   if (image === undefined) return <HexText value={bytes} what="image" />;
   return (
-    <details>
-      <summary>registers of {idOf(fromHex(bytes, "image")).slice(0, 10)}…</summary>
-      <Registers image={image} />
-    </details>
+    <Fold summary={`registers of ${idOf(fromHex(bytes, "image")).slice(0, 10)}…`}>
+      {() => <Registers image={image} />}
+    </Fold>
   );
 }

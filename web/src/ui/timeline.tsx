@@ -1,8 +1,13 @@
+import { useContext } from "preact/hooks";
 import type { ServiceAudit } from "../../../src/audit/result.ts";
 import { printable } from "../../../src/core/printable.ts";
 import { type ImageLife, imageLives, placeMoments } from "../data/spans.ts";
 import { formatTime, shortHex } from "../format.ts";
 import { useModel } from "./model.ts";
+import { Printing } from "./print.ts";
+
+/** Images whose lives are drawn on a screen. */
+const DRAWN = 16;
 
 /** Room at the right end for what goes on without an end. */
 const RIGHT = 0.94;
@@ -13,7 +18,8 @@ export function Timeline({ audit }: { readonly audit: ServiceAudit }) {
   const { state, entries } = audit;
   if (state === undefined || entries.length === 0) return null;
   const now = standing.block.timestamp;
-  const lives = imageLives(entries);
+  const all = imageLives(entries);
+  const lives = useContext(Printing) ? all : choose(all, now);
   const ends = lives.flatMap(({ spans }) => spans.flatMap(({ from, to }) => [from, to]));
   const place = placeMoments([...entries.map(({ timestamp }) => timestamp), now, ...ends]);
   const percent = (moment: number) => `${(Number.isFinite(moment) ? place(moment) * RIGHT : 1) * 100}%`;
@@ -22,7 +28,7 @@ export function Timeline({ audit }: { readonly audit: ServiceAudit }) {
   const last = Math.max(now, ...ends.filter(Number.isFinite));
   return (
     <figure class="timeline">
-      <div class="lanes" role="img" aria-label={describe(lives, now)}>
+      <div class="lanes" role="img" aria-label={describe(lives, all.length, now)}>
         <div class="lane">
           <span class="name">events</span>
           <span class="track">
@@ -81,17 +87,30 @@ export function Timeline({ audit }: { readonly audit: ServiceAudit }) {
         <span class="key gone">✕ removed</span>
         <span class="key rotated">◆ new key epoch</span>
         <span class="key line">now</span>
+        {lives.length === all.length ? null : (
+          <span class="muted">
+            {lives.length} of {all.length.toLocaleString("en")} images are drawn; all of them are below.
+          </span>
+        )}
         <span class="muted">Not to scale: long gaps are drawn shorter. The last date is {formatTime(last)}.</span>
       </figcaption>
     </figure>
   );
 }
 
-function describe(lives: readonly ImageLife[], now: number): string {
+/** Those that may still have keys, then those that ended last, in the order in which they were listed. */
+function choose(lives: readonly ImageLife[], now: number): readonly ImageLife[] {
+  const goesOn = ({ spans }: ImageLife) => spans.some(({ to }) => to > now);
+  const newest = [...lives].reverse();
+  const chosen = [...newest.filter(goesOn), ...newest.filter((life) => !goesOn(life))].slice(0, DRAWN);
+  return lives.filter((life) => chosen.includes(life));
+}
+
+function describe(lives: readonly ImageLife[], all: number, now: number): string {
   const words = lives.map(({ imageId, spans, removedAt }) => {
     const current = spans.find(({ from, to }) => from <= now && now < to);
     const end = removedAt.length > 0 ? "removed" : "ended";
     return `${shortHex(imageId)} ${current === undefined ? end : current.status}`;
   });
-  return `Lives of ${lives.length} images over time: ${words.join("; ")}`;
+  return `Lives of ${lives.length} of ${all} images over time: ${words.join("; ")}`;
 }

@@ -11,7 +11,7 @@ import { parseMeasurement } from "../../../core/measurement-format.ts";
 import { renderCalls } from "../../../governance/decode.ts";
 import { writeProposal } from "../../../governance/folder.ts";
 import { CALL_PARAMETERS, INTENTS, type IntentInput, type Parameter } from "../../../governance/intents.ts";
-import { type MeasurementClaim, type Operation } from "../../../governance/operation.ts";
+import type { MeasurementClaim, Operation } from "../../../governance/operation.ts";
 import { parseAddress, parseDuration, parseParameter } from "../../../governance/parameters.ts";
 import { deriveProposal } from "../../../governance/proposal.ts";
 import { buildOperation, type Parties, type ProposalInput } from "../../../governance/propose.ts";
@@ -23,7 +23,7 @@ import { RPC_VARIABLE } from "../../chain-input.ts";
 import type { CommandContext, CommandModule } from "../../command.ts";
 import type { InputFile, Io } from "../../io.ts";
 import type { ExitCode } from "../../output.ts";
-import { earlierOperation, readSources, requireProvenance, startOf } from "../../proposal-files.ts";
+import { earlierOperation, readSources, requireProvenance } from "../../proposal-files.ts";
 import { deploymentContext, readDeploymentFile } from "../decode.ts";
 
 const LIMIT = 1024 * 1024;
@@ -112,11 +112,10 @@ async function lookAtChain(io: Io, options: Options, { chainId, safes }: Deploym
     chainId: Number(chainId),
   });
   const block = await fetchBlock(client, "latest");
-  const nonceOf = async (address: string) => (await fetchSafe(client, block, address)).nonce.toString();
-  const nonces = {
-    governance: await nonceOf(safes.governance.address),
-    guardian: await nonceOf(safes.guardian.address),
-  };
+  const nonces = new Map<string, string>();
+  for (const { address } of [safes.governance, safes.guardian]) {
+    nonces.set(address, (await fetchSafe(client, block, address)).nonce.toString());
+  }
   return { client, block, nonces };
 }
 
@@ -151,12 +150,24 @@ function completeIntent(input: IntentInput, attachments: Attachments): IntentInp
   return { ...input, arguments: { ...input.arguments, [wanted.name]: text } };
 }
 
-/** When an earlier run proposed the same: running it again must give the same bytes. */
-async function timeOf(folder: string, given: string | undefined): Promise<bigint> {
-  if (given !== undefined) return BigInt(String(parseParameter("time", given, "time")));
-  const earlier = await earlierOperation(folder);
-  if (earlier !== undefined) return earlier.assumptions.time;
-  return BigInt(Math.floor(Date.now() / 1000));
+const timeOf = (given: string | undefined, earlier: Operation | undefined): bigint =>
+  given === undefined
+    ? (earlier?.assumptions.time ?? BigInt(Math.floor(Date.now() / 1000)))
+    : BigInt(String(parseParameter("time", given, "time")));
+
+/** The nonce that an earlier run planned a Safe's first transaction with. */
+function plannedNonce(earlier: Operation | undefined, address: string): string | undefined {
+  if (earlier === undefined) return undefined;
+  const back = earlier.rollback === null ? [] : [earlier.rollback.safe];
+  return [earlier.safe, ...earlier.cancellers, ...back].find((safe) => safe.address === address)?.nonce.toString();
+}
+
+/** Safes that made transactions since an earlier run planned: the plan stands, and what is still to be signed is signed for the next nonce. */
+function movedNonces(operation: Operation, chain: { readonly nonces: ReadonlyMap<string, string> } | undefined) {
+  return [...(chain?.nonces ?? [])].flatMap(([safe, next]) => {
+    const planned = plannedNonce(operation, safe);
+    return planned === undefined || planned === next ? [] : [{ safe, planned, next }];
+  });
 }
 
 async function propose(context: CommandContext, intents: readonly IntentInput[], options: Options): Promise<ExitCode> {
@@ -167,9 +178,13 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
   const account = accountOf(options);
   const { governance, guardian } = deployment.safes;
   const chain = await lookAtChain(io, options, deployment);
+  const folder = join(options.out, options.id);
+  const earlier = await earlierOperation(folder);
+  const nonceOf = ({ address }: { readonly address: string }) =>
+    chain === undefined ? undefined : (plannedNonce(earlier, address) ?? chain.nonces.get(address));
   const parties: Parties = {
-    governance: safeRef(governance.address, governance.version, options.nonce ?? chain?.nonces.governance),
-    guardian: safeRef(guardian.address, guardian.version, options.guardianNonce ?? chain?.nonces.guardian),
+    governance: safeRef(governance.address, governance.version, options.nonce ?? nonceOf(governance)),
+    guardian: safeRef(guardian.address, guardian.version, options.guardianNonce ?? nonceOf(guardian)),
     delay:
       options.timelockDelay === undefined
         ? BigInt(deployment.delaySeconds)
@@ -177,7 +192,6 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
     ...(account === undefined ? {} : { account }),
   };
   const attachments = await readAttachments(io, options);
-  const folder = join(options.out, options.id);
   const input: ProposalInput = {
     id: options.id,
     title: options.title,
@@ -188,7 +202,7 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
       : {
           predecessor: `0x${String(parseParameter("bytes32", options.predecessor, "predecessor")).slice(2)}` as const,
         }),
-    time: await timeOf(folder, options.time),
+    time: timeOf(options.time, earlier),
     block: options.block === undefined ? null : whole(options.block, "block"),
   };
   const draft = buildOperation(input);
@@ -198,7 +212,7 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
       ? draft
       : buildOperation({
           ...input,
-          start: (await startOf(folder)) ?? (await readStartState(chain.client, chain.block, draft)),
+          start: earlier?.assumptions.start ?? (await readStartState(chain.client, chain.block, draft)),
         });
   const derived = deriveProposal(operation, attachments.files);
   const encoder = new TextEncoder();
@@ -210,10 +224,11 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
   const written = await writeProposal(folder, files);
   const { line } = headline(operation);
   const rollback = operation.rollback !== null;
+  const moved = movedNonces(operation, chain);
   context
     .output()
     .result(
-      { format: "keystead.proposal/1", folder, headline: line, written, files: [...files.keys()], rollback },
+      { format: "keystead.proposal/1", folder, headline: line, written, files: [...files.keys()], rollback, moved },
       () =>
         [
           line,
@@ -222,6 +237,10 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
           "",
           `${folder}: ${written.length === 0 ? "already there, byte for byte" : `wrote ${written.join(", ")}`}`,
           rollback ? "" : "No rollback follows from these calls: have the way back ready before this is executed.",
+          ...moved.map(
+            ({ safe, planned, next }) =>
+              `Safe ${safe} is at nonce ${next}, planned with ${planned}: sign what is still to be signed with --nonce ${next} (keystead status tells what that is).`,
+          ),
           `Next: keystead verify ${folder} --deployment ${options.deployment}`,
         ].join("\n"),
     );
