@@ -1,5 +1,6 @@
 import { askNode, type Fetch } from "../agent/http.ts";
 import { equalBytes, fromHex, type Hex } from "../core/bytes.ts";
+import { isLocalChain } from "../core/chain-id.ts";
 import { isKeysteadError } from "../core/errors.ts";
 import { hashSigned, recoverSigner, type SigningContext } from "../core/release.ts";
 import {
@@ -48,15 +49,24 @@ export async function readNode(url: string, place: NodePlace): Promise<NodeFacts
     info = await askNode(base, "/v1/info", undefined, infoSchema, http);
   } catch (error) {
     if (!isKeysteadError(error)) throw error;
-    return { up: false, ready: false, problem: error.message, environmentKey: undefined, receipts: undefined };
+    const nothing = { testTee: false, environmentKey: undefined, receipts: undefined };
+    return { up: false, ready: false, problem: error.message, ...nothing };
   }
-  const { environmentKey } = info;
-  const wrong = wrongDeployment(info, place);
-  if (wrong !== undefined) return { up: true, ready: false, problem: wrong, environmentKey, receipts: undefined };
+  const { environmentKey, testTee } = info;
+  const wrong = wrongDeployment(info, place) ?? pretends(info, place);
+  if (wrong !== undefined) {
+    return { up: true, ready: false, problem: wrong, testTee, environmentKey, receipts: undefined };
+  }
   const ready = await isReady(base, place.fetch ?? fetch);
   const read = await readReceipts(base, info, place);
   const problem = ready === undefined ? read.problem : ready;
-  return { up: true, ready: ready === undefined, problem, environmentKey, receipts: read.receipts };
+  return { up: true, ready: ready === undefined, problem, testTee, environmentKey, receipts: read.receipts };
+}
+
+/** Where keys are worth something, a node that gives them to whoever signs with a test root is none to rely on. */
+function pretends({ testTee }: NodeInfo, { chainId }: NodePlace): string | undefined {
+  if (!testTee || isLocalChain(chainId)) return undefined;
+  return `it accepts evidence under test roots, on chain ${chainId}: nothing that it releases or signs counts`;
 }
 
 function wrongDeployment({ chainId, registry }: NodeInfo, place: NodePlace): string | undefined {
