@@ -26,24 +26,25 @@ export interface Action {
  */
 export function nextActions(plan: Plan, status: Status, facts: Facts, file: string): readonly Action[] {
   return status.steps.flatMap((one) => {
-    if (one.state !== "ready" && !(one.state === "failed" && one.operation?.state === "cancelled")) return [];
+    // what was cancelled is proposed anew under another number, by a plan with another first one: never by itself
+    if (one.state !== "ready") return [];
     const { step } = one;
     const commands = dueCommands(plan, one, facts).map((command) => fill(command, plan, facts, file));
     const { title, who, governance } = step;
-    return [{ step: step.id, title, who, governance, commands, note: noteOf(one) }];
+    return [{ step: step.id, title, who, governance, commands, note: noteOf(step) }];
   });
 }
 
-function noteOf({ state, says, step }: StepStatus): string {
-  if (state === "failed") return `${says}: find out why before you schedule it again`;
-  return step.governance === "none" ? "needs no governance" : `downtime: ${step.downtime}`;
+function noteOf({ governance, downtime }: Step): string {
+  return governance === "none" ? "needs no governance" : `downtime: ${downtime}`;
 }
 
 /** A proposal is written once, then scheduled, then executed: what was done is not offered again. */
 function dueCommands(plan: Plan, { step, operation }: StepStatus, facts: Facts): readonly string[] {
   if (step.proposal === null) return dueStatements(plan, step);
   const [propose, verify, simulate, ...signed] = step.commands;
-  const [schedule, execute] = step.governance === "timelock" ? [signed.slice(0, 2), signed.slice(2)] : [signed, []];
+  // the way back is played, and the operation scheduled; then executed
+  const [schedule, execute] = step.governance === "timelock" ? [signed.slice(0, 3), signed.slice(3)] : [signed, []];
   if (operation?.state === "ready") return [simulate ?? "", ...execute];
   const written = facts.folders.has(step.proposal.id);
   return [...(written ? [] : [propose ?? ""]), verify ?? "", simulate ?? "", ...schedule];

@@ -98,7 +98,8 @@ function chainAlarms(plan: Plan, chain: ChainFacts, steps: readonly StepStatus[]
   found.push(...wrongMeasurements(plan, chain));
   for (const { step, operation, state } of steps) {
     if (operation?.state === "cancelled" && state !== "done" && state !== "undone") {
-      found.push(alarm("operation-cancelled", `${step.id}: its operation was cancelled at the timelock`));
+      const again = "if it is still wanted, make a new plan with another proposals.first";
+      found.push(alarm("operation-cancelled", `${step.id}: its operation was cancelled at the timelock; ${again}`));
     }
   }
   for (const operation of foreignOperations(plan, chain)) {

@@ -50,6 +50,8 @@ export function assess(plan: Plan, facts: Facts): Status {
   return { steps: now, alarms: findAlarms(plan, facts, now), standing: standingOf(now) };
 }
 
+const CANCELLED = "its operation was cancelled at the timelock";
+
 /** Whether anything was taken back, or waits to be. */
 const goesBack = (steps: readonly StepStatus[]): boolean =>
   steps.some(({ state, wayBack }) => state === "undone" || wayBack?.state === "waiting" || wayBack?.state === "ready");
@@ -57,7 +59,7 @@ const goesBack = (steps: readonly StepStatus[]): boolean =>
 /** Half of it is gone: whoever goes forward now goes without it. A cancelled operation is what going back makes of it. */
 function notForward(one: StepStatus): StepStatus {
   if (one.state === "failed" && one.operation?.state === "cancelled") {
-    return { ...one, state: "undone", says: "its operation was cancelled at the timelock" };
+    return { ...one, state: "undone", says: CANCELLED };
   }
   if (one.state !== "ready") return one;
   return { ...one, state: "blocked", says: "the rollout is taken back: to go forward again, make a new plan" };
@@ -94,6 +96,12 @@ function stepStatus(plan: Plan, step: Step, facts: Facts, before: readonly StepS
   const missing = before.filter(({ step: { id }, state }) => step.needs.includes(id) && state !== "done");
   // a statement that was made before its time says nothing
   const early = missing.length > 0 && step.check.every(({ is }) => is === "acknowledged");
+  if (wayBack?.state === "waiting") {
+    return of("waiting", `its way back may be executed from ${isoMinute(wayBack.readyAt)} on`, wayBack.readyAt);
+  }
+  if (open.length === 0 && !early && wayBack?.state === "ready") {
+    return of("done", "the delay of its way back is over: execute that");
+  }
   if (open.length === 0 && !early) return of("done", check.map(({ finding }) => finding.says).join("; ") || "done");
   if (open.length === check.length && wasTakenBack(plan, facts, step, operation, wayBack)) {
     return of("undone", `taken back: ${open.map(({ finding }) => finding.says).join("; ")}`);
@@ -126,7 +134,7 @@ function stepStatus(plan: Plan, step: Step, facts: Facts, before: readonly StepS
     const blind = wrong.some(({ finding }) => finding.holds === "unknown");
     return of(blind ? "unknown" : "blocked", wrong.map(({ finding }) => finding.says).join("; "));
   }
-  if (operation?.state === "cancelled") return of("failed", "its operation was cancelled at the timelock");
+  if (operation?.state === "cancelled") return of("failed", CANCELLED);
   const differs = open.find(({ finding }) => finding.says.includes("quote is not of the image"));
   if (differs !== undefined) return of("failed", differs.finding.says);
   if (operation?.state === "ready") return of("ready", "its delay is over: execute it");

@@ -31,6 +31,8 @@ export interface Delivery {
 export interface DeliverOptions {
   readonly trust: Trust;
   readonly only?: "old" | "new" | undefined;
+  /** Milliseconds for one answer. Default: the agent's. */
+  readonly timeoutMs?: number | undefined;
   readonly fetch?: Fetch | undefined;
   readonly system?: System | undefined;
   readonly log?: (line: string) => void;
@@ -69,7 +71,7 @@ async function deliver(
   imageId: Hex | undefined,
   serviceId: Hex,
   salt: Uint8Array,
-  { trust, fetch, system = createSystem() }: DeliverOptions,
+  { trust, fetch, timeoutMs, system = createSystem() }: DeliverOptions,
 ): Promise<Pick<Delivery, "result" | "says" | "code" | "mark" | "testTee">> {
   const command = createCommandDevice(system, program);
   let noEvidence = false;
@@ -91,6 +93,7 @@ async function deliver(
       trust,
       imageId,
       fetch,
+      timeoutMs,
       waitSeconds: 0,
       log: () => {},
     });

@@ -23,6 +23,8 @@ export interface NodePlace {
   readonly since: number;
   /** A clock in milliseconds; default: this machine's. */
   readonly now?: (() => number) | undefined;
+  /** Milliseconds for one answer. Default: {@link TIMEOUT_MS}. */
+  readonly timeoutMs?: number | undefined;
   readonly fetch?: Fetch | undefined;
 }
 
@@ -31,6 +33,8 @@ const TIMEOUT_MS = 10_000;
 /** Pages of receipts that are read; a node that shows more is said to. */
 const MAX_PAGES = 200;
 const PAGE = 100;
+/** Characters of an answer that says why a node is not ready. */
+const MAX_REASONS = 2_000;
 /** Milliseconds for all of its receipts: each page may be in time and the whole without end. */
 const RECEIPTS_MS = 60_000;
 
@@ -43,7 +47,7 @@ const RECEIPTS_MS = 60_000;
  */
 export async function readNode(url: string, place: NodePlace): Promise<NodeFacts> {
   const base = url.replace(/\/+$/, "");
-  const http = { fetch: place.fetch, timeoutMs: TIMEOUT_MS };
+  const http = { fetch: place.fetch, timeoutMs: place.timeoutMs ?? TIMEOUT_MS };
   let info: NodeInfo;
   try {
     info = await askNode(base, "/v1/info", undefined, infoSchema, http);
@@ -57,7 +61,7 @@ export async function readNode(url: string, place: NodePlace): Promise<NodeFacts
   if (wrong !== undefined) {
     return { up: true, ready: false, problem: wrong, testTee, environmentKey, receipts: undefined };
   }
-  const ready = await isReady(base, place.fetch ?? fetch);
+  const ready = await isReady(base, place);
   const read = await readReceipts(base, info, place);
   const problem = ready === undefined ? read.problem : ready;
   return { up: true, ready: ready === undefined, problem, testTee, environmentKey, receipts: read.receipts };
@@ -75,14 +79,34 @@ function wrongDeployment({ chainId, registry }: NodeInfo, place: NodePlace): str
 }
 
 /** Why it would release nothing now; undefined if it would. */
-async function isReady(base: string, ask: Fetch): Promise<string | undefined> {
+async function isReady(
+  base: string,
+  { fetch: ask = fetch, timeoutMs = TIMEOUT_MS }: NodePlace,
+): Promise<string | undefined> {
   try {
-    const { status, body } = await ask(`${base}/ready`, { redirect: "error", signal: AbortSignal.timeout(TIMEOUT_MS) });
-    await body?.cancel();
-    return status === 200 ? undefined : `it says that it is not ready (HTTP ${status})`;
+    const response = await ask(`${base}/ready`, { redirect: "error", signal: AbortSignal.timeout(timeoutMs) });
+    const { status } = response;
+    if (status !== 200) return `it says that it is not ready (HTTP ${status}${await reasonsOf(response)})`;
+    await response.body?.cancel();
+    return undefined;
   } catch (error) {
     return `it does not say whether it is ready: ${error instanceof Error ? error.message : String(error)}`;
   }
+}
+
+/** The codes that it gives for it, as far as they look like codes: it may say anything, at any length. */
+async function reasonsOf({ body }: Response): Promise<string> {
+  let text = "";
+  const decoder = new TextDecoder();
+  for await (const chunk of body ?? []) {
+    text += decoder.decode(chunk, { stream: true });
+    if (text.length > MAX_REASONS) break;
+  }
+  const codes = text.slice(0, MAX_REASONS).match(/(?<=")[a-z]+\/[a-z-]{1,60}(?=")/g) ?? [];
+  return codes
+    .slice(0, 3)
+    .map((code) => `, ${code}`)
+    .join("");
 }
 
 async function readReceipts(
@@ -98,7 +122,7 @@ async function readReceipts(
   for (let pages = 0; pages < MAX_PAGES; pages += 1) {
     let page: ReceiptsPage;
     try {
-      const http = { fetch: place.fetch, timeoutMs: TIMEOUT_MS };
+      const http = { fetch: place.fetch, timeoutMs: place.timeoutMs ?? TIMEOUT_MS };
       page = await askNode(base, `/v1/receipts?after=${after}&limit=${PAGE}`, undefined, receiptsPageSchema, http);
     } catch (error) {
       if (!isKeysteadError(error)) throw error;

@@ -79,7 +79,9 @@ describe("rollout: where it stands", () => {
     });
 
     it("puts the Safes' own nonces into commands", () => {
-      expect(nextOf(facts())[0]?.commands[3]).to.include("--step schedule --nonce 4 --deployment");
+      const [, , , rollback, sign] = nextOf(facts())[0]?.commands ?? [];
+      expect(rollback).to.match(/^keystead simulate .* --rollback /);
+      expect(sign).to.include("--step schedule --nonce 4 --deployment");
     });
 
     it("asks first for what nobody has said", () => {
@@ -366,7 +368,7 @@ describe("rollout: the way back", () => {
     it("says what was taken back, waits for the contracts, and offers no step forward", () => {
       const given = takenBack("waiting");
       expect(states(given)).to.include({
-        ...{ contracts: "done", measurements: "undone", "service-image": "undone", "node-north": "blocked" },
+        ...{ contracts: "waiting", measurements: "undone", "service-image": "undone", "node-north": "blocked" },
       });
       expect([assess(plan, given).standing, alarms(given), nextOf(given)]).to.deep.equal(["going-back", [], []]);
       const [first, last, ...more] = abortOf(given);
