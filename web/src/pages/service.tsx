@@ -190,7 +190,7 @@ function WhoDecides({ audit }: { readonly audit: ServiceAudit }) {
           ? "Never. It has exactly one image, and no admin."
           : state.admin === ZERO_ADDRESS
             ? "Not any more. The admin renounced: no further image, ever."
-            : `Yes: ${admin?.label ?? "its admin"} may add images, and each waits ${view.noticePeriod === 0 ? "not at all" : formatDuration(view.noticePeriod)} before it may have keys.`}
+            : `Yes: ${admin?.label ?? "its admin"} may add images, and each may have keys ${view.noticePeriod === 0 ? "at once, with no wait" : `after a wait of ${formatDuration(view.noticePeriod)}`}.`}
       </p>
       <dl class="facts">
         <Fact name="admin">
