@@ -79,7 +79,7 @@ function run(copy, test) {
         FORCE_COLOR: "0",
       },
       maxBuffer: 1 << 28,
-      timeout: 600_000, // a broken rule may make a test run for ever
+      timeout: 1_800_000, // a broken rule may make a test run for ever; on a busy machine one that ends may take long too
       killSignal: "SIGKILL",
       shell: process.platform === "win32",
     });
