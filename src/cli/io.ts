@@ -1,6 +1,8 @@
 import { createHash } from "node:crypto";
 import { constants, type Stats } from "node:fs";
 import { type FileHandle, lstat, open, realpath } from "node:fs/promises";
+import { createInterface } from "node:readline";
+import { Readable, Writable } from "node:stream";
 import { type Hex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { MeasurementSource } from "../core/measurement.ts";
@@ -32,6 +34,12 @@ export interface Io {
   print(text: string): void;
   /** Writes to standard error. */
   warn(text: string): void;
+  /**
+   * Asks for a secret on standard error, so that standard output stays the command's own, and reads one line of standard input, unseen.
+   *
+   * @throws KeysteadError `input/no-answer`
+   */
+  askSecret(question: string): Promise<string>;
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Whether standard output is a terminal. */
   readonly terminal: boolean;
@@ -67,9 +75,34 @@ export function createIo(streams: Streams): Io {
     },
     print: (text) => void streams.stdout.write(text),
     warn: (text) => void streams.stderr.write(text),
+    askSecret: (question) => askSecret(streams, question),
     env: streams.env,
     terminal: streams.stdout.isTTY === true,
   };
+}
+
+/** Takes what is typed and shows none of it. */
+const unseen = () => new Writable({ write: (_chunk, _encoding, done) => done() });
+
+async function askSecret({ stdin, stderr }: Streams, question: string): Promise<string> {
+  const input = stdin instanceof Readable ? stdin : Readable.from(stdin);
+  const lines = createInterface({ input, output: unseen(), terminal: "isTTY" in stdin && stdin.isTTY === true });
+  stderr.write(`${question}: `);
+  try {
+    return await new Promise((resolve, reject) => {
+      lines.once("line", resolve);
+      // the end of the input, or Ctrl-C
+      lines
+        .once("SIGINT", () => lines.close())
+        .once("close", () => {
+          const remedy = "Type it, or give it as one line of standard input.";
+          reject(new KeysteadError("input/no-answer", "a secret was asked for and none was given", { remedy }));
+        });
+    });
+  } finally {
+    lines.close();
+    stderr.write("\n");
+  }
 }
 
 /**

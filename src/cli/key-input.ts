@@ -1,4 +1,5 @@
-import { KeysteadError } from "../core/errors.ts";
+import type { HardhatPlugin } from "hardhat/types/plugins";
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { type Key, parseKey } from "../governance/sign.ts";
 import type { ChainOption, OptionValues } from "./chain-input.ts";
 import type { Io } from "./io.ts";
@@ -18,13 +19,13 @@ export const keyOption = (variable: string): ChainOption => ({
  * Takes a private key from the environment, or from Hardhat's keystore, which asks for its password.
  *
  * @param variable the environment's variable
- * @throws KeysteadError `key/missing`, `key/malformed`, `key/no-keystore`, `key/not-in-keystore`
+ * @throws KeysteadError `key/missing`, `key/malformed`, `key/no-keystore`, `key/not-in-keystore`, `input/no-answer`
  * @example
  * const key = await readKey(io, command.opts(), SIGNER_VARIABLE);
  */
 export async function readKey(io: Io, options: OptionValues, variable: string): Promise<Key> {
   const { keystore } = options;
-  if (typeof keystore === "string") return parseKey(await readKeystore(keystore), `the keystore's ${keystore}`);
+  if (typeof keystore === "string") return parseKey(await readKeystore(io, keystore), `the keystore's ${keystore}`);
   const text = io.env[variable];
   if (text !== undefined && text !== "") return parseKey(text, variable);
   throw new KeysteadError("key/missing", "there is no key to use", {
@@ -33,8 +34,20 @@ export async function readKey(io: Io, options: OptionValues, variable: string): 
   });
 }
 
-/** Reads one entry through Hardhat's own plugin: files, encryption and password prompt are its. */
-async function readKeystore(name: string): Promise<string> {
+/** Hardhat asks for passwords on standard output, where nothing but the command's result may stand; so this program asks. */
+const askThrough = (io: Io): HardhatPlugin => ({
+  id: "keystead-prompt",
+  hookHandlers: {
+    userInterruptions: async () => ({
+      default: async () => ({
+        requestSecretInput: async (_context, asker, question) => io.askSecret(`[${asker}] ${question}`),
+      }),
+    }),
+  },
+});
+
+/** Reads one entry through Hardhat's own plugin: files and encryption are its. */
+async function readKeystore(io: Io, name: string): Promise<string> {
   let modules: readonly [typeof import("hardhat/hre"), typeof import("@nomicfoundation/hardhat-keystore")];
   try {
     modules = await Promise.all([import("hardhat/hre"), import("@nomicfoundation/hardhat-keystore")]);
@@ -48,7 +61,7 @@ async function readKeystore(name: string): Promise<string> {
   const [{ createHardhatRuntimeEnvironment }, { default: plugin }] = modules;
   const { configVariable } = await import("hardhat/config");
   const environment = await createHardhatRuntimeEnvironment({
-    plugins: [plugin],
+    plugins: [plugin, askThrough(io)],
     networks: { keystead: { type: "http", url: configVariable(name) } },
   });
   const network = environment.config.networks.keystead;
@@ -56,6 +69,7 @@ async function readKeystore(name: string): Promise<string> {
     if (network?.type !== "http") throw new Error("the network is not configured as it was asked for");
     return await network.url.get();
   } catch (cause) {
+    if (isKeysteadError(cause)) throw cause;
     throw new KeysteadError("key/not-in-keystore", `Hardhat's keystore gives no ${JSON.stringify(name)}`, {
       argument: "keystore",
       remedy: `Store it with npx hardhat keystore set ${name}, and check the password.`,

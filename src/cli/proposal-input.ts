@@ -6,7 +6,7 @@ import { type Acting, isRefusal } from "../governance/execute.ts";
 import { readProposal } from "../governance/folder.ts";
 import type { Operation } from "../governance/operation.ts";
 import { parseAddress } from "../governance/parameters.ts";
-import { requireRehearsal } from "../governance/simulate.ts";
+import { requireRehearsal } from "../governance/rehearse.ts";
 import type { FoundSignature } from "../governance/signatures.ts";
 import { STEPS, type StepName } from "../governance/transactions.ts";
 import { type Verification, verifyProposal } from "../governance/verify.ts";

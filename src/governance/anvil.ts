@@ -37,7 +37,7 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => c
  * @param options.port default: a free one
  * @param options.chainId default 31337
  * @param options.args further arguments, as anvil takes them
- * @throws KeysteadError `anvil/not-started` with anvil's own words
+ * @throws KeysteadError `anvil/not-installed` where its package, or the program for this machine, is missing; `anvil/not-started` with anvil's own words
  * @example
  * const anvil = await startAnvil();
  * const connection = await hre.network.create({ network: "anvil", override: { url: anvil.url } });
@@ -46,12 +46,13 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => c
 export async function startAnvil(
   options: { readonly port?: number; readonly chainId?: number; readonly args?: readonly string[] } = {},
 ): Promise<Anvil> {
+  const binary = findBinary();
   const port = options.port ?? (await findFreePort());
   const chainId = options.chainId ?? 31337;
   const url = `http://127.0.0.1:${port}`;
   // osaka is what Hardhat's own network runs here, and has the P-256 precompile
   const args = ["--hardfork", "osaka", "--port", `${port}`, "--chain-id", `${chainId}`, ...(options.args ?? [])];
-  const child = spawn(process.execPath, ["-e", SUPERVISOR, "--", findBinary(), ...args], {
+  const child = spawn(process.execPath, ["-e", SUPERVISOR, "--", binary, ...args], {
     stdio: ["pipe", "ignore", "pipe"],
     // what this process was started with is not the supervisor's business: loaders, inspectors
     env: { ...process.env, NODE_OPTIONS: "" },
@@ -92,8 +93,15 @@ async function untilAnswers(url: string, chainId: number, child: Child): Promise
 /** The native program itself: a signal to the package's wrapper script might leave it running. */
 function findBinary(): string {
   const require = createRequire(import.meta.url);
-  const { PLATFORM_SPECIFIC_PACKAGE_NAME, BINARY_NAME } = require("@foundry-rs/anvil/const.mjs");
-  return require.resolve(`${PLATFORM_SPECIFIC_PACKAGE_NAME("anvil")}/bin/${BINARY_NAME("anvil")}`);
+  try {
+    const { PLATFORM_SPECIFIC_PACKAGE_NAME, BINARY_NAME } = require("@foundry-rs/anvil/const.mjs");
+    return require.resolve(`${PLATFORM_SPECIFIC_PACKAGE_NAME("anvil")}/bin/${BINARY_NAME("anvil")}`);
+  } catch (cause) {
+    throw new KeysteadError("anvil/not-installed", "there is no anvil here: a chain can be neither run nor copied", {
+      remedy: "Install @foundry-rs/anvil, optional dependencies included: they hold the program for this machine.",
+      cause,
+    });
+  }
 }
 
 async function answers(url: string, chainId: number): Promise<boolean> {

@@ -71,7 +71,7 @@ const GAS_LIMIT = 16_777_216n;
  * Copies a chain at a block into a private anvil. Anvil reads through this process, so an endpoint's URL and the key in it stand in no command line,
  * and whatever this client can ask, Hardhat's node included, can be copied.
  *
- * @throws KeysteadError `anvil/not-started`; `fork/no-anvil` where its package is not installed; as `Client.request`
+ * @throws KeysteadError `anvil/not-installed`, `anvil/not-started`; as `Client.request`
  * @example
  * const fork = await forkChain(client, await fetchBlock(client, "latest"));
  */

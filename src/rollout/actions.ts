@@ -2,7 +2,7 @@ import { isKeysteadError } from "../core/errors.ts";
 import type { Status, StepStatus } from "./assess.ts";
 import type { Facts } from "./facts.ts";
 import type { Plan } from "./plan.ts";
-import { GOVERNANCE_NONCE, GUARDIAN_NONCE, ONCE_EXECUTED, PLAN, type Step, WHILE_IT_WAITS } from "./step.ts";
+import { days, GOVERNANCE_NONCE, GUARDIAN_NONCE, ONCE_EXECUTED, PLAN, type Step, WHILE_IT_WAITS } from "./step.ts";
 import { adminCommands } from "./steps-governance.ts";
 
 /** Something that someone can do now. */
@@ -26,24 +26,25 @@ export interface Action {
  */
 export function nextActions(plan: Plan, status: Status, facts: Facts, file: string): readonly Action[] {
   return status.steps.flatMap((one) => {
-    if (one.state !== "ready" && !(one.state === "failed" && one.operation?.state === "cancelled")) return [];
+    // what was cancelled is proposed anew under another number, by a plan with another first one: never by itself
+    if (one.state !== "ready") return [];
     const { step } = one;
     const commands = dueCommands(plan, one, facts).map((command) => fill(command, plan, facts, file));
     const { title, who, governance } = step;
-    return [{ step: step.id, title, who, governance, commands, note: noteOf(one) }];
+    return [{ step: step.id, title, who, governance, commands, note: noteOf(step) }];
   });
 }
 
-function noteOf({ state, says, step }: StepStatus): string {
-  if (state === "failed") return `${says}: find out why before you schedule it again`;
-  return step.governance === "none" ? "needs no governance" : `downtime: ${step.downtime}`;
+function noteOf({ governance, downtime }: Step): string {
+  return governance === "none" ? "needs no governance" : `downtime: ${downtime}`;
 }
 
 /** A proposal is written once, then scheduled, then executed: what was done is not offered again. */
 function dueCommands(plan: Plan, { step, operation }: StepStatus, facts: Facts): readonly string[] {
   if (step.proposal === null) return dueStatements(plan, step);
   const [propose, verify, simulate, ...signed] = step.commands;
-  const [schedule, execute] = step.governance === "timelock" ? [signed.slice(0, 2), signed.slice(2)] : [signed, []];
+  // the way back is played, and the operation scheduled; then executed
+  const [schedule, execute] = step.governance === "timelock" ? [signed.slice(0, 3), signed.slice(3)] : [signed, []];
   if (operation?.state === "ready") return [simulate ?? "", ...execute];
   const written = facts.folders.has(step.proposal.id);
   return [...(written ? [] : [propose ?? ""]), verify ?? "", simulate ?? "", ...schedule];
@@ -55,21 +56,28 @@ function dueStatements({ acknowledgements }: Plan, step: Step): readonly string[
   return step.commands.filter((command) => !said.some((one) => command.includes(one)));
 }
 
-/** Puts into a command what is only known now. */
-function fill(command: string, { inputs }: Plan, { chain, now }: Facts, file: string): string {
+/** Puts into a command what is only known now. `ahead`: transactions of each Safe that come before it. */
+function fill(
+  command: string,
+  { inputs }: Plan,
+  { chain, now }: Facts,
+  file: string,
+  ahead: { readonly governance: number; readonly guardian: number } = { governance: 0, guardian: 0 },
+): string {
   const filled = command
     .replaceAll(PLAN, file)
     .replace("--last-moment UNTIL", `--last-moment ${now + inputs.cleanup.graceSeconds}`);
   if (isKeysteadError(chain)) return filled;
   return filled
-    .replaceAll(GOVERNANCE_NONCE, String(chain.governance.nonce))
-    .replaceAll(GUARDIAN_NONCE, String(chain.guardian.nonce));
+    .replaceAll(GOVERNANCE_NONCE, String(chain.governance.nonce + BigInt(ahead.governance)))
+    .replaceAll(GUARDIAN_NONCE, String(chain.guardian.nonce + BigInt(ahead.guardian)));
 }
 
 /**
  * The way back from exactly here: what stops or undoes the rollout, in an order in which the old version receives keys throughout. Operations that wait are
  * cancelled first, for they are the only thing that time makes worse; traffic goes back before machines stop; nodes go back one at a time;
- * what was registered is taken back last, since it hurts nobody while nothing runs it. The contracts' rollback waits out the timelock.
+ * what was registered is taken back last, since it hurts nobody while nothing runs it. What goes through the timelock is printed as far as it can be done
+ * now: asked again once its delay is over, the rest is printed. Commands are meant in the order of the list: each Safe's nonces go on from one to the next.
  *
  * @param file the plan's name, for the commands
  * @example
@@ -78,11 +86,15 @@ function fill(command: string, { inputs }: Plan, { chain, now }: Facts, file: st
 export function abortActions(plan: Plan, status: Status, facts: Facts, file: string): readonly Action[] {
   const by = (id: string) => status.steps.find(({ step }) => step.id === id);
   const begun = status.steps.filter((one) => hasBegun(one, facts, plan));
+  const ahead = { governance: 0, guardian: 0 };
   const undo = (one: StepStatus, title: string, commands = one.step.rollback, note = ""): Action => ({
     ...{ step: one.step.id, title, who: one.step.who, governance: one.step.governance, note },
-    commands: commands.map((line) =>
-      fill(line.replace(WHILE_IT_WAITS, "").replace(ONCE_EXECUTED, ""), plan, facts, file),
-    ),
+    commands: commands.map((line) => {
+      const filled = fill(line.replace(WHILE_IT_WAITS, "").replace(ONCE_EXECUTED, ""), plan, facts, file, ahead);
+      if (line.includes(GOVERNANCE_NONCE)) ahead.governance += 1;
+      if (line.includes(GUARDIAN_NONCE)) ahead.guardian += 1;
+      return filled;
+    }),
   });
   const actions: Action[] = [];
   for (const one of status.steps) {
@@ -100,14 +112,7 @@ export function abortActions(plan: Plan, status: Status, facts: Facts, file: str
   }
   const revoke = by("revoke");
   if (revoke?.state === "done") {
-    actions.push(
-      undo(
-        revoke,
-        "Allow again what was revoked",
-        revoke.step.rollback,
-        "through the timelock: this is why revoking comes last",
-      ),
-    );
+    actions.push(throughTimelock(revoke, "Allow again what was revoked", plan, undo));
   }
   actions.push(...restoreOldImage(plan, status, facts, undo));
   const traffic = by("traffic");
@@ -125,20 +130,20 @@ export function abortActions(plan: Plan, status: Status, facts: Facts, file: str
       .filter(({ step }) => step.id.startsWith("machine-"))
       .map((one) => undo(one, `Stop the new machine ${one.step.id.replace("machine-", "")}`)),
   );
-  actions.push(...nodesBack(plan, begun, undo));
+  actions.push(...nodesBack(plan, begun, undo, file));
   const image = by("service-image");
   if (image?.state === "done")
     actions.push(undo(image, "Remove the new image from the service", image.step.rollback, "at once"));
   actions.push(...strangers(plan, facts, file));
   for (const id of ["measurements", "contracts"]) {
     const one = by(id);
-    if (one?.operation?.state !== "done" && one?.state !== "done") continue;
-    if (one === undefined) continue;
-    const back = one.step.rollback.filter((line) => line.startsWith(ONCE_EXECUTED));
-    const note = id === "contracts" ? "through the timelock; the new code serves the old version meanwhile" : "at once";
-    actions.push(
-      undo(one, id === "contracts" ? "Roll the contracts back" : "Take the new measurements back", back, note),
-    );
+    if (one === undefined || one.state === "undone") continue;
+    if (one.operation?.state !== "done" && one.state !== "done") continue;
+    if (id === "contracts") actions.push(throughTimelock(one, "Roll the contracts back", plan, undo));
+    else {
+      const back = one.step.rollback.filter((line) => line.startsWith(ONCE_EXECUTED));
+      actions.push(undo(one, "Take the new measurements back", back, "at once"));
+    }
   }
   actions.push({
     ...{
@@ -158,7 +163,7 @@ function hasBegun({ step, state, check }: StepStatus, facts: Facts, { inputs }: 
   if (state === "done") return true;
   if (step.id.startsWith("node-")) {
     const node = facts.nodes.get(step.id.replace("node-", ""));
-    return state === "ready" && inputs.kms?.old !== null && (node === undefined || !node.ready);
+    return inputs.kms?.old !== null && node?.ready !== true;
   }
   return (
     step.id.startsWith("machine-") && check.some(({ finding }) => finding.says.includes("quote is not of the image"))
@@ -167,14 +172,38 @@ function hasBegun({ step, state, check }: StepStatus, facts: Facts, { inputs }: 
 
 type Undo = (one: StepStatus, title: string, commands?: readonly string[], note?: string) => Action;
 
-/** One at a time, the broken ones first: a node that works serves while another goes back. */
-function nodesBack({ inputs }: Plan, begun: readonly StepStatus[], undo: Undo): readonly Action[] {
-  const nodes = begun.filter(({ step }) => step.id.startsWith("node-"));
+/** How many commands of a way back through the timelock come before its delay. */
+const TO_SCHEDULE = 2;
+
+/** A way back that waits: what can be done of it now. */
+function throughTimelock(one: StepStatus, title: string, { inputs }: Plan, undo: Undo): Action {
+  const lines = one.step.rollback.filter((line) => line.startsWith(ONCE_EXECUTED));
+  const { wayBack } = one;
+  if (wayBack?.state === "waiting") {
+    const from = new Date(wayBack.readyAt * 1000).toISOString();
+    return undo(one, title, [`keystead rollout abort ${PLAN}`], `it waits in the timelock: again from ${from} on`);
+  }
+  if (wayBack?.state === "ready") {
+    const rest = lines.slice(TO_SCHEDULE).map((line) => line.replace(/^.*?: .*?: (?=keystead )/, ""));
+    return undo(one, title, rest, "its delay is over");
+  }
+  const note = `through the timelock: in ${days(inputs.deployment.delaySeconds)} abort prints the rest; what is new serves the old version meanwhile`;
+  return undo(one, title, lines.slice(0, TO_SCHEDULE), note);
+}
+
+/**
+ * One at a time, the broken ones first: a node that works serves while another goes back. Then in the reverse of the order in which they went forward: how many
+ * have changed is all that receipts show.
+ */
+function nodesBack({ inputs }: Plan, begun: readonly StepStatus[], undo: Undo, file: string): readonly Action[] {
+  const nodes = begun.filter(({ step }) => step.id.startsWith("node-")).reverse();
   const sorted = [...nodes].sort((a, b) => Number(a.state === "done") - Number(b.state === "done"));
-  const note = inputs.kms?.old ? "one at a time: wait until it is ready before the next" : "";
-  return sorted.map((one) =>
-    undo(one, `Bring the node ${one.step.id.replace("node-", "")} back to the old image`, one.step.rollback, note),
-  );
+  return sorted.map((one) => {
+    const name = one.step.id.replace("node-", "");
+    const unseen = `if it kept its root secret no receipt shows it: keystead rollout acknowledge ${file} node-back-${name} --by NAME`;
+    const note = inputs.kms?.old ? `one at a time: wait until it is ready before the next; ${unseen}` : "";
+    return undo(one, `Bring the node ${name} back to the old image`, one.step.rollback, note);
+  });
 }
 
 function restoreOldImage(plan: Plan, status: Status, facts: Facts, undo: Undo): readonly Action[] {

@@ -2,6 +2,7 @@ import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError } from "../core/errors.ts";
 import { printable } from "../core/printable.ts";
 import type { StepStatus } from "./assess.ts";
+import { testEvidence } from "./deliver.ts";
 import type { ChainFacts, EntryFacts, Facts, OperationFacts } from "./facts.ts";
 import { operationIdOf, rollbackIdOf } from "./operations.ts";
 import type { Plan } from "./plan.ts";
@@ -21,12 +22,13 @@ export interface Alarm {
     | "old-cut-off"
     | "operation-cancelled"
     | "paused"
-    | "admin-changed";
+    | "admin-changed"
+    | "test-evidence";
   readonly says: string;
 }
 
 /** Alarms that say that something could not be known, not that it is wrong. */
-const UNKNOWN: ReadonlySet<Alarm["code"]> = new Set(["chain-unreadable", "not-proven"]);
+const UNKNOWN: ReadonlySet<Alarm["code"]> = new Set(["chain-unreadable", "not-proven", "test-evidence"]);
 
 /**
  * Whether an alarm only says that something could not be checked.
@@ -49,6 +51,11 @@ export function findAlarms(plan: Plan, facts: Facts, steps: readonly StepStatus[
   return [...nodeAlarms(facts), ...machineAlarms(plan, facts, steps), ...chain];
 }
 
+/** Whether the new version was seen to get its keys, and is to stay: until then the old one must be there. */
+const isVerified = (steps: readonly StepStatus[]): boolean =>
+  steps.some(({ step, state }) => step.id === "delivery" && state === "done") &&
+  !steps.some(({ state }) => state === "undone");
+
 const alarm = (code: Alarm["code"], says: string): Alarm => ({ code, says: printable(says, 500) });
 
 function nodeAlarms({ nodes }: Facts): readonly Alarm[] {
@@ -60,13 +67,15 @@ function nodeAlarms({ nodes }: Facts): readonly Alarm[] {
       `${name} ${up ? "releases no keys" : "does not answer"}${problem === undefined ? "" : `: ${problem}`}`,
     ),
   );
+  const test = [...nodes].filter(([, { testTee }]) => testTee).map(([name]) => name);
+  alarms.push(...testEvidence(test).map((says) => alarm("test-evidence", says)));
   return down.length < nodes.size
     ? alarms
     : [alarm("no-node", "no node releases keys: no machine can start"), ...alarms];
 }
 
 function machineAlarms({ inputs }: Plan, { machines }: Facts, steps: readonly StepStatus[]): readonly Alarm[] {
-  const delivered = steps.find(({ step }) => step.id === "delivery")?.state === "done";
+  const delivered = isVerified(steps);
   return inputs.machines.flatMap(({ name, runs }) => {
     const machine = machines.get(name);
     if (machine?.quote === "differs" && machine.up !== false) {
@@ -88,15 +97,16 @@ function chainAlarms(plan: Plan, chain: ChainFacts, steps: readonly StepStatus[]
   }
   found.push(...wrongMeasurements(plan, chain));
   for (const { step, operation, state } of steps) {
-    if (operation?.state === "cancelled" && state !== "done") {
-      found.push(alarm("operation-cancelled", `${step.id}: its operation was cancelled at the timelock`));
+    if (operation?.state === "cancelled" && state !== "done" && state !== "undone") {
+      const again = "if it is still wanted, make a new plan with another proposals.first";
+      found.push(alarm("operation-cancelled", `${step.id}: its operation was cancelled at the timelock; ${again}`));
     }
   }
   for (const operation of foreignOperations(plan, chain)) {
     found.push(alarm("foreign-operation", `operation ${operation.id} waits at the timelock and is not of this plan`));
   }
   const old = inputs.application?.old?.image.id;
-  const delivered = steps.find(({ step }) => step.id === "delivery")?.state === "done";
+  const delivered = isVerified(steps);
   const status = old === undefined ? undefined : chain.images.get(old)?.status;
   if (!delivered && old !== undefined && status !== "active" && status !== "retiring") {
     found.push(

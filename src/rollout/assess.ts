@@ -1,13 +1,14 @@
+import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError } from "../core/errors.ts";
 import { type Alarm, findAlarms } from "./alarms.ts";
 import { type Condition, evaluate, type Finding } from "./conditions.ts";
 import type { Facts, OperationFacts } from "./facts.ts";
-import { operationIdOf } from "./operations.ts";
+import { operationIdOf, rollbackIdOf } from "./operations.ts";
 import type { Plan } from "./plan.ts";
 import type { Step } from "./step.ts";
 
-/** Where a step stands. */
-export type StepState = "done" | "ready" | "waiting" | "blocked" | "failed" | "unknown";
+/** Where a step stands. `undone`: what it did was taken back since. */
+export type StepState = "done" | "ready" | "waiting" | "blocked" | "failed" | "unknown" | "undone";
 
 /** A step with everything that was found about it. */
 export interface StepStatus {
@@ -21,14 +22,19 @@ export interface StepStatus {
   readonly preconditions: readonly { readonly condition: Condition; readonly finding: Finding }[];
   /** The operation at the timelock that the step consists of, where it was scheduled. */
   readonly operation: OperationFacts | undefined;
+  /** The operation that undoes it, where that was scheduled. */
+  readonly wayBack: OperationFacts | undefined;
 }
 
 /** Where a rollout stands. */
 export interface Status {
   readonly steps: readonly StepStatus[];
   readonly alarms: readonly Alarm[];
-  /** `finished`: every step is done. `unknown`: something that decides could not be read. */
-  readonly standing: "finished" | "under-way" | "blocked" | "failed" | "unknown";
+  /**
+   * `finished`: every step is done. `unknown`: something that decides could not be read. `going-back`: a part was taken back, and more is to be.
+   * `rolled-back`: nothing of it is in force any more.
+   */
+  readonly standing: "finished" | "under-way" | "blocked" | "failed" | "unknown" | "going-back" | "rolled-back";
 }
 
 /**
@@ -40,13 +46,38 @@ export interface Status {
 export function assess(plan: Plan, facts: Facts): Status {
   const steps: StepStatus[] = [];
   for (const step of plan.steps) steps.push(stepStatus(plan, step, facts, steps));
-  return { steps, alarms: findAlarms(plan, facts, steps), standing: standingOf(steps) };
+  const now = goesBack(steps) ? steps.map(notForward) : steps;
+  return { steps: now, alarms: findAlarms(plan, facts, now), standing: standingOf(now) };
 }
+
+const CANCELLED = "its operation was cancelled at the timelock";
+
+/** Whether anything was taken back, or waits to be. */
+const goesBack = (steps: readonly StepStatus[]): boolean =>
+  steps.some(({ state, wayBack }) => state === "undone" || wayBack?.state === "waiting" || wayBack?.state === "ready");
+
+/** Half of it is gone: whoever goes forward now goes without it. A cancelled operation is what going back makes of it. */
+function notForward(one: StepStatus): StepStatus {
+  if (one.state === "failed" && one.operation?.state === "cancelled") {
+    return { ...one, state: "undone", says: CANCELLED };
+  }
+  if (one.state !== "ready") return one;
+  return { ...one, state: "blocked", says: "the rollout is taken back: to go forward again, make a new plan" };
+}
+
+/** Whether a step leaves something that would have to be taken back: statements of people do not. */
+const changes = ({ step }: StepStatus): boolean =>
+  step.rollback.length > 0 && !step.check.every(({ is }) => is === "acknowledged");
 
 function standingOf(steps: readonly StepStatus[]): Status["standing"] {
   const open = steps.filter(({ state }) => state !== "done");
   if (open.length === 0) return "finished";
   if (open.some(({ state }) => state === "failed")) return "failed";
+  if (goesBack(steps)) {
+    const left = steps.filter(changes).filter(({ state }) => state !== "undone" && state !== "blocked");
+    if (left.length === 0) return "rolled-back";
+    return left.some(({ state }) => state === "unknown") ? "unknown" : "going-back";
+  }
   if (open.some(({ state }) => state === "ready" || state === "waiting")) return "under-way";
   return open.some(({ state }) => state === "unknown") ? "unknown" : "blocked";
 }
@@ -56,15 +87,25 @@ function stepStatus(plan: Plan, step: Step, facts: Facts, before: readonly StepS
     conditions.map((condition) => ({ condition, finding: evaluate(condition, facts, plan.acknowledgements) }));
   const check = hold(step.check);
   const preconditions = hold(step.preconditions);
-  const operation = operationOf(plan, step, facts);
+  const operation = operationOf(operationIdOf(plan, step), facts);
+  const wayBack = operationOf(rollbackIdOf(plan, step), facts);
   const of = (state: StepState, says: string, until?: number): StepStatus => ({
-    ...{ step, state, says, until, check, preconditions, operation },
+    ...{ step, state, says, until, check, preconditions, operation, wayBack },
   });
   const open = check.filter(({ finding }) => finding.holds !== "yes");
   const missing = before.filter(({ step: { id }, state }) => step.needs.includes(id) && state !== "done");
   // a statement that was made before its time says nothing
   const early = missing.length > 0 && step.check.every(({ is }) => is === "acknowledged");
+  if (wayBack?.state === "waiting") {
+    return of("waiting", `its way back may be executed from ${isoMinute(wayBack.readyAt)} on`, wayBack.readyAt);
+  }
+  if (open.length === 0 && !early && wayBack?.state === "ready") {
+    return of("done", "the delay of its way back is over: execute that");
+  }
   if (open.length === 0 && !early) return of("done", check.map(({ finding }) => finding.says).join("; ") || "done");
+  if (open.length === check.length && wasTakenBack(plan, facts, step, operation, wayBack)) {
+    return of("undone", `taken back: ${open.map(({ finding }) => finding.says).join("; ")}`);
+  }
   if (operation?.state === "waiting") {
     return of("waiting", `scheduled; may be executed from ${isoMinute(operation.readyAt)} on`, operation.readyAt);
   }
@@ -93,7 +134,7 @@ function stepStatus(plan: Plan, step: Step, facts: Facts, before: readonly StepS
     const blind = wrong.some(({ finding }) => finding.holds === "unknown");
     return of(blind ? "unknown" : "blocked", wrong.map(({ finding }) => finding.says).join("; "));
   }
-  if (operation?.state === "cancelled") return of("failed", "its operation was cancelled at the timelock");
+  if (operation?.state === "cancelled") return of("failed", CANCELLED);
   const differs = open.find(({ finding }) => finding.says.includes("quote is not of the image"));
   if (differs !== undefined) return of("failed", differs.finding.says);
   if (operation?.state === "ready") return of("ready", "its delay is over: execute it");
@@ -116,8 +157,40 @@ function isoMinute(seconds: number): string {
   return `${new Date(seconds * 1000).toISOString().slice(0, 16)}Z`;
 }
 
-function operationOf(plan: Plan, step: Step, facts: Facts): OperationFacts | undefined {
+/** Whether what a step did, and none of which holds, was undone on chain: by its way back, by the guardian, or by the service's admin. */
+function wasTakenBack(
+  { inputs }: Plan,
+  { chain }: Facts,
+  { check, governance }: Step,
+  operation: OperationFacts | undefined,
+  wayBack: OperationFacts | undefined,
+): boolean {
+  if (isKeysteadError(chain) || check.length === 0) return false;
+  return check.every((condition) => {
+    switch (condition.is) {
+      case "implementation": {
+        const from = inputs.contracts.find(({ contract }) => contract === condition.contract)?.from;
+        return (
+          wayBack?.state === "done" && chain.implementations[condition.contract].toLowerCase() === from?.toLowerCase()
+        );
+      }
+      case "platform":
+      case "kms-image":
+      case "identity":
+      case "tee-enabled":
+        // it was executed, so it was so
+        return governance === "timelock" && operation?.state === "done";
+      case "image": {
+        const image = chain.images.get(condition.id);
+        return condition.state === "listed" && image?.status === "removed" && image.changed >= inputs.created;
+      }
+      default:
+        return false;
+    }
+  });
+}
+
+function operationOf(id: Hex | undefined, facts: Facts): OperationFacts | undefined {
   if (isKeysteadError(facts.chain)) return undefined;
-  const id = operationIdOf(plan, step);
   return id === undefined ? undefined : facts.chain.operations.find((operation) => operation.id === id);
 }

@@ -12,11 +12,15 @@ export type Condition =
   | { readonly is: "tee-enabled"; readonly tee: string }
   | { readonly is: "not-paused" }
   | { readonly is: "node-ready"; readonly node: string }
-  /** Some node released the root secret to that image so often since then; or somebody acknowledged which image the node runs. */
+  /**
+   * So many nodes run the image, by the order in which nodes released the root secret to it and to the one that it replaces; or somebody acknowledged which
+   * image the node runs.
+   */
   | {
       readonly is: "node-joined";
       readonly node: string;
       readonly image: Hex;
+      readonly replaces: Hex;
       readonly times: number;
       readonly since: number;
     }
@@ -167,21 +171,38 @@ function nodeReady(name: string, facts: Facts): Finding {
 
 const reasonOf = (problem: string | undefined): string => printable(problem ?? "it does not say why", 200);
 
-/** A node says nothing of its own image that would prove anything: that it got the root secret as that image does. */
+/**
+ * A node says nothing of its own image that would prove anything: that it got the root secret as that image does. A node that went back to the old image got
+ * it as the old image, or a person says so; nodes go forward in the plan's order and back in the reverse.
+ */
 function nodeJoined(
-  { node, image, times, since }: Extract<Condition, { readonly is: "node-joined" }>,
+  { node, image, replaces, times, since }: Extract<Condition, { readonly is: "node-joined" }>,
   facts: Facts,
   acknowledged: readonly Acknowledgement[],
 ): Finding {
-  const said = evaluate({ is: "acknowledged", item: `node-image-${node}` }, facts, acknowledged);
-  if (said.holds === "yes") return said;
+  const latest = (item: string) => Math.max(-1, ...acknowledged.flatMap((said) => (said.item === item ? said.at : [])));
+  const back = latest(`node-back-${node}`);
+  if (latest(`node-image-${node}`) > back) {
+    return evaluate({ is: "acknowledged", item: `node-image-${node}` }, facts, acknowledged);
+  }
   const shown = [...facts.nodes.values()].flatMap(({ receipts }) => receipts ?? []);
-  const joined = shown.filter(
-    ({ type, imageId, issuedAt }) => type === "root" && imageId === image && issuedAt >= since,
+  const joined = [...new Map(shown.map((receipt) => [receipt.digest, receipt])).values()]
+    .filter(({ type, issuedAt }) => type === "root" && issuedAt >= since)
+    .sort((a, b) => a.issuedAt - b.issuedAt);
+  if (back >= 0 && !joined.some(({ imageId, issuedAt }) => imageId === image && issuedAt > back)) {
+    return no(`${node} was brought back to the old image: acknowledged`);
+  }
+  let count = 0;
+  for (const { imageId } of joined) {
+    if (imageId === image) count += 1;
+    else if (imageId === replaces) count = Math.max(0, count - 1);
+  }
+  // one that came back without a receipt needs another to go forward again
+  const again = [...facts.nodes.keys()].slice(0, times).filter((name) => latest(`node-back-${name}`) >= 0).length;
+  if (count >= times + again) return yes(`the KMS image ${image} received the root secret`);
+  return no(
+    `${count} of ${times + again} nodes received the root secret as the KMS image ${image} since the plan was made`,
   );
-  const count = new Set(joined.map(({ digest }) => digest)).size;
-  if (count >= times) return yes(`the KMS image ${image} received the root secret`);
-  return no(`the KMS image ${image} has received the root secret ${count} of ${times} times since the plan was made`);
 }
 
 function machineAsPlanned(name: string, facts: Facts): Finding {

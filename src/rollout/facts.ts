@@ -90,6 +90,8 @@ export interface NodeFacts {
   readonly ready: boolean;
   /** Why it is not up or not ready, or is of another deployment. */
   readonly problem: string | undefined;
+  /** Takes evidence under test roots: what it released says nothing about hardware. Possible on development chains alone. */
+  readonly testTee: boolean;
   /** The root secret's fingerprint: nodes that give the same keys have the same. */
   readonly environmentKey: Hex | undefined;
   /** What it released to the service's machines and to other nodes, each signature checked; undefined: it shows no receipts. */

@@ -182,6 +182,6 @@ export function acknowledgeable(plan: Plan): readonly string[] {
     .map(({ name }) => `vsock-proxy-${name}`);
   const joined = plan.steps
     .filter(({ check }) => check.some(({ is }) => is === "node-joined"))
-    .map(({ id }) => id.replace("node-", "node-image-"));
+    .flatMap(({ id }) => [id.replace("node-", "node-image-"), id.replace("node-", "node-back-")]);
   return [...new Set([...fromSteps, ...stopped, ...proxies, ...joined])];
 }

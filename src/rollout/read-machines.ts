@@ -21,6 +21,8 @@ export interface MachinePlace {
   readonly image: string | undefined;
   /** Reads a file that the plan names, whatever it is, up to a limit and without waiting for it. */
   readonly readFile: (path: string) => Promise<Uint8Array>;
+  /** Milliseconds for one answer. Default: {@link TIMEOUT_MS}. */
+  readonly timeoutMs?: number | undefined;
   readonly fetch?: Fetch | undefined;
 }
 
@@ -42,20 +44,23 @@ export async function readMachine(machine: Machine, place: MachinePlace): Promis
   };
 }
 
-async function readUpdates(url: string, { service, fetch: ask = fetch }: MachinePlace) {
+async function readUpdates(url: string, place: MachinePlace) {
   try {
-    const bytes = await download(`${url.replace(/\/+$/, "")}/vm_updates`, ask);
+    const bytes = await download(`${url.replace(/\/+$/, "")}/vm_updates`, place);
     const answer = parseJson(new TextDecoder("utf-8", { fatal: true }).decode(bytes), "vm_updates");
     const named = isJsonObject(answer) ? answer.service_id : undefined;
-    if (typeof named === "string" && named.toLowerCase() === service) return { up: true, problem: undefined };
+    if (typeof named === "string" && named.toLowerCase() === place.service) return { up: true, problem: undefined };
     return { up: false, problem: `/vm_updates is about the service ${JSON.stringify(named)?.slice(0, 60)}` };
   } catch (error) {
     return { up: false, problem: error instanceof Error ? error.message : String(error) };
   }
 }
 
-async function download(url: string, ask: Fetch): Promise<Uint8Array> {
-  const response = await ask(url, { redirect: "error", signal: AbortSignal.timeout(TIMEOUT_MS) });
+async function download(
+  url: string,
+  { fetch: ask = fetch, timeoutMs = TIMEOUT_MS }: MachinePlace,
+): Promise<Uint8Array> {
+  const response = await ask(url, { redirect: "error", signal: AbortSignal.timeout(timeoutMs) });
   if (response.status !== 200) {
     await response.body?.cancel();
     throw new Error(`HTTP ${response.status}`);
@@ -72,10 +77,11 @@ async function download(url: string, ask: Fetch): Promise<Uint8Array> {
 
 async function compareQuote(
   where: string,
-  { image, readFile, fetch: ask = fetch }: MachinePlace,
+  place: MachinePlace,
 ): Promise<Pick<MachineFacts, "quote" | "differs" | "problem">> {
+  const { image, readFile } = place;
   try {
-    const bytes = /^https?:/.test(where) ? await download(where, ask) : await readFile(where);
+    const bytes = /^https?:/.test(where) ? await download(where, place) : await readFile(where);
     const found = registersOf(bytes);
     if (image === undefined) return { quote: undefined, differs: [], problem: undefined };
     const wanted = parseImage(image);

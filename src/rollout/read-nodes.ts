@@ -1,5 +1,6 @@
 import { askNode, type Fetch } from "../agent/http.ts";
 import { equalBytes, fromHex, type Hex } from "../core/bytes.ts";
+import { isLocalChain } from "../core/chain-id.ts";
 import { isKeysteadError } from "../core/errors.ts";
 import { hashSigned, recoverSigner, type SigningContext } from "../core/release.ts";
 import {
@@ -22,6 +23,8 @@ export interface NodePlace {
   readonly since: number;
   /** A clock in milliseconds; default: this machine's. */
   readonly now?: (() => number) | undefined;
+  /** Milliseconds for one answer. Default: {@link TIMEOUT_MS}. */
+  readonly timeoutMs?: number | undefined;
   readonly fetch?: Fetch | undefined;
 }
 
@@ -30,6 +33,8 @@ const TIMEOUT_MS = 10_000;
 /** Pages of receipts that are read; a node that shows more is said to. */
 const MAX_PAGES = 200;
 const PAGE = 100;
+/** Characters of an answer that says why a node is not ready. */
+const MAX_REASONS = 2_000;
 /** Milliseconds for all of its receipts: each page may be in time and the whole without end. */
 const RECEIPTS_MS = 60_000;
 
@@ -42,21 +47,30 @@ const RECEIPTS_MS = 60_000;
  */
 export async function readNode(url: string, place: NodePlace): Promise<NodeFacts> {
   const base = url.replace(/\/+$/, "");
-  const http = { fetch: place.fetch, timeoutMs: TIMEOUT_MS };
+  const http = { fetch: place.fetch, timeoutMs: place.timeoutMs ?? TIMEOUT_MS };
   let info: NodeInfo;
   try {
     info = await askNode(base, "/v1/info", undefined, infoSchema, http);
   } catch (error) {
     if (!isKeysteadError(error)) throw error;
-    return { up: false, ready: false, problem: error.message, environmentKey: undefined, receipts: undefined };
+    const nothing = { testTee: false, environmentKey: undefined, receipts: undefined };
+    return { up: false, ready: false, problem: error.message, ...nothing };
   }
-  const { environmentKey } = info;
-  const wrong = wrongDeployment(info, place);
-  if (wrong !== undefined) return { up: true, ready: false, problem: wrong, environmentKey, receipts: undefined };
-  const ready = await isReady(base, place.fetch ?? fetch);
+  const { environmentKey, testTee } = info;
+  const wrong = wrongDeployment(info, place) ?? pretends(info, place);
+  if (wrong !== undefined) {
+    return { up: true, ready: false, problem: wrong, testTee, environmentKey, receipts: undefined };
+  }
+  const ready = await isReady(base, place);
   const read = await readReceipts(base, info, place);
   const problem = ready === undefined ? read.problem : ready;
-  return { up: true, ready: ready === undefined, problem, environmentKey, receipts: read.receipts };
+  return { up: true, ready: ready === undefined, problem, testTee, environmentKey, receipts: read.receipts };
+}
+
+/** Where keys are worth something, a node that gives them to whoever signs with a test root is none to rely on. */
+function pretends({ testTee }: NodeInfo, { chainId }: NodePlace): string | undefined {
+  if (!testTee || isLocalChain(chainId)) return undefined;
+  return `it accepts evidence under test roots, on chain ${chainId}: nothing that it releases or signs counts`;
 }
 
 function wrongDeployment({ chainId, registry }: NodeInfo, place: NodePlace): string | undefined {
@@ -65,14 +79,34 @@ function wrongDeployment({ chainId, registry }: NodeInfo, place: NodePlace): str
 }
 
 /** Why it would release nothing now; undefined if it would. */
-async function isReady(base: string, ask: Fetch): Promise<string | undefined> {
+async function isReady(
+  base: string,
+  { fetch: ask = fetch, timeoutMs = TIMEOUT_MS }: NodePlace,
+): Promise<string | undefined> {
   try {
-    const { status, body } = await ask(`${base}/ready`, { redirect: "error", signal: AbortSignal.timeout(TIMEOUT_MS) });
-    await body?.cancel();
-    return status === 200 ? undefined : `it says that it is not ready (HTTP ${status})`;
+    const response = await ask(`${base}/ready`, { redirect: "error", signal: AbortSignal.timeout(timeoutMs) });
+    const { status } = response;
+    if (status !== 200) return `it says that it is not ready (HTTP ${status}${await reasonsOf(response)})`;
+    await response.body?.cancel();
+    return undefined;
   } catch (error) {
     return `it does not say whether it is ready: ${error instanceof Error ? error.message : String(error)}`;
   }
+}
+
+/** The codes that it gives for it, as far as they look like codes: it may say anything, at any length. */
+async function reasonsOf({ body }: Response): Promise<string> {
+  let text = "";
+  const decoder = new TextDecoder();
+  for await (const chunk of body ?? []) {
+    text += decoder.decode(chunk, { stream: true });
+    if (text.length > MAX_REASONS) break;
+  }
+  const codes = text.slice(0, MAX_REASONS).match(/(?<=")[a-z]+\/[a-z-]{1,60}(?=")/g) ?? [];
+  return codes
+    .slice(0, 3)
+    .map((code) => `, ${code}`)
+    .join("");
 }
 
 async function readReceipts(
@@ -88,7 +122,7 @@ async function readReceipts(
   for (let pages = 0; pages < MAX_PAGES; pages += 1) {
     let page: ReceiptsPage;
     try {
-      const http = { fetch: place.fetch, timeoutMs: TIMEOUT_MS };
+      const http = { fetch: place.fetch, timeoutMs: place.timeoutMs ?? TIMEOUT_MS };
       page = await askNode(base, `/v1/receipts?after=${after}&limit=${PAGE}`, undefined, receiptsPageSchema, http);
     } catch (error) {
       if (!isKeysteadError(error)) throw error;

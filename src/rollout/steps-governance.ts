@@ -2,7 +2,7 @@ import type { Hex } from "../core/bytes.ts";
 import { parseImage, type TeeKind } from "../core/image.ts";
 import type { IntentInput } from "../governance/intents.ts";
 import type { Condition } from "./conditions.ts";
-import type { Inputs } from "./inputs.ts";
+import type { Inputs, Measured } from "./inputs.ts";
 import {
   days,
   GOVERNANCE_NONCE,
@@ -34,7 +34,7 @@ function proposalCommands(inputs: Inputs, step: string, id: string, way: "timelo
     `keystead rollout propose ${PLAN} ${step}`,
     `keystead verify ${folder} ${record}`,
     `keystead simulate ${folder} ${record}`,
-    ...(way === "timelock" ? signed("schedule") : []),
+    ...(way === "timelock" ? [`keystead simulate ${folder} --rollback ${record}`, ...signed("schedule")] : []),
     ...signed("execute"),
   ];
 }
@@ -164,8 +164,24 @@ export function measurements(inputs: Inputs, afterContracts: boolean): readonly 
   ];
 }
 
-/** How the service's admin makes a call: with a key of their own, or through a Safe. */
-export function adminCommands(inputs: Inputs, intent: string, options: string): readonly string[] {
+/** A word as a shell takes it for one: file names may hold anything. */
+const shellWord = (text: string): string =>
+  /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+
+/** How an image was measured, as a command whose output a proposal keeps. */
+function measureCommand({ measuring }: Measured, file: string): string {
+  const options = Object.entries(measuring.options).flatMap(([name, value]) => {
+    const flag = `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+    return value === false ? [] : value === true ? [flag] : [flag, value];
+  });
+  return `${["keystead", "measure", measuring.as, ...measuring.inputs, ...options, "--json"].map(shellWord).join(" ")} > ${file}`;
+}
+
+/**
+ * How the service's admin makes a call: with a key of their own, or through a Safe. A Safe's signers see where the image comes from, for its proposal keeps the
+ * measurement; a call by an account alone leaves no proposal that could.
+ */
+export function adminCommands(inputs: Inputs, intent: string, options: string, measured?: Measured): readonly string[] {
   const { service, deployment } = inputs;
   if (service.adminKind === "account") {
     const key = "(the admin's key in KEYSTEAD_SENDER_KEY)";
@@ -177,8 +193,10 @@ export function adminCommands(inputs: Inputs, intent: string, options: string): 
     service.adminKind === "safe"
       ? `--safe ${service.admin} --safe-version VERSION --safe-nonce NONCE`
       : `--safe SAFE --safe-version VERSION --safe-nonce NONCE --safe-timelock ${service.admin} --safe-timelock-delay DELAY`;
+  const file = `${inputs.id}-${intent}.measurement.json`;
   return [
-    `keystead propose ${intent} --id ID --service ${service.id} ${options} --deployment ${deployment.file} ${account}`,
+    ...(measured === undefined ? [] : [measureCommand(measured, file)]),
+    `keystead propose ${intent} --id ID --service ${service.id} ${options} ${measured === undefined ? "" : `--measurement ${file} `}--deployment ${deployment.file} ${account}`,
     "then verify, sign and execute that proposal like any other",
   ];
 }
@@ -198,7 +216,12 @@ export function serviceImage(inputs: Inputs, afterContracts: boolean): readonly 
       who: `the service's admin ${service.admin}`,
       preconditions: [],
       proposal: null,
-      commands: adminCommands(inputs, "add-image", `--image ${image.text} --description "rollout ${inputs.id}"`),
+      commands: adminCommands(
+        inputs,
+        "add-image",
+        `--image ${image.text} --description "rollout ${inputs.id}"`,
+        application.new,
+      ),
       duration: service.empty
         ? "a minute: the first image is active at once"
         : `a minute, then the notice period of ${days(service.noticePeriod)}`,

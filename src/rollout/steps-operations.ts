@@ -10,7 +10,12 @@ export function nodes(inputs: Inputs, before: string): readonly Step[] | LeftOut
   if (kms === null) return { id: "nodes", reason: "the KMS image does not change" };
   let needs = before;
   return inputs.nodes.map((node, i): Step => {
-    const step = nodeStep(inputs, node, { image: kms.new.image.id, replaces: kms.old !== null, times: i + 1, needs });
+    const step = nodeStep(inputs, node, {
+      image: kms.new.image.id,
+      replaces: kms.old?.image.id ?? null,
+      times: i + 1,
+      needs,
+    });
     needs = step.id;
     return step;
   });
@@ -18,8 +23,8 @@ export function nodes(inputs: Inputs, before: string): readonly Step[] | LeftOut
 
 interface Place {
   readonly image: Hex;
-  /** Whether an older node is replaced. */
-  readonly replaces: boolean;
+  /** The image of the older node; null where none is replaced. */
+  readonly replaces: Hex | null;
   /** How many nodes run the new image once this one does. */
   readonly times: number;
   readonly needs: string;
@@ -30,26 +35,26 @@ function nodeStep({ created }: Inputs, node: RolloutNode, { image, replaces, tim
   return {
     id: `node-${node.name}`,
     phase: "nodes",
-    title: replaces ? `Replace the KMS node ${node.name}` : `Start the KMS node ${node.name}`,
+    title: replaces !== null ? `Replace the KMS node ${node.name}` : `Start the KMS node ${node.name}`,
     needs: [needs],
     governance: "none",
     who: "the KMS's operator",
     preconditions: [
       { is: "kms-image", id: image, state: "allowed" },
-      ...(replaces ? ([{ is: "another-node-ready", node: node.name }] satisfies Condition[]) : []),
+      ...(replaces !== null ? ([{ is: "another-node-ready", node: node.name }] satisfies Condition[]) : []),
     ],
     proposal: null,
-    commands: [...(replaces ? [node.stop] : []), ...proxy, node.start],
+    commands: [...(replaces !== null ? [node.stop] : []), ...proxy, node.start],
     duration: "ten minutes a node",
-    downtime: replaces ? "none: another node releases keys meanwhile" : "none: nothing depends on it yet",
+    downtime: replaces !== null ? "none: another node releases keys meanwhile" : "none: nothing depends on it yet",
     check: [
       { is: "node-ready", node: node.name },
       // the first node of all has nobody to get the root secret from
-      ...(replaces
-        ? ([{ is: "node-joined", node: node.name, image, times, since: created }] satisfies Condition[])
+      ...(replaces !== null
+        ? ([{ is: "node-joined", node: node.name, image, replaces, times, since: created }] satisfies Condition[])
         : []),
     ],
-    rollback: replaces ? [node.stop, ...proxy, node.restore] : [node.stop],
+    rollback: replaces !== null ? [node.stop, ...proxy, node.restore] : [node.stop],
   };
 }
 

@@ -35,7 +35,10 @@ export function deriveSteps(inputs: Inputs): { readonly steps: readonly Step[]; 
     else steps.push(...made);
   };
   requireSense(inputs);
-  steps.push(staging());
+  const proposals = [contracts(inputs), measurements(inputs, inputs.contracts.length > 0)].flatMap((made) =>
+    "reason" in made ? [] : made.filter(({ proposal }) => proposal?.after === null),
+  );
+  steps.push(staging(proposals));
   add(understanding(inputs));
   add(contracts(inputs));
   add(measurements(inputs, has(steps, "contracts")));
@@ -89,7 +92,8 @@ function requireSense(inputs: Inputs): void {
   }
 }
 
-function staging(): Step {
+/** @param proposals steps whose proposals can be written now: the checklist plays their way back */
+function staging(proposals: readonly Step[]): Step {
   return {
     id: "staging",
     phase: "staging",
@@ -101,8 +105,9 @@ function staging(): Step {
     proposal: null,
     commands: [
       `keystead rollout backup ${PLAN}`,
-      `keystead rollout preflight ${PLAN}`,
+      ...proposals.map(({ id }) => `keystead rollout propose ${PLAN} ${id}`),
       ...Object.keys(STATEMENTS).map((item) => `keystead rollout acknowledge ${PLAN} ${item} --by NAME`),
+      `keystead rollout preflight ${PLAN}`,
     ],
     duration: "as long as your tests take",
     downtime: "none",

@@ -1,7 +1,9 @@
 import { expect } from "chai";
+import { createIo } from "../../src/cli/io.ts";
+import { run } from "../../src/cli/main.ts";
 import { INTERFACES } from "../../src/governance/abis.ts";
 import { errorCodeOf, jsonOf } from "../helpers/cli.ts";
-import { type GovernedChain, startGovernedChain } from "../helpers/governed-chain.ts";
+import { DELAY, type GovernedChain, startGovernedChain } from "../helpers/governed-chain.ts";
 
 describe("keystead verify --rpc, simulate, lint, status", function () {
   this.timeout(300_000);
@@ -17,6 +19,8 @@ describe("keystead verify --rpc, simulate, lint, status", function () {
   after(() => world.stop());
   const keystead = (...args: string[]) => world.run(undefined, args);
   const at = () => ["--deployment", world.record, "--proposals", world.proposals];
+  /** For after the chain's clock was moved on. */
+  const anyTime = ["--max-age", `${2 * DELAY}`];
 
   it("proposes with nonces and start from the chain, and says in the report what changes", async () => {
     const { readFileSync } = process.getBuiltinModule("node:fs");
@@ -74,6 +78,51 @@ describe("keystead verify --rpc, simulate, lint, status", function () {
     const watched = await keystead("status", ...at(), "--watch", "--rounds", "2", "--interval", "1");
     expect([watched.code, watched.stdout.trim().split("\n").length]).to.deep.equal([0, 1]);
     expect(watched.stdout).to.include("001-tdx drafted schedule signed 0 of 2");
+    for (const [option, value, code] of [
+      ["--interval", "0", "usage/interval"],
+      ["--interval", "soon", "usage/number"],
+      ["--rounds", "0", "usage/rounds"],
+      ["--rounds", "-1", "usage/number"],
+    ] as const) {
+      const refused = await keystead("status", ...at(), "--watch", option, value, "--json");
+      expect([refused.code, errorCodeOf(refused)], `${option} ${value}`).to.deep.equal([2, code]);
+    }
+  });
+
+  it("given a terminal: the picture is drawn over itself every second, and the time left counts down", async () => {
+    for (const person of ["alice", "bob"] as const) {
+      expect((await world.run(person, ["sign", folder, "--step", "schedule"])).code).to.equal(0);
+    }
+    const scheduled = await world.run("relayer", ["execute", folder, "--deployment", world.record, "--json"]);
+    expect([scheduled.code, scheduled.stderr]).to.deep.equal([0, ""]);
+    await world.passTime(DELAY - 100);
+    const watched = async (environment: Readonly<Record<string, string>>, ...more: string[]) => {
+      const writes: string[] = [];
+      const io = createIo({
+        stdin: (async function* () {})(),
+        stdout: { write: (text) => writes.push(text), isTTY: true },
+        stderr: { write: () => {} },
+        env: { ...world.environment(undefined), NO_COLOR: "1", ...environment },
+      });
+      expect(await run(["status", ...at(), ...anyTime, "--watch", ...more], io)).to.equal(0);
+      return writes;
+    };
+    const pictures = await watched({}, "--rounds", "2", "--interval", "3");
+    // three seconds of the first look, and the second
+    expect(pictures).to.have.length(4);
+    for (const picture of pictures) {
+      expect(picture.startsWith("\u001b[H\u001b[2JNO ORPHANS")).to.equal(true);
+      expect(picture.slice(7)).to.not.include("\u001b");
+    }
+    const left = pictures.slice(0, 3).map((picture) => Number(/ready in (\d+) s,/.exec(picture)?.[1]));
+    expect(left[0]).to.be.within(60, 100);
+    expect(Number(left[1]) < Number(left[0]) && Number(left[2]) < Number(left[1]), `${left}`).to.equal(true);
+
+    const lines = await watched({ TERM: "dumb" }, "--rounds", "1");
+    expect(lines.join("")).to.include("001-tdx scheduled ready in ").and.to.not.include("\u001b");
+    const [document, ...others] = await watched({}, "--rounds", "1", "--json");
+    expect(others).to.deep.equal([]);
+    expect(JSON.parse(String(document)).proposals[0].state).to.equal("scheduled");
   });
 
   it("an orphan is an alert, its text made harmless", async () => {
@@ -84,9 +133,9 @@ describe("keystead verify --rpc, simulate, lint, status", function () {
     await provider.request({ method: "hardhat_setBalance", params: [guardian.address, "0xde0b6b3a7640000"] });
     const transaction = { from: guardian.address, to: world.deployment.contracts.policy.address, data };
     await provider.request({ method: "eth_sendTransaction", params: [transaction] });
-    const run = await keystead("status", ...at());
-    expect(run.code).to.equal(1);
-    expect(run.stdout)
+    const found = await keystead("status", ...at(), ...anyTime);
+    expect(found.code, found.stderr).to.equal(1);
+    expect(found.stdout)
       .to.match(/^ALERT: 1 /)
       .and.to.include("policy: PauseRelease")
       .and.not.to.include("\u001b");

@@ -38,6 +38,38 @@ describe("keys of the command line", () => {
     expect([missing.code, errorCodeOf(missing)]).to.deep.equal([2, "key/not-in-keystore"]);
   }).timeout(300_000);
 
+  it("given a keystore with a password: it is asked for on standard error, and standard output is the document alone", () => {
+    const password = "correct horse battery";
+    const stored = Wallet.createRandom();
+    const program = `
+      import { createHardhatRuntimeEnvironment } from "hardhat/hre";
+      import keystore from "@nomicfoundation/hardhat-keystore";
+      const answers = ${JSON.stringify([password, password, stored.privateKey])};
+      const hooks = { userInterruptions: async () => ({ default: async () => ({ requestSecretInput: async () => answers.shift() }) }) };
+      const hre = await createHardhatRuntimeEnvironment({ plugins: [keystore, { id: "answers", hookHandlers: hooks }] });
+      await hre.tasks.getTask(["keystore", "set"]).run({ key: "LOCKED_KEY", dev: false, force: false });
+    `;
+    const { status, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", program], {
+      ...{ cwd: ROOT, encoding: "utf8", timeout: 120_000, env: { PATH: process.env.PATH ?? "", ...home } },
+    });
+    expect(status, stderr).to.equal(0);
+    const args = ["sign", proposal, "--step", "schedule", "--json", "--keystore", "LOCKED_KEY"];
+    const run = keystead(args, { env: home, input: `${password}\n` });
+    expect([run.code, jsonOf(run).signature.signer]).to.deep.equal([0, stored.address]);
+    expect(run.stderr).to.match(/^\[[\w-]+\] [^\n]*password[^\n]*: \n$/i);
+    expect(run.stdout + run.stderr).to.not.include(password);
+
+    for (const [input, code] of [
+      ["wrong horse battery\n", "key/not-in-keystore"],
+      ["", "input/no-answer"],
+    ] as const) {
+      const refused = keystead(args, { env: home, input });
+      expect([refused.code, refused.stdout]).to.deep.equal([2, ""]);
+      // the question comes before the error's document
+      expect(JSON.parse(refused.stderr.slice(refused.stderr.indexOf("\n"))).error.code).to.equal(code);
+    }
+  }).timeout(300_000);
+
   it("come from the environment, and are no argument", () => {
     const args = ["sign", proposal, "--step", "execute", "--json"];
     const none = keystead(args);

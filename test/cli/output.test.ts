@@ -22,6 +22,7 @@ function fakeIo(
     readFile: async (name) => inputFile(name, debug),
     print: (text) => void out.push(text),
     warn: (text) => void err.push(text),
+    askSecret: () => Promise.reject(new Error("no secret is needed")),
   };
 }
 

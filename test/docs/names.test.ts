@@ -64,6 +64,7 @@ async function readHelp(path: readonly string[]): Promise<string> {
     warn: (text) => {
       said += text;
     },
+    askSecret: () => Promise.reject(new Error("help asks nothing")),
     env: {},
     terminal: false,
   };

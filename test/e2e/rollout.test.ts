@@ -1,9 +1,19 @@
 import { expect } from "chai";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Action } from "../../src/rollout/actions.ts";
+import { buildPlan, parsePlan } from "../../src/rollout/plan.ts";
+import { NodeEnded } from "../helpers/node-process.ts";
 import { APP_V1, APP_V2, KMS_V1, KMS_V2, version } from "../helpers/rollout.ts";
-import { machineOf, type RolloutWorld, startRolloutWorld, type Watch } from "../helpers/rollout-world.ts";
+import {
+  APP_V3,
+  KMS_V3,
+  machineOf,
+  type RolloutWorld,
+  startRolloutWorld,
+  type Watch,
+  wordsOf,
+} from "../helpers/rollout-world.ts";
 import { WHO } from "../helpers/governed-chain.ts";
 
 const STRANGER = version("a machine that nobody registered");
@@ -38,10 +48,15 @@ class Operators {
     const waits = json.steps.flatMap(({ state, until }: { state: string; until: number | null }) =>
       state === "waiting" && until !== null ? [until] : [],
     );
+    const alarms: readonly string[] = json.alarms.map((one: { code: string }) => one.code);
+    // every node here accepts test roots: said whenever one is asked, and not repeated by each test
+    if (json.steps.some(({ id }: { id: string }) => id.startsWith("node-"))) {
+      expect(alarms.includes("test-evidence")).to.equal(this.world.nodesUp() > 0);
+    }
     return {
       code,
       standing: json.standing,
-      alarms: json.alarms.map((one: { code: string }) => one.code),
+      alarms: alarms.filter((one) => one !== "test-evidence"),
       steps,
       until: Math.max(0, ...waits),
     };
@@ -55,11 +70,8 @@ class Operators {
       const [action] = actions;
       if (action === undefined) {
         const { until, steps } = await this.status();
-        const { timestamp } = (await this.world.chain.connection.ethers.provider.getBlock("latest")) ?? {
-          timestamp: 0,
-        };
         if (until === 0) throw new Error(`nothing to do and nothing to wait for: ${JSON.stringify(steps)}`);
-        await this.world.chain.passTime(Math.max(1, until - timestamp + 1));
+        await this.world.passTimeTo(until);
         continue;
       }
       if (stop(action.step)) return action;
@@ -87,18 +99,16 @@ describe("rollout, end to end on anvil", function () {
     await world?.stop();
   });
 
+  /** A node as a definition names it, with the commands that lead from one KMS image to another. */
+  const nodeOf = (name: "north" | "south", from: number, to: number) => ({
+    ...{ name, url: world.nodeUrl(name), stop: `stop ${name}` },
+    ...{ start: `start ${name} kms-${to}`, restore: `start ${name} kms-${from}` },
+  });
+  const bothNodes = (from: number, to: number) => [nodeOf("north", from, to), nodeOf("south", from, to)];
   const definition = async (changes: object): Promise<object> => ({
     deployment: world.chain.record,
     service: world.service,
-    nodes: ["north", "south"].map((name) => ({
-      ...{
-        name,
-        url: world.nodeUrl(name as "north"),
-        stop: `stop ${name}`,
-        start: `start ${name} new`,
-        restore: `start ${name} old`,
-      },
-    })),
+    nodes: [],
     signers: { governance: [WHO.alice.address, WHO.bob.address], guardian: [WHO.dave.address, WHO.erin.address] },
     tcb: { tdx: "UpToDate" },
     ...changes,
@@ -117,36 +127,28 @@ describe("rollout, end to end on anvil", function () {
     const operators = await plan(
       "v1",
       await definition({
+        plannedFor: new Date(Date.now()).toISOString(),
         application: { new: imageOf(APP_V1) },
         kms: { new: imageOf(KMS_V1), identity },
-        nodes: ["north", "south"].map((name) => ({
-          ...{ name, url: world.nodeUrl(name as "north"), stop: `stop ${name}`, restore: `start ${name} old` },
-          start: name === "north" ? "start north first" : "start south old",
-        })),
+        nodes: [{ ...nodeOf("north", 1, 1), start: "start north kms-1 first" }, { ...nodeOf("south", 1, 1) }],
         machines: [await machineOf(world, "web-v1", "new")],
         backup: backup("v1"),
         proposals: { folder: world.chain.proposals, first: 1 },
       }),
     );
     expect((await operators.status()).steps).to.include({ staging: "ready", governance: "blocked" });
-    world.sabotage.set("keystead rollout verify", async () => {
-      const run = await world.rollout("verify", operators.file, "--run-commands", "--allow-test-tee");
-      expect([run.code, run.json.verdict]).to.deep.equal([0, "proven"]);
-    });
-    world.sabotage.set("keystead rollout preflight", async () => {}); // nothing is there yet that could be checked
+    // the checklist passes for what is there, and not before its statements are made
+    const early = await world.rollout("preflight", operators.file);
+    const open = early.json.checks.filter(({ result }: { result: string }) => !["ok", "not-needed"].includes(result));
+    expect([early.code, open.map(({ id }: { id: string }) => id)]).to.deep.equal([
+      1,
+      ["backup", "rollback-measurements", "changelog-reviewed", "tested-outside-production", "stakeholders-told"],
+    ]);
     await operators.until();
     expect((await operators.status()).standing).to.equal("finished");
     expect(operators.done).to.deep.equal([
-      ...[
-        "staging",
-        "measurements",
-        "service-image",
-        "measurements",
-        "node-north",
-        "node-south",
-        "machine-web-v1",
-        "delivery",
-      ],
+      ...["staging", "measurements", "service-image", "measurements", "node-north", "node-south"],
+      ...["machine-web-v1", "delivery"],
     ]);
     expect((await world.ask(APP_V1)).code).to.equal("delivered");
   });
@@ -168,6 +170,27 @@ describe("rollout, end to end on anvil", function () {
     );
   });
 
+  it("keeps the same with a proposal of the service's admin, where that is a Safe: its printed commands are run", async () => {
+    const { inputs } = parsePlan(readFileSync(planFile("v1"), "utf8"));
+    const { address, version } = world.chain.deployment.safes.governance;
+    const bySafe = buildPlan({ ...inputs, service: { ...inputs.service, admin: address, adminKind: "safe" } });
+    const [measure = "", propose = ""] = bySafe.steps.find(({ id }) => id === "service-image")?.commands ?? [];
+    const [command = "", file = ""] = measure.split(" > ");
+    const type = (line: string) => world.chain.run(undefined, wordsOf(line).slice(1));
+    const measured = await type(command);
+    expect(measured.code).to.equal(0);
+    const kept = world.chain.write(file, measured.stdout);
+    const line = propose
+      .replace("--id ID", `--id 099-image --out ${world.chain.proposals}`)
+      .replace("VERSION", version)
+      .replace("NONCE", "9")
+      .replace(file, kept);
+    expect((await type(line)).code).to.equal(0);
+    const report = readFileSync(join(world.chain.proposals, "099-image", "REPORT.md"), "utf8");
+    expect(report).to.include("measurements/measurement.json: tdx").and.not.include("no measurement was given");
+    rmSync(join(world.chain.proposals, "099-image"), { recursive: true });
+  });
+
   it("upgrades contracts, platforms, KMS and application, and keys are delivered throughout", async () => {
     watch = world.watch(() => [APP_V1], STRANGER);
     const operators = await plan(
@@ -177,6 +200,7 @@ describe("rollout, end to end on anvil", function () {
         application: { old: imageOf(APP_V1), new: imageOf(APP_V2) },
         kms: { old: imageOf(KMS_V1), new: imageOf(KMS_V2) },
         contracts: { policy: world.newPolicy },
+        nodes: bothNodes(1, 2),
         machines: [await machineOf(world, "web-v1", "old"), await machineOf(world, "web-v2", "new")],
         backup: backup("v2"),
         proposals: { folder: world.chain.proposals, first: 10 },
@@ -187,19 +211,8 @@ describe("rollout, end to end on anvil", function () {
       const run = await world.rollout("verify", operators.file, "--run-commands", "--allow-test-tee");
       expect([run.code, run.json.verdict, run.json.deliveries.length]).to.deep.equal([0, "proven", 4]);
     });
-    const gate = await operators.until((step) => step === "node-north");
-    expect(gate?.commands).to.deep.equal(["stop north", "start north new"]);
-    // the new node does not start: the way back is one of the node alone, while the other serves
-    await world.stopNode("north");
-    expect((await operators.status()).alarms).to.include("node-down");
-    const { json } = await world.rollout("abort", operators.file);
-    const back = json.actions.find(({ step }: Action) => step === "node-north");
-    expect(back.commands).to.deep.equal(["stop north", "start north old"]);
-    for (const line of back.commands) await world.type(line, back);
-    expect((await operators.status()).alarms).to.deep.equal([]);
-    await world.finalize();
-    expect((await world.ask(APP_V2)).code).to.equal("delivered");
     await operators.until((step) => step === "retire-image");
+    world.sabotage.delete("keystead rollout verify");
     expect((await world.ask(APP_V1)).code).to.equal("delivered");
     await watch.stop();
     expect(watch.wrong).to.deep.equal([]);
@@ -217,42 +230,51 @@ describe("rollout, end to end on anvil", function () {
   });
 
   describe("given something fails, at each step", () => {
-    const KMS_V3 = version("kms 3");
-    const APP_V3 = version("app 3");
     let operators: Operators;
     /** The running version still gets its keys, whatever happens. */
     const served = async () => {
       await world.finalize();
       expect((await world.ask(APP_V2)).code).to.equal("delivered");
     };
-    const abort = async (): Promise<readonly Action[]> => (await world.rollout("abort", operators.file)).json.actions;
+    const abort = async (of = operators): Promise<readonly Action[]> =>
+      (await world.rollout("abort", of.file)).json.actions;
+    const carryOut = async (action: Action | undefined): Promise<void> => {
+      if (action === undefined) throw new Error("no way back");
+      for (const line of action.commands) await world.type(line, action);
+    };
 
     before(async () => {
       operators = await plan(
         "v3",
         await definition({
+          plannedFor: new Date(Date.now()).toISOString(),
           application: { old: imageOf(APP_V2), new: imageOf(APP_V3) },
           kms: { old: imageOf(KMS_V2), new: imageOf(KMS_V3) },
+          contracts: { policy: world.newerPolicy },
+          nodes: bothNodes(2, 3),
           machines: [await machineOf(world, "web-v2", "old"), await machineOf(world, "web-v3", "new")],
           backup: backup("v3"),
           proposals: { folder: world.chain.proposals, first: 20 },
         }),
       );
+      // shown by the upgrade before, and part of each execution
+      world.sabotage.set("keystead simulate", async () => {});
+      // another one than that which is registered by mistake
+      watch = world.watch(() => [APP_V2], version("a machine that nobody ever registered"));
+    });
+    after(async () => {
+      await watch?.stop();
+      expect(watch?.wrong).to.deep.equal([]);
     });
 
     it("the endpoint is down: exit 2, and nothing is offered that rests on the chain", async () => {
-      const run = await world.chain.run(undefined, [
-        "--json",
-        "rollout",
-        "next",
-        operators.file,
-        "--rpc",
-        "http://127.0.0.1:1",
-      ]);
+      const endpoint = ["--rpc", "http://127.0.0.1:1"];
+      const run = await world.chain.run(undefined, ["--json", "rollout", "next", operators.file, ...endpoint]);
       expect(run.code).to.equal(2);
       const { alarms, actions } = JSON.parse(run.stdout);
       const offered = actions.map(({ step }: Action) => step);
-      expect([alarms[0].code, offered]).to.deep.equal(["chain-unreadable", ["staging"]]);
+      expect(alarms.map(({ code }: { code: string }) => code)).to.include("chain-unreadable");
+      expect(offered).to.deep.equal(["staging"]);
     });
 
     it("a contract upgrade that reverts is seen before anybody signs", async () => {
@@ -278,51 +300,121 @@ describe("rollout, end to end on anvil", function () {
       await served();
     });
 
-    it("the timelock's operation is cancelled: status says so, and it can be scheduled again", async () => {
-      await operators.until((step) => step === "measurements");
-      const scheduled = (await operators.next()).actions[0];
-      if (scheduled === undefined) throw new Error("nothing to schedule");
-      for (const line of scheduled.commands) await world.type(line, scheduled);
-      expect((await operators.status()).steps.measurements).to.equal("waiting");
-      const [cancel] = await abort();
-      if (cancel === undefined) throw new Error("no way back");
-      expect(cancel.title).to.match(/^Cancel the operation/);
-      for (const line of cancel.commands) await world.type(line, cancel);
-      const { steps, alarms, code } = await operators.status();
-      expect([steps.measurements, alarms, code]).to.deep.equal(["failed", ["operation-cancelled"], 1]);
+    it("the timelock's operation is cancelled: status says so, and it is not offered again under its number", async () => {
+      const cancelled = await plan(
+        "v5",
+        await definition({
+          ...{ application: null, contracts: { policy: world.newerPolicy }, machines: [], backup: backup("v5") },
+          proposals: { folder: world.chain.proposals, first: 50 },
+        }),
+      );
+      // what the checklist says is another test's
+      world.sabotage.set("keystead rollout preflight", async () => {});
+      await carryOut(await cancelled.until((step) => step === "contracts"));
+      world.sabotage.delete("keystead rollout preflight");
+      expect((await cancelled.status()).steps.contracts).to.equal("waiting");
+      expect((await operators.status()).alarms).to.deep.equal(["foreign-operation"]);
+      const [cancel] = await abort(cancelled);
+      expect(cancel?.title).to.match(/^Cancel the operation/);
+      await carryOut(cancel);
+      const { steps, alarms, code } = await cancelled.status();
+      expect([steps.contracts, alarms, code]).to.deep.equal(["failed", ["operation-cancelled"], 1]);
+      expect((await cancelled.next()).actions).to.deep.equal([]);
       await served();
     });
 
     it("a wrong measurement is registered: status names it, abort removes it", async () => {
-      const option = ["--service", world.service, "--image", STRANGER.image.text, "--description", "wrong"];
-      const line = `keystead service add-image ${option.map((word) => (word === "wrong" ? '"wrong"' : word)).join(" ")} --deployment ${world.chain.record} --send`;
+      const option = ["--service", world.service, "--image", STRANGER.image.text, "--description", '"wrong"'];
+      const line = `keystead service add-image ${option.join(" ")} --deployment ${world.chain.record} --send`;
       const by = { step: "", title: "", who: "", governance: "service-admin", commands: [], note: "" } as const;
       await world.type(line, by);
       expect((await operators.status()).alarms).to.include("wrong-measurement");
-      const removal = (await abort()).find(({ title }) => title.includes(STRANGER.image.id));
-      if (removal === undefined) throw new Error("no way back");
-      for (const command of removal.commands) await world.type(command, removal);
+      await carryOut((await abort()).find(({ title }) => title.includes(STRANGER.image.id)));
       expect((await operators.status()).alarms).to.not.include("wrong-measurement");
       expect((await world.ask(STRANGER)).keys).to.equal(undefined);
       await served();
     });
 
-    it("a node is down: status says so, the other one serves meanwhile", async () => {
-      await world.stopNode("north");
-      const { alarms } = await operators.status();
-      expect(alarms).to.include("node-down");
-      await served();
-      await world.startNode("north", KMS_V2, true);
-      expect((await operators.status()).alarms).to.not.include("node-down");
+    for (const [what, changes, code, says] of [
+      [
+        "its root file cannot be opened",
+        () => ({ root: { store: "file", path: "north-1.root.json", passphraseFile: "other-passphrase" } }),
+        "root/not-opened",
+        "does not answer",
+      ],
+      [
+        "its configuration pins a wrong code hash",
+        () => ({ implementations: { policy: [{ address: world.newerPolicy, codeHash: `0x${"77".repeat(32)}` }] } }),
+        undefined,
+        "chain/unknown-implementation",
+      ],
+    ] as const) {
+      it(`a new node does not start, for ${what}: status says so, the other is not stopped, abort leads back`, async () => {
+        const gate = await operators.until((step) => step === "node-north");
+        expect(gate?.commands).to.deep.equal(["stop north", "start north kms-3"]);
+        let ended: unknown;
+        world.sabotage.set("start north kms-3", async () => {
+          ended = await world.startNodeProcess("north", KMS_V3, changes()).catch((error: unknown) => error);
+        });
+        await carryOut(gate);
+        world.sabotage.delete("start north kms-3");
+        if (code === undefined) expect(ended).to.equal(undefined);
+        else {
+          if (!(ended instanceof NodeEnded)) throw new Error(`it started, or failed otherwise: ${ended}`);
+          expect([ended.code, ended.output.includes(code)], ended.output).to.deep.equal([2, true]);
+        }
+        const { json } = await world.rollout("status", operators.file);
+        const down = json.alarms.find(({ code }: { code: string }) => code === "node-down");
+        expect(down.says).to.include("north").and.to.include(says);
+        // north may be tried again; nothing that is offered stops the one that serves
+        const { actions } = await operators.next();
+        expect(actions.flatMap(({ commands }) => commands)).to.not.include("stop south");
+        const back = (await abort()).find(({ step }) => step === "node-north");
+        expect(back?.commands).to.deep.equal(["stop north", "start north kms-2"]);
+        await carryOut(back);
+        const { alarms, steps } = await operators.status();
+        expect([alarms, steps["node-north"]]).to.deep.equal([[], "ready"]);
+        expect((await world.ask(APP_V2, ["north"])).code).to.equal("delivered");
+        await served();
+      });
+    }
+
+    it("a machine's quote is not of the planned image: status names the registers", async () => {
+      await operators.until((step) => step === "machine-web-v3");
+      await world.startMachine("web-v3", STRANGER);
+      const { alarms, steps } = await operators.status();
+      expect([alarms, steps["machine-web-v3"]]).to.deep.equal([["quote-differs"], "failed"]);
+      expect((await world.ask(STRANGER)).keys).to.equal(undefined);
+      await carryOut((await abort()).find(({ step }) => step === "machine-web-v3"));
       await served();
     });
 
-    it("a machine's quote is not of the planned image: status names the registers", async () => {
-      await world.startMachine("web-v3", STRANGER);
-      const { alarms } = await operators.status();
-      expect(alarms).to.include("quote-differs");
-      expect((await world.ask(STRANGER)).keys).to.equal(undefined);
-      await served();
+    it("given all of it is in force, abort is followed to its end: nothing new is left, the old version has its keys", async () => {
+      await operators.until((step) => step === "old-machine-web-v2");
+      expect((await world.ask(APP_V3)).code).to.equal("delivered");
+      const followed: string[] = [];
+      for (let round = 0; round < 4; round += 1) {
+        const { standing, until } = await operators.status();
+        if (standing === "rolled-back") break;
+        if (until > 0) await world.passTimeTo(until);
+        for (const action of await abort()) {
+          await carryOut(action);
+          followed.push(action.step);
+        }
+      }
+      expect(followed).to.deep.equal([
+        ...["traffic", "machine-web-v3", "node-south", "node-north", "service-image", "measurements"],
+        ...["contracts", "delivery", "contracts", "delivery"],
+      ]);
+      const { code, standing, alarms, steps } = await operators.status();
+      expect([code, standing, alarms]).to.deep.equal([0, "rolled-back", []]);
+      expect(steps).to.include({ contracts: "undone", measurements: "undone", "service-image": "undone" });
+      expect((await operators.next()).actions).to.deep.equal([]);
+      await world.finalize();
+      for (const node of ["north", "south"] as const) {
+        expect((await world.ask(APP_V2, [node])).code).to.equal("delivered");
+        expect((await world.ask(APP_V3, [node])).keys).to.equal(undefined);
+      }
     });
   });
 });

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { registerHooks } from "node:module";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { expect } from "chai";
@@ -65,5 +66,19 @@ describe("a private anvil", function () {
   it("given what anvil does not take: its own words, at once", async () => {
     const error = await refusal(startAnvil({ args: ["--no-such-option"] }), "anvil/not-started");
     expect(error.message).to.include("--no-such-option");
+  });
+
+  it("given a package without the program for this machine: it says that there is none, and how to get it", async () => {
+    const hooks = registerHooks({
+      resolve(specifier, context, next) {
+        return next(specifier.startsWith("@foundry-rs/anvil-") ? "not-installed-here" : specifier, context);
+      },
+    });
+    try {
+      const error = await refusal(startAnvil(), "anvil/not-installed");
+      expect(error.remedy).to.include("@foundry-rs/anvil");
+    } finally {
+      hooks.deregister();
+    }
   });
 });

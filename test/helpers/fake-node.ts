@@ -75,7 +75,10 @@ export function fakeKeys(envKey: Uint8Array, purposes: readonly string[] = []): 
 }
 
 /** Makes a pretended node. `next` says what it answers to each request for keys, the first being number 0. */
-export async function createFakeNode(next: (number: number) => FakeAnswer | Error): Promise<FakeNode> {
+export async function createFakeNode(
+  next: (number: number) => FakeAnswer | Error,
+  chainId = CHAIN_ID,
+): Promise<FakeNode> {
   const key = randomBytes(32);
   const signer = addressOf(secp256k1.getPublicKey(key));
   const env = await generateSealKeyPair();
@@ -83,10 +86,10 @@ export async function createFakeNode(next: (number: number) => FakeAnswer | Erro
   const json = (value: unknown, status = 200) =>
     new Response(JSON.stringify(value), { status, headers: { "content-type": "application/json" } });
   const sign: FakeNode["sign"] = (type, message, testTee = false) => {
-    const digest = hashSigned(type, message, { chainId: CHAIN_ID, registry: FAKE_REGISTRY, testTee });
+    const digest = hashSigned(type, message, { chainId, registry: FAKE_REGISTRY, testTee });
     const bytes = secp256k1.sign(digest, key, { prehash: false, format: "recovered" });
     const signature = toHex(concatBytes(bytes.subarray(1), Uint8Array.of(27 + (bytes[0] ?? 0))));
-    return { testTee, chainId: `${CHAIN_ID}`, registry: FAKE_REGISTRY, digest: toHex(digest), signer, signature };
+    return { testTee, chainId: `${chainId}`, registry: FAKE_REGISTRY, digest: toHex(digest), signer, signature };
   };
   const answer: FakeNode["answer"] = async (request, options) => {
     const { evidence } = request;
@@ -110,7 +113,7 @@ export async function createFakeNode(next: (number: number) => FakeAnswer | Erro
     const signed = sign("KeyRelease", release, options.testTee);
     const keys = fakeKeys(env.privateKey, request.purposes);
     const { serviceId, keyEpoch } = release;
-    const bundle = { chainId: CHAIN_ID, registry: FAKE_REGISTRY, serviceId, keyEpoch, keys, ...options.bundle };
+    const bundle = { chainId, registry: FAKE_REGISTRY, serviceId, keyEpoch, keys, ...options.bundle };
     const aad = options.aad ?? fromHex(String(signed.digest), "digest");
     const info = new TextEncoder().encode(RELEASE_INFO);
     const { enc, ciphertext } = await seal(publicKey, encodeKeyBundle(bundle), { info, aad });

@@ -21,7 +21,18 @@ export interface NodeProcess {
   readonly kill: (signal: NodeJS.Signals) => Promise<number | string | null>;
 }
 
-/** Starts `keystead node run` without core dumps, and waits until it listens. */
+/** A node that ended in place of listening. */
+export class NodeEnded extends Error {
+  readonly code: number | string | null;
+  readonly output: string;
+  constructor(code: number | string | null, output: string) {
+    super(`the node ended with ${code}: ${output}`);
+    this.code = code;
+    this.output = output;
+  }
+}
+
+/** Starts `keystead node run` without core dumps, and waits until it listens; throws {@link NodeEnded} where it does not. */
 export async function startNodeProcess(
   config: string,
   env: Readonly<Record<string, string>> = {},
@@ -55,7 +66,7 @@ export async function startNodeProcess(
     child.stderr?.on("data", look);
     void ended.then((code) => {
       clearTimeout(timer);
-      reject(new Error(`the node ended with ${code}: ${output()}`));
+      reject(new NodeEnded(code, output().toString("utf8")));
     });
   });
   const kill = async (signal: NodeJS.Signals) => {

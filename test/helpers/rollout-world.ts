@@ -11,14 +11,15 @@ import { fromHex, type Hex, toHex } from "../../src/core/bytes.ts";
 import { isKeysteadError } from "../../src/core/errors.ts";
 import { parseImage } from "../../src/core/image.ts";
 import { parseNodeConfig } from "../../src/node/config.ts";
-import { type RunningNode, startNode } from "../../src/node/server.ts";
+import { startNode } from "../../src/node/server.ts";
 import type { Action } from "../../src/rollout/actions.ts";
 import type { Measured } from "../../src/rollout/inputs.ts";
 import { jsonOf, keysteadHere } from "./cli.ts";
 import { type GovernedChain, type Person, startGovernedChain, WHO } from "./governed-chain.ts";
 import { config } from "./registry.ts";
 import { createTestTees, type TestTees } from "./node.ts";
-import { APP_V1, APP_V2, KMS_V1, KMS_V2 } from "./rollout.ts";
+import { startNodeProcess } from "./node-process.ts";
+import { APP_V1, APP_V2, KMS_V1, KMS_V2, version } from "./rollout.ts";
 
 const DAY = 86_400;
 /** The chain begins so long before now, and catches up as tests let time pass: nodes and machines live by the real clock. */
@@ -31,6 +32,18 @@ const GUARDIAN: readonly Person[] = ["dave", "erin"];
 const ADMIN: Person = "frank";
 
 type NodeName = "north" | "south";
+
+export const KMS_V3 = version("kms 3");
+export const APP_V3 = version("app 3");
+/** What operators call the versions: `start north kms-2`, `start web-v2`. */
+const VERSIONS: ReadonlyMap<string, Measured> = new Map([
+  ...[KMS_V1, KMS_V2, KMS_V3].map((kms, i) => [`kms-${i + 1}`, kms] as const),
+  ...[APP_V1, APP_V2, APP_V3].map((app, i) => [`web-v${i + 1}`, app] as const),
+]);
+/** What people are told in words, and which nothing here depends on. */
+const WORDS = /^(switch |add to implementations |restart the nodes|none needed)/;
+/** Blocks of {@link RolloutWorld.finalize} are so many seconds apart, so that a node's own figures tell one from the next. */
+const APART = 5;
 
 /** What a client that asks all the time has seen. */
 export interface Watch {
@@ -48,7 +61,9 @@ export interface RolloutWorld {
   readonly chain: GovernedChain;
   readonly service: Hex;
   readonly registry: KmsRegistry;
+  /** A policy implementation to upgrade to, and another of the same code. */
   readonly newPolicy: string;
+  readonly newerPolicy: string;
   /** Machines that run, by name, with the image that they run. */
   readonly running: Map<string, Measured>;
   /** What a command of the operators does in place of the right thing, by its words. */
@@ -63,7 +78,15 @@ export interface RolloutWorld {
   createRoot(): Promise<object>;
   stopNode(name: NodeName): Promise<void>;
   startNode(name: NodeName, kms: Measured, fresh: boolean): Promise<void>;
+  /**
+   * The same as a process of its own, `keystead node run`, whose configuration a test may change.
+   *
+   * @throws NodeEnded where it does not start
+   */
+  startNodeProcess(name: NodeName, kms: Measured, changes: object): Promise<void>;
   nodeUrl(name: NodeName): string;
+  /** How many nodes were started and not stopped. */
+  nodesUp(): number;
   /** Starts a machine that runs the image of its name, or another. */
   startMachine(name: string, image?: Measured): Promise<void>;
   /** A real request by a machine that runs an image: the keys, or the decision that refused it. */
@@ -71,6 +94,8 @@ export interface RolloutWorld {
     image: Measured,
     nodes?: readonly NodeName[],
   ): Promise<{ readonly keys: string | undefined; readonly code: string }>;
+  /** Lets time pass until the chain's newest block is after that time. */
+  passTimeTo(time: number): Promise<void>;
   /** Makes everything that happened final, and known to the nodes. */
   finalize(): Promise<void>;
   /** Asks all the time: as `legitimate()` says for those that must get keys, and a stranger that never must. */
@@ -105,8 +130,8 @@ function quoteFor(tees: TestTees, { image }: Measured, reportData: Uint8Array): 
 }
 
 /** Words of a command line: what is in quotes is one. */
-const words = (line: string): string[] =>
-  [...line.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, bare]) => quoted ?? bare ?? "");
+export const wordsOf = (line: string): string[] =>
+  [...line.matchAll(/"([^"]*)"|'([^']*)'|(\S+)/g)].map(([, quoted, single, bare]) => quoted ?? single ?? bare ?? "");
 
 /** Starts the chain, with everything deployed and a service without images. */
 export async function startRolloutWorld(): Promise<RolloutWorld> {
@@ -120,12 +145,16 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
   const salt = `0x${"01".repeat(32)}`;
   await (await registry.createService(config(admin.address, { noticePeriod: NOTICE }), salt)).wait();
   const service = (await registry.serviceIdFor(admin.address, salt)).toLowerCase() as Hex;
-  const deployed = await ethers.deployContract("PlatformPolicyV2");
-  await deployed.waitForDeployment();
-  const newPolicy = await deployed.getAddress();
-  const newCode = ethers.keccak256(await ethers.provider.getCode(newPolicy));
+  const deployPolicy = async () => {
+    const deployed = await ethers.deployContract("PlatformPolicyV2");
+    await deployed.waitForDeployment();
+    const address = await deployed.getAddress();
+    return { address, codeHash: ethers.keccak256(await ethers.provider.getCode(address)) };
+  };
+  const pins = [await deployPolicy(), await deployPolicy()];
+  const [newPolicy = "", newerPolicy = ""] = pins.map(({ address }) => address);
 
-  const nodes = new Map<NodeName, RunningNode>();
+  const nodes = new Map<NodeName, { readonly close: () => Promise<unknown> }>();
   const ports: Record<NodeName, number> = { north: await freePort(), south: await freePort() };
   const nodeUrl = (name: NodeName) => `http://127.0.0.1:${ports[name]}`;
   const running = new Map<string, Measured>();
@@ -149,10 +178,10 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
     return {
       listen: { port: ports[name] },
       deployment: chain.record,
-      implementations: { policy: [{ address: newPolicy, codeHash: newCode }] },
+      implementations: { policy: pins },
       chain: {
         endpoints: [{ name: "anvil", url: chain.url }],
-        ...{ quorum: 1, maxAgeSeconds: 30 * DAY, maxFutureSeconds: DAY, pollSeconds: 1 },
+        ...{ quorum: 1, maxAgeSeconds: 30 * DAY, maxFutureSeconds: DAY, pollSeconds: 0.5 },
       },
       root: { store: "file", path: rootFiles.get(name), passphraseFile: join(tees.folder.path, "passphrase") },
       receipts: join(tees.folder.path, `${name}.receipts.jsonl`),
@@ -165,11 +194,17 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
     };
   };
   tees.folder.write("passphrase", "a passphrase of the tests\n");
+  tees.folder.write("other-passphrase", "another than the root files are sealed under\n");
   const attestAs = (measured: Measured) => async (binding: Binding) =>
     toWireEvidence({ kind: "tdx", quote: quoteFor(tees, measured, buildReportData(binding)) });
 
   const world: RolloutWorld = {
-    ...{ chain, service, registry, newPolicy, running, sabotage, nodeUrl },
+    ...{ chain, service, registry, newPolicy, newerPolicy, running, sabotage, nodeUrl },
+    nodesUp: () => nodes.size,
+    async passTimeTo(time) {
+      const latest = await ethers.provider.getBlock("latest");
+      await chain.passTime(Math.max(1, time + 1 - (latest?.timestamp ?? 0)));
+    },
     async startNode(name, kms, fresh) {
       const surroundings = { attest: attestAs(kms) };
       await world.stopNode(name);
@@ -178,6 +213,16 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
         surroundings,
       );
       nodes.set(name, started);
+    },
+    async startNodeProcess(name, kms, changes) {
+      await world.stopNode(name);
+      running.set(`kms-of-${name}`, kms);
+      const config = { ...configOf(name, true), log: { level: "info" }, ...changes };
+      const file = tees.folder.write(`${name}.process.yaml`, JSON.stringify(config));
+      const [program = "", ...args] = evidencePrograms.get(world)?.(`kms-of-${name}`) ?? [];
+      const evidence = ["--evidence-command", program, ...args.flatMap((arg) => ["--evidence-arg", arg])];
+      const started = await startNodeProcess(file, {}, evidence);
+      nodes.set(name, { close: () => started.kill("SIGTERM") });
     },
     async createRoot() {
       const file = tees.folder.write("north.yaml", JSON.stringify(configOf("north", true)));
@@ -211,13 +256,14 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
         return expectDone(
           await chain.run(
             undefined,
-            words(what)
+            wordsOf(what)
               .slice(1)
               .map((word) => (word === "NAME" ? "Ada" : word)),
           ),
           what,
         );
       if (what.startsWith("keystead ")) return typeCommand(what, action);
+      if (WORDS.test(what)) return;
       await finalize();
       await operate(what);
     },
@@ -287,11 +333,13 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
 
   /** Signers sign, whoever pays sends, the admin acts with a key of its own. */
   async function typeCommand(line: string, { governance }: Action): Promise<void> {
-    const [, ...args] = words(line);
+    const [, ...args] = wordsOf(line);
     const [command, subcommand] = args;
     if (command === "rollout") {
+      // machines of the tests are of test TEEs, and people have read which programs the plan names
+      const programs = subcommand === "verify" ? ["--run-commands", "--allow-test-tee"] : [];
       const own = subcommand === "backup" ? [] : ["--max-age", MAX_AGE];
-      return expectDone(await chain.run(undefined, [...args, ...own]), line);
+      return expectDone(await chain.run(undefined, [...args, ...programs, ...own]), line);
     }
     if (command === "service") {
       const sender = { ...chain.environment(undefined), KEYSTEAD_SENDER_KEY: WHO[ADMIN].key };
@@ -300,31 +348,49 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
     const guardians =
       governance === "guardian" ||
       args.includes("cancel") ||
+      // what was loosened is tightened by the guardian
       (args.includes("rollback") && governance === "timelock" && line.includes("measurements"));
     const people = command === "sign" ? (guardians ? GUARDIAN : GOVERNANCE) : (["relayer"] as const);
     const more = command === "simulate" ? ["--max-age", MAX_AGE] : [];
     for (const person of people) expectDone(await chain.run(person, [...args, ...more]), line);
   }
 
-  /** Nodes believe final blocks alone; here a block is final two later, and nodes look every second. */
+  /** Nodes believe final blocks alone; here a block is final two later, and nodes look twice a second. */
   async function finalize(): Promise<void> {
-    await chain.connection.provider.request({ method: "anvil_mine", params: ["0x3"] });
-    await new Promise((resolve) => setTimeout(resolve, 2_500));
+    await chain.connection.provider.request({ method: "anvil_mine", params: ["0x3", `0x${APART.toString(16)}`] });
+    const final = await ethers.provider.getBlock("finalized");
+    for (const name of nodes.keys()) {
+      for (const deadline = Date.now() + 60_000; Date.now() < deadline; ) {
+        const time = await timeOf(name);
+        if (time === undefined || time > (final?.timestamp ?? 0) - APART / 2) break;
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+    }
+  }
+
+  /** The time of the block that a node decides by; undefined where it decides nothing. */
+  async function timeOf(name: NodeName): Promise<number | undefined> {
+    const text = await (await fetch(`${nodeUrl(name)}/metrics`)).text();
+    const metric = (wanted: string) => Number(new RegExp(`^${wanted} (\\S+)$`, "m").exec(text)?.[1]);
+    return metric("keystead_chain_ready") === 1 ? Date.now() / 1000 - metric("keystead_chain_age_seconds") : undefined;
   }
 
   /** What operators do by hand. */
   async function operate(line: string): Promise<void> {
-    const [verb, name = "", which] = line.split(" ");
+    const [verb, name = "", which, how] = line.split(" ");
     if (name === "north" || name === "south") {
       if (verb === "stop") return world.stopNode(name);
-      // a new image is a new machine: it gets the root secret from the other node
-      return world.startNode(name, which === "old" ? KMS_V1 : which === "new" ? KMS_V2 : KMS_V1, which !== "first");
+      const kms = VERSIONS.get(which ?? "");
+      // a new image is a new machine: it gets the root secret from the other node, but for the first of all
+      if (verb === "start" && kms !== undefined) return world.startNode(name, kms, how !== "first");
     }
     if (verb === "start" && name.startsWith("web-")) return startMachine(name);
     if (verb === "stop" && name.startsWith("web-")) return stopMachine(name);
+    throw new Error(`nobody knows how to: ${line}`);
   }
 
-  async function startMachine(name: string, measured = name.endsWith("v1") ? APP_V1 : APP_V2): Promise<void> {
+  async function startMachine(name: string, measured = VERSIONS.get(name)): Promise<void> {
+    if (measured === undefined) throw new Error(`no version is called ${name}`);
     running.set(name, measured);
     tees.folder.write(`${name}.quote`, quoteFor(tees, measured, new Uint8Array(64)));
     const registryHex = chain.deployment.contracts.registry.address.toLowerCase() as Hex;
@@ -377,7 +443,7 @@ function watchDelivery(world: RolloutWorld, legitimate: () => readonly Measured[
       const wrong = await world.ask(stranger);
       if (wrong.code === "ImageUnknown" || wrong.code === "PlatformNotAllowed") watch.denied += 1;
       else watch.wrong.push(`a machine that is not registered got ${wrong.code}`);
-      await new Promise((resolve) => setTimeout(resolve, 500));
+      await new Promise((resolve) => setTimeout(resolve, 1_000));
     }
   })();
   return Object.assign(watch, {

@@ -130,11 +130,12 @@ export function chainGoverned(changes: Partial<ChainFacts> = {}): ChainFacts {
 export const ENVIRONMENT_KEY: Hex = `0x${"ee".repeat(32)}`;
 
 export const nodeUp = (changes: Partial<NodeFacts> = {}): NodeFacts => ({
-  ...{ up: true, ready: true, problem: undefined, environmentKey: ENVIRONMENT_KEY, receipts: [] },
+  ...{ up: true, ready: true, problem: undefined, testTee: false, environmentKey: ENVIRONMENT_KEY, receipts: [] },
   ...changes,
 });
 export const nodeDown: NodeFacts = {
-  ...{ up: false, ready: false, problem: "connection refused", environmentKey: undefined, receipts: undefined },
+  ...{ up: false, ready: false, problem: "connection refused", testTee: false },
+  ...{ environmentKey: undefined, receipts: undefined },
 };
 export const machineUp: MachineFacts = { up: true, problem: undefined, quote: undefined, differs: [] };
 export const machineGone: MachineFacts = { up: false, problem: "connection refused", quote: undefined, differs: [] };

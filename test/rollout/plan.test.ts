@@ -174,8 +174,27 @@ describe("rollout: the plan file", () => {
       const step = planOf({ service: { ...inputs().service, adminKind } }).steps.find(
         ({ id }) => id === "service-image",
       );
-      expect(step?.commands[0]).to.include(`keystead propose add-image`).and.to.include(option);
+      const [measure, propose] = step?.commands ?? [];
+      expect(measure).to.equal("keystead measure image 'app 2.txt' --json > v2-add-image.measurement.json");
+      expect(propose)
+        .to.include("keystead propose add-image")
+        .and.to.include(option)
+        .and.to.include("--measurement v2-add-image.measurement.json ");
     }
+  });
+
+  it("spells a measuring command so that a shell takes each word as it is", () => {
+    const measuring = {
+      ...{ as: "compose", inputs: ["it's; rm -rf $HOME.yaml"], include: [], exclude: [] },
+      options: { platformTable: "tdx.csv", flag: true, other: false },
+    };
+    const application = { old: APP_V1, new: { ...APP_V2, measuring } };
+    const step = planOf({ application, service: { ...inputs().service, adminKind: "safe" } }).steps.find(
+      ({ id }) => id === "service-image",
+    );
+    expect(step?.commands[0]).to.equal(
+      `keystead measure compose 'it'\\''s; rm -rf $HOME.yaml' --platform-table tdx.csv --flag --json > v2-add-image.measurement.json`,
+    );
   });
 });
 

@@ -17,6 +17,8 @@ import {
   facts,
   inputs,
   KMS_V1,
+  NEW_CODE,
+  OLD_CODE,
   nodeDown,
   nodeUp,
   planOf,
@@ -59,11 +61,29 @@ describe("rollout: the checklist", () => {
         measurements: "ok",
         nodes: "ok",
       },
-      ...{ "rollback-contracts": "ok", "rollback-measurements": "ok", "old-registered": "ok", "nothing-pending": "ok" },
+      ...{ "rollback-contracts": "ok", "old-registered": "ok", "nothing-pending": "ok" },
+      // it starts from contracts that are not there yet
+      "rollback-measurements": "not-needed",
       ...{ "vsock-proxy": "not-needed", "changelog-reviewed": "ok", "tested-outside-production": "ok" },
       "stakeholders-told": "ok",
     });
     for (const { says } of checks) expect(says).to.not.equal("");
+  });
+
+  it("plays the way back of what rests on new contracts once they are there", async () => {
+    const upgraded = facts({ chain: chainBefore({ implementations: { policy: NEW_CODE, registry: OLD_CODE } }) });
+    const played: string[] = [];
+    const rollback = async (id: string) => {
+      played.push(id);
+      return { ok: false, says: "reverts" };
+    };
+    const { of } = await results({ facts: upgraded, probes: probes({ rollback }) });
+    expect([of["rollback-measurements"], played]).to.deep.equal([
+      "failed",
+      ["007-v2-contracts", "008-v2-measurements"],
+    ]);
+    const alone = await results({ plan: planOf({ contracts: [] }), probes: probes({ rollback }) });
+    expect(alone.of["rollback-measurements"]).to.equal("failed");
   });
 
   const failing: readonly (readonly [string, string, Parameters<typeof results>[0]])[] = [

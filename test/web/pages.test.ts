@@ -167,7 +167,7 @@ describe("explorer in Chromium: pages", () => {
       await page.locator(".card.image.removed").waitFor();
       await shoot(page, "service");
       const text = await mainText(page);
-      expect(text).to.contain("Yes: Safe 1.5.0, 2 of 3 may add images, and each waits 7 d before it may have keys.");
+      expect(text).to.contain("Yes: Safe 1.5.0, 2 of 3 may add images, and each may have keys after a wait of 7 d.");
       expect(text).to.match(/who can veto a pending image\s+its guardian\s+!?\s*EOA \(one key\)/);
       expect(text).to.match(/a storage proof at block/);
       const statuses = await page.locator(".card.image header .badge").allInnerTexts();

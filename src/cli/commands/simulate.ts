@@ -1,4 +1,5 @@
-import type { Part, Simulation } from "../../governance/simulate.ts";
+import type { Part } from "../../governance/life.ts";
+import type { Simulation } from "../../governance/simulate.ts";
 import { simulateProposal } from "../../governance/simulate.ts";
 import { formatDuration, formatTime } from "../../governance/words.ts";
 import type { OptionValues } from "../chain-input.ts";

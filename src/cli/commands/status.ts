@@ -1,11 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { fetchBlock } from "../../chain/block.ts";
 import type { Deployment } from "../../chain/deployment.ts";
+import { KeysteadError } from "../../core/errors.ts";
 import { readProposals } from "../../governance/folder.ts";
 import { requireWitnesses } from "../../governance/proven.ts";
 import { type GovernanceStatus, type ProposalStatus, readGovernance } from "../../governance/status.ts";
 import { formatDuration, formatTime } from "../../governance/words.ts";
-import type { OptionValues } from "../chain-input.ts";
+import { type OptionValues, wholeNumber } from "../chain-input.ts";
 import type { CommandContext, CommandModule } from "../command.ts";
 import { type ExitCode, type Output, renderTable, safeText } from "../output.ts";
 import { addChainOptions, openProposalChain, PROPOSALS_FOLDER } from "../proposal-chain.ts";
@@ -107,8 +108,24 @@ const statusJson = (found: GovernanceStatus): object =>
 interface Options extends OptionValues {
   readonly deployment: string;
   readonly proposals: string;
-  readonly interval: string;
-  readonly rounds?: string;
+}
+
+/** How often a watch looks: seconds between two looks, and how many there are. */
+interface Pace {
+  readonly interval: number;
+  readonly rounds: number;
+}
+
+/** @throws KeysteadError `usage/number`, `usage/interval`, `usage/rounds` */
+function paceOf(options: OptionValues): Pace {
+  const interval = wholeNumber(options, "interval") ?? 12;
+  const rounds = wholeNumber(options, "rounds") ?? Number.POSITIVE_INFINITY;
+  for (const [argument, value] of Object.entries({ interval, rounds })) {
+    if (value >= 1) continue;
+    const message = "a watch looks at least once, and at most once a second";
+    throw new KeysteadError(`usage/${argument}`, message, { argument, remedy: "Give at least 1." });
+  }
+  return { interval, rounds };
 }
 
 /** Home, and everything after it gone: one picture over the other. */
@@ -118,15 +135,11 @@ const REDRAW = "\u001b[H\u001b[2J";
  * Looks again and again. In a terminal the picture is drawn anew every second, so that times count down; elsewhere a line is printed where something
  * changed. It ends with the last look's exit code, after as many looks as were asked for.
  */
-async function watch(
-  context: CommandContext,
-  look: () => Promise<GovernanceStatus>,
-  options: Options,
-): Promise<ExitCode> {
+async function watch(context: CommandContext, look: () => Promise<GovernanceStatus>, pace: Pace): Promise<ExitCode> {
   const { io } = context;
   const output = context.output();
-  const interval = Math.max(1, Number(options.interval));
-  const rounds = options.rounds === undefined ? Number.POSITIVE_INFINITY : Number(options.rounds);
+  const { interval, rounds } = pace;
+  const live = io.terminal && !output.json && io.env.TERM !== "dumb";
   let shown = new Set<string>();
   let exit: ExitCode = 0;
   for (let round = 1; ; round++) {
@@ -134,7 +147,7 @@ async function watch(
     exit = found.ok ? 0 : 1;
     const seenAt = Date.now();
     if (output.json) io.print(`${JSON.stringify({ format: "keystead.status/1", ...statusJson(found) })}\n`);
-    else if (!io.terminal) {
+    else if (!live) {
       const lines = linesOf(found);
       // an ETA alone is no news: what is the same but for its countdown is printed once
       const bare = (line: string) => line.replace(/ready in [^,;]+, /, "");
@@ -143,11 +156,11 @@ async function watch(
       shown = new Set(lines.map(bare));
     }
     if (round >= rounds) {
-      if (io.terminal && !output.json) io.print(`${REDRAW}${renderStatus(found, output)}\n`);
+      if (live) io.print(`${REDRAW}${renderStatus(found, output)}\n`);
       return exit;
     }
     for (let second = 0; second < interval; second++) {
-      if (io.terminal && !output.json) {
+      if (live) {
         const passed = BigInt(Math.floor((Date.now() - seenAt) / 1000));
         io.print(`${REDRAW}${renderStatus(found, output, BigInt(found.block.timestamp) + passed)}\n`);
       }
@@ -179,6 +192,7 @@ Exits 0 where there is no orphan, 1 where there is one, 2 where something could 
           const options = status.opts<Options>();
           const deployment = await readDeploymentFile(context.io, options.deployment);
           if (options.watch === true) {
+            const pace = paceOf(options);
             const { chain, witnesses } = await openProposalChain(context.io, options, deployment.chainId);
             return watch(
               context,
@@ -187,7 +201,7 @@ Exits 0 where there is no orphan, 1 where there is one, 2 where something could 
                 await requireWitnesses(witnesses ?? [], block);
                 return readGovernance(chain.client, block, deployment, await proposalsIn(options.proposals));
               },
-              options,
+              pace,
             );
           }
           const found = await look(context, options, deployment);

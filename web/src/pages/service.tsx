@@ -170,7 +170,7 @@ function CodeFaults({ code }: { readonly code: ProxyCode }) {
 
 function WhoDecides({ audit }: { readonly audit: ServiceAudit }) {
   const now = useNow();
-  const { standing } = useModel();
+  const { standing, reading } = useModel();
   const state = audit.state;
   const admin = useAccount(state?.admin ?? ZERO_ADDRESS);
   if (state === undefined) return null;
@@ -190,7 +190,7 @@ function WhoDecides({ audit }: { readonly audit: ServiceAudit }) {
           ? "Never. It has exactly one image, and no admin."
           : state.admin === ZERO_ADDRESS
             ? "Not any more. The admin renounced: no further image, ever."
-            : `Yes: ${admin?.label ?? "its admin"} may add images, and each waits ${view.noticePeriod === 0 ? "not at all" : formatDuration(view.noticePeriod)} before it may have keys.`}
+            : `Yes: ${admin?.label ?? "its admin"} may add images, and each may have keys ${view.noticePeriod === 0 ? "at once, with no wait" : `after a wait of ${formatDuration(view.noticePeriod)}`}.`}
       </p>
       <dl class="facts">
         <Fact name="admin">
@@ -226,7 +226,9 @@ function WhoDecides({ audit }: { readonly audit: ServiceAudit }) {
             </>
           )}
           {governance === undefined ? (
-            <span class="small muted">Whether the platform's guardian can pause all releases is being read.</span>
+            <span class="small muted">
+              Whether the platform's guardian can pause all releases {reading ? "is being read" : "was not read"}.
+            </span>
           ) : null}
           {governance instanceof KeysteadError ? (
             <span class="small muted">

@@ -7,7 +7,7 @@ import { parseOperation } from "../../../governance/operation.ts";
 import { readProposal } from "../../../governance/folder.ts";
 import { simulateProposal } from "../../../governance/simulate.ts";
 import { abortActions, nextActions } from "../../../rollout/actions.ts";
-import { assess } from "../../../rollout/assess.ts";
+import { assess, type Status } from "../../../rollout/assess.ts";
 import { checkBackup, makeBackup } from "../../../rollout/backup.ts";
 import { faultsOf, plannedMeasurements } from "../../../rollout/claims.ts";
 import { acknowledge, buildPlan, formatPlan, parseDefinition, type Plan } from "../../../rollout/plan.ts";
@@ -107,14 +107,19 @@ async function showActions(
     [
       renderStatus(plan, status, facts.now, output),
       "",
-      actions.length > 0
-        ? renderActions(actions, output)
-        : which === "next" && standing === "finished"
-          ? "Nothing is left to do."
-          : "Nothing can be done now: see above what is waited for.",
+      actions.length > 0 ? renderActions(actions, output) : idleWords(standing, which, file),
     ].join("\n"),
   );
   return exitOfStatus(status);
+}
+
+/** Why nothing is offered. */
+function idleWords(standing: Status["standing"], which: "next" | "abort", file: string): string {
+  if (standing === "rolled-back")
+    return "It was taken back: nothing is left to do. To go forward again, make a new plan.";
+  if (standing === "going-back" && which === "next") return `It is being taken back: keystead rollout abort ${file}`;
+  if (standing === "finished" && which === "next") return "Nothing is left to do.";
+  return "Nothing can be done now: see above what is waited for.";
 }
 
 const probesOf = (context: CommandContext, { plan, client }: OpenRollout): PreflightProbes => ({

@@ -24,6 +24,7 @@ const LABEL: Readonly<Record<StepState, string>> = {
   blocked: "blocked",
   failed: "FAILED",
   unknown: "unknown",
+  undone: "undone",
 };
 
 /** A plan's steps, for people. */
@@ -44,7 +45,7 @@ export function renderPlan({ inputs, steps, leftOut }: Plan, { colors }: Output)
 export function renderStatus(plan: Plan, status: Status, now: number, { colors }: Output): string {
   const paint: Readonly<Record<StepState, (text: string) => string>> = {
     ...{ done: colors.green, ready: colors.bold, waiting: colors.yellow, blocked: colors.dim },
-    ...{ failed: colors.red, unknown: colors.yellow },
+    ...{ failed: colors.red, unknown: colors.yellow, undone: colors.dim },
   };
   const rows = status.steps.map(({ step, state, says, until }) => [
     ...[LABEL[state], step.id, until === undefined ? "" : `until ${isoTime(until)} (${leftOf(until - now)})`, says],

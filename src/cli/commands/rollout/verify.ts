@@ -1,7 +1,8 @@
 import { type Command, Option } from "commander";
+import { isLocalChain } from "../../../core/chain-id.ts";
 import { isKeysteadError, KeysteadError } from "../../../core/errors.ts";
 import { assess } from "../../../rollout/assess.ts";
-import { deliverAll, judgeDeliveries } from "../../../rollout/deliver.ts";
+import { deliverAll, judgeDeliveries, testEvidence } from "../../../rollout/deliver.ts";
 import type { OptionValues } from "../../chain-input.ts";
 import type { CommandContext } from "../../command.ts";
 import { type ExitCode, renderTable } from "../../output.ts";
@@ -14,7 +15,10 @@ export function verify(command: Command, context: CommandContext): void {
     .argument("<plan>", "the plan file")
     .addOption(new Option("--only <version>", "machines of one version alone").choices(["old", "new"]))
     .option("--run-commands", "run the programs that the plan names to get the machines' evidence")
-    .option("--allow-test-tee", "take answers of nodes that accept test roots: nothing is proven then")
+    .option(
+      "--allow-test-tee",
+      "take answers of nodes that accept test roots, on a development chain: nothing is proven then",
+    )
     .addHelpText(
       "after",
       `
@@ -35,6 +39,7 @@ interface VerifyOptions extends OptionValues {
 
 async function prove(context: CommandContext, file: string, options: VerifyOptions): Promise<ExitCode> {
   const { plan, facts } = await openRollout(context, file, options);
+  requireLocal(plan.inputs.deployment.chainId, options);
   const { chain } = facts;
   if (isKeysteadError(chain)) throw chain;
   const output = context.output();
@@ -57,7 +62,8 @@ async function prove(context: CommandContext, file: string, options: VerifyOptio
   const deliveries = await deliverAll(plan.inputs, { trust, only: options.only, log });
   const { verdict, says } = judgeDeliveries(plan.inputs, deliveries, options.only);
   const shown = deliveries.map(({ mark: _, ...rest }) => ({ ...rest, code: rest.code ?? null }));
-  output.result({ format: "keystead.rollout-delivery/1", verdict, says, deliveries: shown }, () =>
+  const testTee = deliveries.some((one) => one.testTee);
+  output.result({ format: "keystead.rollout-delivery/1", verdict, testTee, says, deliveries: shown }, () =>
     [
       renderTable(shown.map(({ node, machine, runs, result, says }) => [result, `${machine} (${runs})`, node, says])),
       "",
@@ -65,6 +71,15 @@ async function prove(context: CommandContext, file: string, options: VerifyOptio
     ].join("\n"),
   );
   return verdict === "proven" ? 0 : verdict === "refused" ? 1 : 2;
+}
+
+/** Whoever asks for test answers where keys are worth something is told, and not merely refused. */
+function requireLocal(chainId: string, { allowTestTee }: VerifyOptions): void {
+  if (allowTestTee !== true || isLocalChain(BigInt(chainId))) return;
+  throw new KeysteadError("rollout/test-tee-on-public-chain", `chain ${chainId} is no development chain`, {
+    argument: "allow-test-tee",
+    remedy: "Leave it out: nodes that accept test roots prove nothing, and must not run there.",
+  });
 }
 
 /** What the nodes' receipts show, where no program can ask. */
@@ -88,11 +103,12 @@ function byReceipts(
     });
   }
   const proven = lines.every(({ finding }) => finding.holds === "yes");
-  const says = lines.map(({ finding }) => finding.says);
+  const test = [...facts.nodes].flatMap(([name, { testTee }]) => (testTee ? [name] : []));
+  const says = [...testEvidence(test), ...lines.map(({ finding }) => finding.says)];
   const verdict = proven ? "proven" : "unknown";
   context
     .output()
-    .result({ format: "keystead.rollout-delivery/1", verdict, says, deliveries: [] }, () =>
+    .result({ format: "keystead.rollout-delivery/1", verdict, testTee: test.length > 0, says, deliveries: [] }, () =>
       [proven ? "Receipts show that keys were delivered:" : "Receipts do not show it:", ...says].join("\n"),
     );
   return proven ? 0 : 2;
