@@ -79,7 +79,7 @@ function run(copy, test) {
         FORCE_COLOR: "0",
       },
       maxBuffer: 1 << 28,
-      timeout: 600_000, // a broken rule may make a test run for ever
+      timeout: 1_800_000, // a broken rule may make a test run for ever; on a busy machine one that ends may take long too
       killSignal: "SIGKILL",
       shell: process.platform === "win32",
     });
@@ -89,18 +89,18 @@ function run(copy, test) {
   return { ok: true, output: outputs.join("\n") };
 }
 
-/** The title of the first test that failed, or `undefined` if none ran and failed (the mutation did not compile, say). */
+/** The title of the first test that failed, and how many more did; `undefined` if none ran and failed (the mutation did not compile, say). */
 function firstFailure(output) {
   const failing = output.search(/^\s*[1-9]\d* (failing|failed)/m);
   if (failing < 0) return undefined;
   const block = /^\s*1\) ([\s\S]*?):\s*$/m.exec(output.slice(failing))?.[1];
-  return (
-    block
-      ?.split("\n")
-      .map((line) => line.trim())
-      .filter(Boolean)
-      .join(" / ") ?? "a test (see its output)"
-  );
+  if (block === undefined) return "a test (see its output)";
+  const lines = block.split("\n").map((line) => line.trim());
+  // Solidity's titles go on with where it was and what the fuzzer had drawn
+  const end = lines.findIndex((line) => /^(at |Counterexample)/.test(line));
+  const title = lines.slice(0, end < 0 ? undefined : end).filter(Boolean);
+  const others = Number(/\d+/.exec(output.slice(failing))?.[0]) - 1;
+  return `${title.join(" / ").replace(/ !=$/, "")}${others > 0 ? ` (and ${others} more)` : ""}`;
 }
 
 const mutations = readdirSync(join(root, "test"))

@@ -37,6 +37,9 @@ describe("commands that act", function () {
     const done = await chain.run(undefined, ["propose", ...intent, ...where]);
     expect([done.code, done.stderr]).to.deep.equal([0, ""]);
   };
+  /** For several tests, whichever runs first: proposed again it stays as it is. */
+  const proposeDstack = () =>
+    propose("005-dstack", "allow-platform", "--image", PLATFORM.dstack, "--description", "v1");
   const sign = async (people: readonly Person[], id: string, ...steps: string[]) => {
     for (const person of people) for (const step of steps) await on(person, "sign", id, "--step", step);
   };
@@ -54,6 +57,14 @@ describe("commands that act", function () {
     await change();
     await look();
     await chain.connection.provider.request({ method: "evm_revert", params: [snapshot] });
+  };
+  /** Both Safes have executed so many transactions. */
+  const moveNonces = async (next: bigint) => {
+    const { provider } = chain.connection;
+    for (const { address } of Object.values(chain.deployment.safes)) {
+      await provider.request({ method: "anvil_setStorageAt", params: [address, NONCE_SLOT, toBeHex(next, 32)] });
+    }
+    await provider.request({ method: "evm_mine", params: [] });
   };
   const logs = async (event: string, operationId: string) =>
     (
@@ -243,7 +254,7 @@ describe("commands that act", function () {
   });
 
   it("checks signers against the Safe's owners, and takes signatures from elsewhere", async () => {
-    await propose("005-dstack", "allow-platform", "--image", PLATFORM.dstack, "--description", "v1");
+    await proposeDstack();
     const step = ["--step", "schedule"];
     expect(await refused("stranger", "sign", "005-dstack", ...step)).to.deep.equal([1, "sign/not-an-owner"]);
     expect(existsSync(join(folderOf("005-dstack"), "signatures"))).to.equal(false);
@@ -253,12 +264,20 @@ describe("commands that act", function () {
     const signature = await new Wallet(WHO.bob.key).signMessage(Buffer.from(shown.hashes.safeTxHash.slice(2), "hex"));
     const taken = await on(undefined, "sign", "005-dstack", ...step, "--signature", signature);
     expect([taken.signature.signer, taken.signature.kind]).to.deep.equal([WHO.bob.address, "eth_sign"]);
-    expect(await refused("alice", "sign", "005-dstack", ...step, "--nonce", "0")).to.deep.equal([2, "sign/nonce-used"]);
+    const { nonce } = JSON.parse(readFileSync(join(folderOf("005-dstack"), "operation.json"), "utf8")).safe;
+    await aside(
+      () => moveNonces(BigInt(nonce) + 1n),
+      async () => {
+        const late = await refused("alice", "sign", "005-dstack", ...step, "--nonce", nonce);
+        expect(late).to.deep.equal([2, "sign/nonce-used"]);
+      },
+    );
     expect(await refused("alice", "sign", "005-dstack")).to.deep.equal([2, "usage/step"]);
     expect(await refused("alice", "sign", "005-dstack", "--step", "rollback-execute")).to.deep.equal([2, "step/none"]);
   });
 
   it("given the Safes' nonces moved since: proposed again it is the same, and says what to sign with", async () => {
+    await proposeDstack();
     const { governance, guardian } = chain.deployment.safes;
     const kept = (path: string) => readFileSync(join(folderOf("005-dstack"), path), "utf8");
     const before = kept("operation.json");
@@ -270,14 +289,8 @@ describe("commands that act", function () {
       ]);
     expect(jsonOf(await again("--json"))).to.deep.include({ written: [], moved: [] });
     const planned = BigInt(JSON.parse(before).safe.nonce);
-    const move = async () => {
-      for (const { address } of [governance, guardian]) {
-        const params = [address, NONCE_SLOT, toBeHex(planned + 7n, 32)];
-        await chain.connection.provider.request({ method: "anvil_setStorageAt", params });
-      }
-      await chain.connection.provider.request({ method: "evm_mine", params: [] });
-    };
-    await aside(move, async () => {
+    const later = () => moveNonces(planned + 7n);
+    await aside(later, async () => {
       const done = await again("--json");
       const { written, moved } = jsonOf(done);
       expect([done.code, written]).to.deep.equal([0, []]);
@@ -295,6 +308,7 @@ describe("commands that act", function () {
 
   it("leaves out the play for what tightens alone, and only where that is asked for", async () => {
     const dir = "006-suspend";
+    await proposeDstack();
     await propose(dir, "suspend-tee", "--kind", "snp", "--reason", "broken");
     expect(await refused("relayer", "execute", "005-dstack", "--skip-simulation")).to.deep.equal([
       2,

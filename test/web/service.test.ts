@@ -64,7 +64,10 @@ describe("explorer in Chromium: a service, and what its answer rests on", () => 
       expect(await page.locator(".seal .verdict").innerText()).to.equal("Proven");
       expect(await page.locator(".strip").innerText()).to.match(/this service alone[\s\S]*the rest is being read/);
       expect(await page.locator(".strip").innerText(), "no verdict on the whole").not.to.contain("Proven");
-      expect(await mainText(page)).not.to.contain("EOA");
+      const early = await mainText(page);
+      expect(early, "nobody has looked at who the admin is, and it says so").to.contain("account being read");
+      expect(early).not.to.contain("EOA");
+      expect(early).to.contain("can pause all releases is being read");
       await page.locator(".entry summary").first().click();
       // the other pages wait for everything
       await page.getByRole("link", { name: "Services", exact: true }).click();
@@ -76,6 +79,7 @@ describe("explorer in Chromium: a service, and what its answer rests on", () => 
       expect(await page.locator(".strip .verdict, .strip .badge").first().innerText()).to.contain("Proven");
       await page.getByText("EOA (one key)").first().waitFor();
       expect(await page.locator(".entry details[open]").count(), "what was opened stays open").to.equal(1);
+      expect(await mainText(page)).not.to.match(/being read|not read/);
       expect(await page.locator("main [role=alert]").count()).to.equal(0);
       expect(calls, "the rest took more").to.be.above(before);
     });
@@ -88,7 +92,9 @@ describe("explorer in Chromium: a service, and what its answer rests on", () => 
       }, `service/${stage.explored.services.solo}`);
       await page.getByText("Only this service was read and verified").waitFor();
       expect(await page.locator(".seal .verdict").innerText()).to.equal("Proven");
-      expect(await mainText(page)).to.contain("chain/refused");
+      const text = await mainText(page);
+      expect(text).to.contain("chain/refused").and.to.contain("account not read");
+      expect(text).to.contain("can pause all releases was not read").and.not.to.contain("being read");
       expect(await page.locator(".strip").innerText()).not.to.contain("Proven");
       await page.getByRole("link", { name: "Overview" }).click();
       await page.getByRole("heading", { name: "Nothing could be checked" }).waitFor();

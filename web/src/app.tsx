@@ -66,7 +66,14 @@ export function App() {
         {asksForm ? (
           <ConnectPage key={key} draft={route.draft} attempted={key !== ""} />
         ) : standing !== undefined ? (
-          <ModelContext.Provider value={{ standing, loaded: state.is === "loaded" ? state.loaded : undefined, route }}>
+          <ModelContext.Provider
+            value={{
+              standing,
+              loaded: state.is === "loaded" ? state.loaded : undefined,
+              reading: state.is === "loading",
+              route,
+            }}
+          >
             {state.is === "failed" ? <RestFailed error={state.error} onRetry={() => setAttempt(attempt + 1)} /> : null}
             <Clock standing={standing} />
             <PageOf page={route.page} />

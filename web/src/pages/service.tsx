@@ -170,7 +170,7 @@ function CodeFaults({ code }: { readonly code: ProxyCode }) {
 
 function WhoDecides({ audit }: { readonly audit: ServiceAudit }) {
   const now = useNow();
-  const { standing } = useModel();
+  const { standing, reading } = useModel();
   const state = audit.state;
   const admin = useAccount(state?.admin ?? ZERO_ADDRESS);
   if (state === undefined) return null;
@@ -226,7 +226,9 @@ function WhoDecides({ audit }: { readonly audit: ServiceAudit }) {
             </>
           )}
           {governance === undefined ? (
-            <span class="small muted">Whether the platform's guardian can pause all releases is being read.</span>
+            <span class="small muted">
+              Whether the platform's guardian can pause all releases {reading ? "is being read" : "was not read"}.
+            </span>
           ) : null}
           {governance instanceof KeysteadError ? (
             <span class="small muted">

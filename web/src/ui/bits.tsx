@@ -5,7 +5,7 @@ import type { KeysteadError } from "../../../src/core/errors.ts";
 import { printable } from "../../../src/core/printable.ts";
 import { ZERO_ADDRESS } from "../../../src/core/state.ts";
 import { formatTime, shortHex } from "../format.ts";
-import { useAccount } from "./model.ts";
+import { useAccount, useModel } from "./model.ts";
 import { Printing } from "./print.ts";
 
 /** What a colour means; a label always says it in words too. */
@@ -70,10 +70,17 @@ export function Party({ address, what }: { readonly address: Hex; readonly what:
   if (address === ZERO_ADDRESS) return <span class="muted">none</span>;
   return (
     <span class="party">
-      {account === undefined ? null : <AccountBadge address={address} />}
+      {account === undefined ? <Unread /> : <AccountBadge address={address} />}
       <HexText value={address} what={what} />
     </span>
   );
+}
+
+/** Says that nobody has looked at who is behind an address: no caution beside it means nothing yet. */
+function Unread() {
+  const { loaded, reading } = useModel();
+  if (loaded !== undefined) return null;
+  return <Badge tone="idle">{reading ? "account being read" : "account not read"}</Badge>;
 }
 
 /** Who is behind an address, in a word. */

@@ -11,6 +11,8 @@ export interface Model {
   readonly standing: Standing;
   /** Everything, once it was read; before that only the page of a service has something to show. */
   readonly loaded: Loaded | undefined;
+  /** Whether what was not read yet is being read; false where that failed. */
+  readonly reading: boolean;
   readonly route: Route;
 }
 
