@@ -168,6 +168,16 @@ describe("rollout: the way back", () => {
       expect(alarms({ ...given, nodes: nodesReplaced(everywhere), machines })).to.include("old-machine-down");
     });
 
+    it("offers no step forward that would be ready, once another was taken back", () => {
+      const given = takenBack("cancelled", { images: chainBefore().images });
+      expect([states(given)["service-image"], nextOf(given)]).to.deep.equal(["blocked", []]);
+    });
+
+    it("does not take contracts for rolled back by their own way back before that was executed", () => {
+      const given = takenBack("ready", { implementations: chainBefore().implementations });
+      expect(states(given)).to.include({ contracts: "failed" });
+    });
+
     it("does not call a step taken back of which a part is in force", () => {
       const given = takenBack("done", { kmsImages: chainGoverned().kmsImages });
       expect(states(given)).to.include({ measurements: "failed" });
@@ -202,6 +212,8 @@ describe("rollout: the way back", () => {
       expect(given([at(1, fresh, 1), at(6, fresh, 2)], back), "the second is north's again").to.deep.equal([
         ...["done", "ready"],
       ]);
+      const often = [at(1, fresh, 1), at(2, fresh, 2), at(3, fresh, 3)];
+      expect(given(often, back)[0], "none of them is from after").to.equal("ready");
       const again = planOf({}, [...ALL_SAID, said("node-back-north", 5), said("node-image-north", 6)]);
       expect(given([], again)).to.deep.equal(["done", "ready"]);
     });
