@@ -49,6 +49,8 @@ export interface RunningNode {
 const DRAIN_MS = 10_000;
 /** A PCCS has ten seconds for an answer: a judging thread is not ended before that. */
 const MIN_JUDGE_MS = 15_000;
+/** What waits for whoever reads the log. Beyond it lines are dropped: a reader that stands still must not hold up the node. */
+const MAX_LOG_BYTES = 4 * 1024 * 1024;
 const TEST_TEE_WARNING =
   "THIS NODE TAKES EVIDENCE UNDER TEST ROOTS: ANYONE CAN MAKE SUCH EVIDENCE. ITS KEYS PROTECT NOTHING.";
 
@@ -64,7 +66,7 @@ const clock = () => Date.now() / 1000;
 export async function startNode(config: NodeConfig, surroundings: StartOptions = {}): Promise<RunningNode> {
   const log = pino(
     { level: config.log.level, base: { service: "keystead-node" } },
-    surroundings.logTo ?? pino.destination(1),
+    surroundings.logTo ?? pino.destination({ dest: 1, sync: false, maxLength: MAX_LOG_BYTES }),
   );
   await checkCoreDumps(config);
   const opened: (() => unknown)[] = [];

@@ -268,6 +268,30 @@ describe("node process", function () {
     seen.push(slow.output());
   });
 
+  it("given a log that nobody reads, answers all the same", async () => {
+    const unread = await startNodeProcess(writeNodeConfig(tees, chain, "unread", { root: rootOf("first") }));
+    unread.child.stdout?.pause();
+    unread.child.stderr?.pause();
+    // a pipe holds 64 KiB, a line of the log has more than 100 bytes
+    const asked = Array.from({ length: 40 }, async () => {
+      for (let count = 0; count < 50; count += 1) {
+        const response = await fetch(`${unread.url}/health`, { signal: AbortSignal.timeout(20_000) });
+        expect(await response.text()).to.equal('{"status":"ok"}');
+      }
+    });
+    await Promise.all(asked);
+    unread.child.stdout?.resume();
+    unread.child.stderr?.resume();
+    expect(await unread.kill("SIGTERM")).to.equal(0);
+    expect(
+      unread
+        .output()
+        .toString()
+        .match(/"route":"\/health"/g),
+    ).to.have.length(2000);
+    seen.push(unread.output());
+  });
+
   it("given receipts newer than its chain, answers nothing: what it knew is not undone by a restart", async () => {
     const lines = readFileSync(join(tees.folder.path, "first.receipts.jsonl"), "utf8").trimEnd().split("\n");
     const last = JSON.parse(lines.at(-1) ?? "");
