@@ -1,9 +1,8 @@
 import { expect } from "chai";
 import type { Hex } from "../../src/core/bytes.ts";
-import { abortActions, nextActions } from "../../src/rollout/actions.ts";
 import { assess } from "../../src/rollout/assess.ts";
-import type { ChainFacts, Facts, OperationFacts, ReceiptFacts } from "../../src/rollout/facts.ts";
-import { operationIdOf, rollbackIdOf } from "../../src/rollout/operations.ts";
+import type { ChainFacts, OperationFacts, ReceiptFacts } from "../../src/rollout/facts.ts";
+import { rollbackIdOf } from "../../src/rollout/operations.ts";
 import type { Plan } from "../../src/rollout/plan.ts";
 import { addressOf } from "../helpers/governance.ts";
 import {
@@ -14,42 +13,27 @@ import {
   chainBefore,
   chainGoverned,
   DAY,
-  DELIVERED,
   facts,
   JOINED,
   KMS_V1,
   KMS_V2,
   machineGone,
-  machineUp,
   nodeDown,
   nodeUp,
   planOf,
 } from "../helpers/rollout.ts";
-
-const plan = planOf();
-const states = (given: Facts, of: Plan = plan) =>
-  Object.fromEntries(assess(of, given).steps.map(({ step, state }) => [step.id, state]));
-const alarms = (given: Facts, of: Plan = plan) => assess(of, given).alarms.map(({ code }) => code);
-const nextOf = (given: Facts, of: Plan = plan) => nextActions(of, assess(of, given), given, "plan.json");
-const abortOf = (given: Facts, of: Plan = plan) => abortActions(of, assess(of, given), given, "plan.json");
-
-const operation = (id: string, state: OperationFacts["state"], readyAt = CREATED + 3 * DAY): OperationFacts => {
-  const step = plan.steps.find((one) => one.id === id);
-  const operationId = step === undefined ? undefined : operationIdOf(plan, step);
-  if (operationId === undefined) throw new Error(`${id} has no operation`);
-  return { id: operationId, state, readyAt, calls: [] };
-};
-const governed = (changes: Partial<ChainFacts> = {}) => facts({ chain: chainGoverned(changes) });
-const bothUp = new Map([
-  ["web-old", machineUp],
-  ["web-new", machineUp],
-]);
-const nodesReplaced = (receipts = JOINED.map((one) => ({ ...one, type: "root" as "root" | "keys" }))) =>
-  new Map([
-    ["north", nodeUp({ receipts })],
-    ["south", nodeUp({ receipts })],
-  ]);
-const everywhere = [...JOINED, ...DELIVERED];
+import {
+  plan,
+  states,
+  alarms,
+  nextOf,
+  abortOf,
+  operation,
+  governed,
+  bothUp,
+  nodesReplaced,
+  everywhere,
+} from "../helpers/rollout-standing.ts";
 
 describe("rollout: the way back", () => {
   it("cancels first what waits", () => {
