@@ -1,17 +1,49 @@
 import { Chacha20Poly1305 } from "@hpke/chacha20poly1305";
 import { CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from "@hpke/core";
+import { expand, extract, hkdf } from "@noble/hashes/hkdf.js";
+import { sha256 } from "@noble/hashes/sha2.js";
 import { KeysteadError } from "./errors.ts";
 
 /*
  * HPKE (RFC 9180), base mode: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305, one message for each encapsulation. Everything that Keystead
- * seals is sealed here; test/core/seal.test.ts holds it against the RFC's vectors.
+ * seals is sealed here; test/core/release.test.ts holds it against the RFC's vectors.
  */
 
-const suite = new CipherSuite({
-  kem: new DhkemX25519HkdfSha256(),
-  kdf: new HkdfSha256(),
-  aead: new Chacha20Poly1305(),
-});
+type Bytes = ArrayBufferLike | ArrayBufferView;
+
+const view = (bytes: Bytes): Uint8Array =>
+  ArrayBuffer.isView(bytes) ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : new Uint8Array(bytes);
+
+/**
+ * The KDF with HKDF from @noble/hashes. @hpke/core's own goes through WebCrypto, two calls to each HMAC: a sealing makes some twenty, and each is a job for
+ * the process's thread pool and a turn of the event loop, which together cost more than all that is computed.
+ */
+class SynchronousHkdf extends HkdfSha256 {
+  override async extract(salt: Bytes, ikm: Bytes): Promise<ArrayBuffer> {
+    return own(extract(sha256, view(ikm), salt.byteLength === 0 ? undefined : view(salt))).buffer;
+  }
+  override async expand(prk: Bytes, info: Bytes, length: number): Promise<ArrayBuffer> {
+    return own(expand(sha256, view(prk), view(info), length)).buffer;
+  }
+  override async extractAndExpand(salt: Bytes, ikm: Bytes, info: Bytes, length: number): Promise<ArrayBuffer> {
+    return own(hkdf(sha256, view(ikm), view(salt), view(info), length)).buffer;
+  }
+}
+
+/** DHKEM(X25519, HKDF-SHA256) with that KDF. */
+class X25519Kem extends DhkemX25519HkdfSha256 {
+  constructor() {
+    super();
+    const kdf = new SynchronousHkdf();
+    // RFC 9180, 4.1: "KEM" and the KEM's number
+    kdf.init(Uint8Array.of(...new TextEncoder().encode("KEM"), this.id >> 8, this.id & 0xff));
+    this._kdf = kdf;
+  }
+}
+
+const own = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => new Uint8Array(bytes);
+
+const suite = new CipherSuite({ kem: new X25519Kem(), kdf: new SynchronousHkdf(), aead: new Chacha20Poly1305() });
 
 /** Bytes of an X25519 key and of an encapsulated key. */
 export const X25519_BYTES = 32;
@@ -35,8 +67,6 @@ export interface SealKeyPair {
   readonly privateKey: Uint8Array;
   readonly publicKey: Uint8Array;
 }
-
-const own = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => new Uint8Array(bytes);
 
 /**
  * A new X25519 key pair.

@@ -63,6 +63,8 @@ export function createNodeApp(options: NodeAppOptions): OpenAPIHono {
   const app = new OpenAPIHono();
   const rate = createRateLimit(limits);
   const places = createPlaces(limits);
+  /** What became of a request for secrets, for its line in the log. */
+  const outcomes = new WeakMap<Context, { readonly message: string; readonly fields: object }>();
   describeApi(app, options);
 
   const fail = (context: Context, error: unknown): Response => {
@@ -88,7 +90,9 @@ export function createNodeApp(options: NodeAppOptions): OpenAPIHono {
     const seconds = (performance.now() - start) / 1000;
     metrics.requests.inc({ route, method: knownMethod(context.req.method), status });
     metrics.seconds.observe({ route }, seconds);
-    log.info({ method: knownMethod(context.req.method), route, status, ms: Math.round(seconds * 1000) }, "request");
+    const { message, fields } = outcomes.get(context) ?? { message: "request", fields: {} };
+    const ms = Math.round(seconds * 1000);
+    log.info({ method: knownMethod(context.req.method), route, status, ms, ...fields }, message);
   });
   app.use(secureHeaders());
   app.use(async (context, next) => {
@@ -169,13 +173,14 @@ export function createNodeApp(options: NodeAppOptions): OpenAPIHono {
       const { message, testTee } = answer.receipt;
       metrics.releases.inc({ what, kind, outcome: "released" });
       const { serviceId, imageId, platformId, blockNumber } = message;
-      log.info({ what, kind, serviceId, imageId, platformId, blockNumber, sequence, testTee }, "released");
+      const fields = { what, kind, serviceId, imageId, platformId, blockNumber, sequence, testTee };
+      outcomes.set(context, { message: "released", fields });
       return context.json(answer);
     } catch (error) {
       const problem = toProblem(error);
       metrics.releases.inc({ what, kind, outcome: problem.code });
       const { code, reason, decision } = problem;
-      log.info({ what, kind, code, reason, decision }, "not released");
+      outcomes.set(context, { message: "not released", fields: { what, kind, code, reason, decision } });
       throw error;
     }
   };

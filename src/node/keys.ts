@@ -1,18 +1,12 @@
-import {
-  createCipheriv,
-  createDecipheriv,
-  createPrivateKey,
-  createPublicKey,
-  hkdfSync,
-  randomBytes,
-  scrypt,
-} from "node:crypto";
+import { createCipheriv, createDecipheriv, createPrivateKey, createPublicKey, randomBytes, scrypt } from "node:crypto";
 import { constants } from "node:fs";
 import { open as openFile, rename, unlink } from "node:fs/promises";
 import { request } from "node:http";
 import { dirname } from "node:path";
 import { mapHashToField } from "@noble/curves/abstract/modular.js";
 import { secp256k1 } from "@noble/curves/secp256k1.js";
+import { hkdf } from "@noble/hashes/hkdf.js";
+import { sha256 } from "@noble/hashes/sha2.js";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { isJsonObject, parseJson } from "../core/json.ts";
@@ -33,7 +27,7 @@ import { type Sealed, seal } from "../core/seal.ts";
  * HKDF is RFC 5869 with SHA-256 and the salt "keystead/v1"; its info is `enc(parts…)`, every part after its length in four bytes, so no two lists of parts
  * give the same bytes. Chain and registry are in every derivation from a root: two deployments share nothing, even with the same root.
  *
- *   HKDF                 RFC 5869                       node:crypto
+ *   HKDF                 RFC 5869                       @noble/hashes
  *   HPKE                 RFC 9180                       ../core/seal.ts (@hpke)
  *   X25519               RFC 7748, RFC 8410 encoding    node:crypto
  *   secp256k1            SEC 1, RFC 6979 nonces         @noble/curves
@@ -45,7 +39,7 @@ import { type Sealed, seal } from "../core/seal.ts";
  * dumps (see config.ts), and needs memory that is encrypted and not swapped: a TEE's.
  */
 
-const SALT = "keystead/v1";
+const SALT = Buffer.from("keystead/v1");
 const SECRET_BYTES = 32;
 const MAX_ROOT_EPOCHS = 64;
 
@@ -374,7 +368,7 @@ function askAgent(socketPath: string, timeoutMs: number, body: unknown): Promise
 
 /** HKDF-SHA256 with the protocol's salt; `info` is `enc` of the label and the parts. */
 function derive(ikm: Uint8Array, length: number, label: string, ...parts: readonly Uint8Array[]): Uint8Array {
-  return new Uint8Array(hkdfSync("sha256", ikm, SALT, encodeParts(Buffer.from(label), ...parts), length));
+  return hkdf(sha256, ikm, SALT, encodeParts(Buffer.from(label), ...parts), length);
 }
 
 const deploymentParts = ({ chainId, registry }: DeploymentId) => [

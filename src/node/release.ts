@@ -25,6 +25,7 @@ import type { Sealed } from "../core/seal.ts";
 import type { Challenges } from "./challenge.ts";
 import type { KmsQuestion, ReleaseDecision, ReleaseQuestion } from "./decide.ts";
 import type { Judge, Judgement } from "./judge.ts";
+import type { RemoteKeyRing } from "./key-thread.ts";
 import type { KeyRing } from "./keys.ts";
 import type { ReceiptLog } from "./receipts.ts";
 
@@ -47,7 +48,8 @@ export interface ReleaseDecider {
 
 /** What a node releases with. */
 export interface ReleaserOptions {
-  readonly ring: KeyRing;
+  /** The keys, in a thread of their own; a ring in this one does as well. */
+  readonly ring: Omit<RemoteKeyRing, "wipe"> | Omit<KeyRing, "wipe">;
   readonly judge: Pick<Judge, "judge">;
   readonly decider: ReleaseDecider;
   readonly challenges: Pick<Challenges, "take">;
@@ -108,17 +110,23 @@ export function createReleaser(options: ReleaserOptions): Releaser {
     });
   };
 
-  const sign = <T extends SignedType>(type: T, message: SignedMessages[T]) => {
+  /** What is signed, with its signature; and what is done at the same time with its digest. */
+  const sign = async <T extends SignedType, R>(
+    type: T,
+    message: SignedMessages[T],
+    andThen: (digest: Uint8Array) => Promise<R>,
+  ) => {
     const digest = hashSigned(type, message, context);
+    const [signature, result] = await Promise.all([ring.sign(digest), andThen(digest)]);
     const base = {
       testTee,
       chainId: String(context.chainId),
       registry: context.registry,
       digest: toHex(digest),
       signer: ring.receiptSigner,
-      signature: ring.sign(digest),
+      signature,
     };
-    return { digest, base };
+    return { base, result };
   };
 
   const common = (judgement: Judgement, request: RootRequest, decision: Decision) => {
@@ -143,13 +151,12 @@ export function createReleaser(options: ReleaserOptions): Releaser {
       const decision = await ask(() => decider.decide({ serviceId, machine: judgement.facts, image, platform }));
       const { keyEpoch, historyHead } = decision;
       const message: KeyRelease = { serviceId, keyEpoch, historyHead, ...common(judgement, request, decision) };
-      const { digest, base } = sign("KeyRelease", message);
-      const receipt: KeyReceipt = { type: "KeyRelease", message: toWire(message), ...base };
       const purposes = [...new Set([...STANDARD_PURPOSES, ...(request.purposes ?? [])])];
       const recipientPublicKey = fromHex(request.recipientPublicKey, "recipientPublicKey");
-      const sealed = await sealing(() =>
-        ring.sealKeys({ serviceId, keyEpoch, purposes, recipientPublicKey, receiptDigest: digest }),
+      const { base, result: sealed } = await sign("KeyRelease", message, (receiptDigest) =>
+        sealing(() => ring.sealKeys({ serviceId, keyEpoch, purposes, recipientPublicKey, receiptDigest })),
       );
+      const receipt: KeyReceipt = { type: "KeyRelease", message: toWire(message), ...base };
       const sequence = await receipts.append(receipt);
       return { answer: { sealed, receipt }, sequence };
     },
@@ -159,10 +166,11 @@ export function createReleaser(options: ReleaserOptions): Releaser {
       const { rootEpoch } = ring;
       const policyHead = decision.historyHead;
       const message: RootRelease = { rootEpoch, policyHead, ...common(judgement, request, decision) };
-      const { digest, base } = sign("RootRelease", message);
-      const receipt: RootReceipt = { type: "RootRelease", message: toWire(message), ...base };
       const recipientPublicKey = fromHex(request.recipientPublicKey, "recipientPublicKey");
-      const sealed = await sealing(() => ring.sealRoots(recipientPublicKey, digest));
+      const { base, result: sealed } = await sign("RootRelease", message, (digest) =>
+        sealing(() => ring.sealRoots(recipientPublicKey, digest)),
+      );
+      const receipt: RootReceipt = { type: "RootRelease", message: toWire(message), ...base };
       const sequence = await receipts.append(receipt);
       return { answer: { sealed, receipt }, sequence };
     },
@@ -170,8 +178,9 @@ export function createReleaser(options: ReleaserOptions): Releaser {
       if (serviceId === KMS_SUBJECT) throw malformed("no service has this id", "serviceId");
       const { keyEpoch } = await ask(() => decider.decide({ serviceId, machine: NO_MACHINE }));
       const { rootEpoch } = ring;
-      const message = { serviceId, rootEpoch, keyEpoch, publicKey: ring.secretsKey(serviceId, keyEpoch) };
-      return { ...message, ...sign("SecretsKey", message).base };
+      const message = { serviceId, rootEpoch, keyEpoch, publicKey: await ring.secretsKey(serviceId, keyEpoch) };
+      const { base } = await sign("SecretsKey", message, async () => undefined);
+      return { ...message, ...base };
     },
   };
 }

@@ -12,7 +12,7 @@ import type { NodeConfig } from "./config.ts";
 import { createDstackWebhook } from "./dstack.ts";
 import type { Judge } from "./judge.ts";
 import { createJudgePool } from "./judge-pool.ts";
-import { createKeyRing, type KeyRing, wipe } from "./keys.ts";
+import { openKeyThread } from "./key-thread.ts";
 import {
   checkCoreDumps,
   loadDeployment,
@@ -29,6 +29,8 @@ import { createReleaser } from "./release.ts";
 export interface StartOptions extends NodeSurroundings {
   /** Default: standard output. */
   readonly logTo?: DestinationStream | undefined;
+  /** Another program in the place of the keys' thread: tests have one that ends. */
+  readonly keyProgram?: URL | undefined;
 }
 
 /** A node that runs. */
@@ -37,6 +39,8 @@ export interface RunningNode {
   readonly url: string;
   readonly info: NodeInfo;
   readonly log: Logger;
+  /** Resolves if the node can no longer release anything: `node/keys-gone`. It is to be closed, and started again. */
+  readonly failure: Promise<KeysteadError>;
   /** Takes no more requests, answers those that it has, closes everything and wipes the secrets. */
   readonly close: () => Promise<void>;
 }
@@ -45,6 +49,8 @@ export interface RunningNode {
 const DRAIN_MS = 10_000;
 /** A PCCS has ten seconds for an answer: a judging thread is not ended before that. */
 const MIN_JUDGE_MS = 15_000;
+/** What waits for whoever reads the log. Beyond it lines are dropped: a reader that stands still must not hold up the node. */
+const MAX_LOG_BYTES = 4 * 1024 * 1024;
 const TEST_TEE_WARNING =
   "THIS NODE TAKES EVIDENCE UNDER TEST ROOTS: ANYONE CAN MAKE SUCH EVIDENCE. ITS KEYS PROTECT NOTHING.";
 
@@ -60,7 +66,7 @@ const clock = () => Date.now() / 1000;
 export async function startNode(config: NodeConfig, surroundings: StartOptions = {}): Promise<RunningNode> {
   const log = pino(
     { level: config.log.level, base: { service: "keystead-node" } },
-    surroundings.logTo ?? pino.destination(1),
+    surroundings.logTo ?? pino.destination({ dest: 1, sync: false, maxLength: MAX_LOG_BYTES }),
   );
   await checkCoreDumps(config);
   const opened: (() => unknown)[] = [];
@@ -86,9 +92,26 @@ async function open(
 
   const roots = await loadRoots(config, loaded, surroundings, log);
   const deployment = { chainId: BigInt(pinned.chainId), registry: pinned.registry.address };
-  const ring: KeyRing = createKeyRing(roots, deployment);
-  wipe(...roots.map(({ secret }) => secret));
-  opened.push(() => ring.wipe());
+  let keysGone = false;
+  const failure = Promise.withResolvers<KeysteadError>();
+  const ring = await openKeyThread(roots, deployment, {
+    program: surroundings.keyProgram,
+    onDeath: (reason) => {
+      keysGone = true;
+      log.fatal(
+        { reason },
+        "the thread that holds the keys ended: the secrets are gone, the node must be started again",
+      );
+      failure.resolve(
+        new KeysteadError("node/keys-gone", "the thread that holds the keys ended", {
+          argument: "root",
+          remedy: "Start the node again, and see its log for the reason.",
+          retryable: true,
+        }),
+      );
+    },
+  });
+  opened.push(ring.wipe);
 
   const receipts = await openReceiptLog(config.receipts);
   opened.push(receipts.close);
@@ -147,7 +170,11 @@ async function open(
   let stopping = false;
   const notReady = (): readonly string[] => {
     const { ready, reason } = decider.status();
-    return [...(stopping ? ["node/stopping"] : []), ...(ready ? [] : [reason ?? "chain/unavailable"])];
+    return [
+      ...(stopping ? ["node/stopping"] : []),
+      ...(keysGone ? ["node/keys-gone"] : []),
+      ...(ready ? [] : [reason ?? "chain/unavailable"]),
+    ];
   };
   const webhook = createDstackWebhook({
     decider,
@@ -178,6 +205,7 @@ async function open(
     url,
     info,
     log,
+    failure: failure.promise,
     close: async () => {
       if (stopping) return;
       stopping = true;

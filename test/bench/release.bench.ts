@@ -26,9 +26,11 @@ const RATE_GOAL = 300;
 /** Milliseconds in which 99 of 100 answers come at {@link STEADY_RATE} a second. */
 const P99_GOAL_MS = 50;
 const STEADY_RATE = 100;
-/** Rounds of a second: as many count, of as many at most. */
+/** Requests in a round. The slowest of a hundred would be one hiccup's; of as many, 99 of 100 say something. */
+const STEADY_REQUESTS = 500;
+/** As many rounds count, of as many at most. */
 const ROUNDS = 3;
-const MAX_ROUNDS = 12;
+const MAX_ROUNDS = 8;
 /** Share of the processors that other processes may use in a round that counts. */
 const OTHERS_LIMIT = 0.1;
 const WARM_UP = 400;
@@ -143,7 +145,7 @@ benchmark("releases", function () {
     const counted: number[] = [];
     const disturbed: string[] = [];
     for (let round = 0; round < MAX_ROUNDS && counted.length < ROUNDS; round += 1) {
-      const bodies = await prepare(STEADY_RATE);
+      const bodies = await prepare(STEADY_REQUESTS);
       const before = machineUsage(pid());
       const { times, cpuSeconds } = await sendSteadily({
         url: node.url,
@@ -159,11 +161,12 @@ benchmark("releases", function () {
     }
     if (disturbed.length > 0) console.log(`      not counted, others used the processors: ${disturbed.join(", ")}`);
     if (counted.length === 0) {
-      console.log("      NOT MEASURED: the machine was never left alone for a second");
+      console.log("      NOT MEASURED: the machine was never left alone for a round");
       this.skip();
     }
     console.log(`      p99: ${counted.map((ms) => ms.toFixed(1)).join(", ")} ms; goal ${P99_GOAL_MS}`);
-    expect(Math.min(...counted)).to.be.at.most(P99_GOAL_MS);
+    // the middle one
+    expect(percentile(counted, 0.5)).to.be.at.most(P99_GOAL_MS);
   });
 
   it(`holds no more memory after ${MEMORY_RELEASES.toLocaleString("en")} releases`, async () => {

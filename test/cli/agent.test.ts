@@ -5,10 +5,11 @@ import { serve } from "@hono/node-server";
 import { expect } from "chai";
 import { createIo } from "../../src/cli/io.ts";
 import { run } from "../../src/cli/main.ts";
-import type { Hex } from "../../src/core/bytes.ts";
+import { fromHex, type Hex } from "../../src/core/bytes.ts";
 import { type CliRun, errorCodeOf, type Folder, jsonOf, keysteadAsync, makeFolder } from "../helpers/cli.ts";
 import { createFakeNode, FAKE_IMAGE, FAKE_REGISTRY, type FakeAnswer, type FakeNode } from "../helpers/fake-node.ts";
 import { E2E_PLATFORM, versionOf } from "../helpers/delivery-world.ts";
+import { leaks } from "../helpers/node-process.ts";
 import { type Machine, openTeeHall, type TeeHall } from "../helpers/tee-server.ts";
 
 const SERVICE: Hex = `0x${"5e".repeat(20)}`;
@@ -109,6 +110,25 @@ describe("keystead agent", function () {
     expect(done.stderr).to.contain("backup").and.to.contain(FAKE_IMAGE);
     expect(done.stderr).not.to.contain(jsonOf(done).keys[0].key);
     expect(node.requests.at(-1)?.purposes).to.deep.equal(["backup"]);
+  });
+
+  it("that crashes with the keys in its memory prints none of them, in any spelling", async () => {
+    // in the agent alone, not in the program that makes its evidence
+    const end = 'process.once("beforeExit",()=>setImmediate(()=>{throw new Error("crash")}))';
+    const crash = `data:text/javascript,if(process.argv.includes("agent"))${end}`;
+    const preload = `--import ${encodeURI(crash)}`;
+    const args = ["agent", "--service", SERVICE, "--node", url, ...trust(), ...device(), "--out", at("crashed.json")];
+    const done = await keysteadAsync(args, { env: { NODE_OPTIONS: preload } });
+    expect(done.stderr).to.contain("Error: crash");
+    expect(done.code).to.equal(1);
+    const { keys } = JSON.parse(readFileSync(at("crashed.json"), "utf8"));
+    const secrets = new Map<string, Uint8Array>(
+      keys.map(({ purpose, key }: { purpose: string; key: Hex }) => [purpose, fromHex(key, "key")]),
+    );
+    expect(secrets.size).to.equal(4);
+    expect(leaks(Buffer.from(done.stdout + done.stderr), secrets)).to.deep.equal([]);
+    // the search finds what is there
+    expect(leaks(readFileSync(at("crashed.json")), secrets)).to.have.length(4);
   });
 
   it("waits for a pending image, says so, and then goes on", async () => {

@@ -53,6 +53,20 @@ async function quotes(): Promise<{ old: Uint8Array; now: Uint8Array }> {
   return { old: of(APP_V1.image.text), now: of(APP_V2.image.text) };
 }
 
+/**
+ * A command as it is run: its exit code is 0, or the one that its comment says, e.g. `# exit 1: they differ`. A document that let any other pass would hide a
+ * command that is broken.
+ */
+function expecting(line: string): string {
+  const [, command = line, code = "0"] = /^(.*?)\s+# exit ([12])(?:: .*)?$/.exec(line) ?? [];
+  if (code === "0") return line;
+  const quoted = `'${command.replaceAll("'", `'\\''`)}'`;
+  return `code=0; { ${command}; } || code=$?; [ "$code" = ${code} ] || { echo "exit $code where the document says ${code}:" ${quoted}; exit 1; }`;
+}
+
+/** What would let a command fail without anybody noticing. */
+const HIDES = /\|\||;\s*true\b|\bset \+e\b|\btest \$\?|(?:^|[^&])&\s*$/;
+
 function runShell(
   script: string,
   cwd: string,
@@ -124,10 +138,32 @@ describe("shell blocks of Markdown files", function () {
         const later = block.text.includes("# 48 hours later")
           ? [`rpc evm_increaseTime "[172801]"; rpc evm_mine "[]"`]
           : [];
-        const lines = commandLines(block).filter((line) => !isGate(line));
+        const lines = commandLines(block)
+          .filter((line) => !isGate(line))
+          .map(expecting);
         return [`echo "── ${document.path}:${block.line}"`, ...later, ...lines];
       }),
     ].join("\n");
+
+  it("are held to the exit code that they say, and to 0 where they say none", async () => {
+    const ends = async (line: string) => {
+      const { code } = await runShell(`set -euo pipefail\n${expecting(line)}\ntrue`, folder, env);
+      return code === 0;
+    };
+    const held = [];
+    for (const line of ["true", "(exit 1)   # exit 1: because", "(exit 2) # exit 2"]) held.push(await ends(line));
+    expect(held).to.deep.equal([true, true, true]);
+    const caught = ["false", "true   # exit 1", "(exit 2)   # exit 1: because", "nonsense   # exit 1"];
+    for (const line of caught) expect(await ends(line), line).to.equal(false);
+    for (const line of ["a || b", "a || test $? -ne 2", "a; true", "a &"])
+      expect(HIDES.test(line), line).to.equal(true);
+  });
+
+  for (const { document, blocks } of DOCUMENTS) {
+    it(`${document.path} hides no exit code`, () => {
+      expect(blocks.flatMap(commandLines).filter((line) => HIDES.test(line))).to.deep.equal([]);
+    });
+  }
 
   // what is rolled back must have been registered before; and once time has passed, the chain is ahead of this machine's clock
   const order = ["register-a-measurement", "roll-back"];

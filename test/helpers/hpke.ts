@@ -1,11 +1,9 @@
-import { createDecipheriv } from "node:crypto";
+import { createDecipheriv, createHmac } from "node:crypto";
 import { x25519 } from "@noble/curves/ed25519.js";
-import { hmac } from "@noble/hashes/hmac.js";
-import { sha256 } from "@noble/hashes/sha2.js";
 
 /*
- * The receiving side of HPKE written a second time, from RFC 9180's text: X25519 and HMAC of @noble, ChaCha20-Poly1305 of OpenSSL. It shares nothing with
- * src/core/seal.ts (WebCrypto, @hpke) but the RFC.
+ * The receiving side of HPKE written a second time, from RFC 9180's text: X25519 of @noble, HMAC and ChaCha20-Poly1305 of OpenSSL. It shares nothing with
+ * src/core/seal.ts (@hpke, X25519 of WebCrypto, HKDF of @noble) but the RFC.
  */
 
 const text = (value: string) => new TextEncoder().encode(value);
@@ -13,12 +11,14 @@ const join = (...parts: readonly Uint8Array[]) => Uint8Array.from(parts.flatMap(
 const KEM_SUITE = join(text("KEM"), Uint8Array.of(0x00, 0x20));
 const HPKE_SUITE = join(text("HPKE"), Uint8Array.of(0x00, 0x20, 0x00, 0x01, 0x00, 0x03));
 
-const extract = (salt: Uint8Array, ikm: Uint8Array) => hmac(sha256, salt.length === 0 ? new Uint8Array(32) : salt, ikm);
+const hmac = (key: Uint8Array, message: Uint8Array) =>
+  new Uint8Array(createHmac("sha256", key).update(message).digest());
+const extract = (salt: Uint8Array, ikm: Uint8Array) => hmac(salt.length === 0 ? new Uint8Array(32) : salt, ikm);
 function expand(prk: Uint8Array, info: Uint8Array, length: number): Uint8Array {
   let block: Uint8Array = new Uint8Array(0);
   let out: Uint8Array = new Uint8Array(0);
   for (let counter = 1; out.length < length; counter += 1) {
-    block = hmac(sha256, prk, join(block, info, Uint8Array.of(counter)));
+    block = hmac(prk, join(block, info, Uint8Array.of(counter)));
     out = join(out, block);
   }
   return out.subarray(0, length);

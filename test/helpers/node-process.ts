@@ -51,10 +51,14 @@ export async function startNodeProcess(
   });
   const url = await new Promise<string>((resolve, reject) => {
     const timer = setTimeout(() => reject(new Error(`the node does not listen: ${output()}`)), 120_000);
+    let looking = true;
     const look = (chunk: Buffer) => {
       chunks.push(chunk);
+      // Every line is kept, none looked at twice: a reader that is slow holds up the writer, and this one is measured.
+      if (!looking) return;
       const found = /"url":"(http:[^"]+)","chainId"/.exec(output().toString("utf8"))?.[1];
       if (found === undefined) return;
+      looking = false;
       clearTimeout(timer);
       resolve(found);
     };

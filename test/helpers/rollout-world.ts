@@ -154,7 +154,8 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
   const pins = [await deployPolicy(), await deployPolicy()];
   const [newPolicy = "", newerPolicy = ""] = pins.map(({ address }) => address);
 
-  const nodes = new Map<NodeName, { readonly close: () => Promise<unknown> }>();
+  /** `follows`: it is to follow the chain, and is waited for. */
+  const nodes = new Map<NodeName, { readonly close: () => Promise<unknown>; readonly follows: boolean }>();
   const ports: Record<NodeName, number> = { north: await freePort(), south: await freePort() };
   const nodeUrl = (name: NodeName) => `http://127.0.0.1:${ports[name]}`;
   const running = new Map<string, Measured>();
@@ -212,7 +213,7 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
         parseNodeConfig(JSON.stringify(configOf(name, fresh)), {}, tees.folder.path),
         surroundings,
       );
-      nodes.set(name, started);
+      nodes.set(name, { close: started.close, follows: true });
     },
     async startNodeProcess(name, kms, changes) {
       await world.stopNode(name);
@@ -222,7 +223,7 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
       const [program = "", ...args] = evidencePrograms.get(world)?.(`kms-of-${name}`) ?? [];
       const evidence = ["--evidence-command", program, ...args.flatMap((arg) => ["--evidence-arg", arg])];
       const started = await startNodeProcess(file, {}, evidence);
-      nodes.set(name, { close: () => started.kill("SIGTERM") });
+      nodes.set(name, { close: () => started.kill("SIGTERM"), follows: false });
     },
     async createRoot() {
       const file = tees.folder.write("north.yaml", JSON.stringify(configOf("north", true)));
@@ -359,10 +360,11 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
   async function finalize(): Promise<void> {
     await chain.connection.provider.request({ method: "anvil_mine", params: ["0x3", `0x${APART.toString(16)}`] });
     const final = await ethers.provider.getBlock("finalized");
-    for (const name of nodes.keys()) {
-      for (const deadline = Date.now() + 60_000; Date.now() < deadline; ) {
-        const time = await timeOf(name);
-        if (time === undefined || time > (final?.timestamp ?? 0) - APART / 2) break;
+    const wanted = (final?.timestamp ?? 0) - APART / 2;
+    for (const [name, { follows }] of nodes) {
+      const deadline = Date.now() + 180_000;
+      while (follows && ((await timeOf(name)) ?? 0) < wanted) {
+        if (Date.now() > deadline) throw new Error(`${name} does not follow the chain to ${final?.number}`);
         await new Promise((resolve) => setTimeout(resolve, 50));
       }
     }

@@ -3,7 +3,7 @@ import type { Fetch } from "../../src/agent/http.ts";
 
 /* Servers that do what no server should, and the count of how far they were followed. */
 
-/** A body that never ends, and how many bytes of it were taken. */
+/** A body that does not end for anybody who sets a limit, and how many bytes of it were taken. */
 export interface Endless {
   readonly response: (status?: number, start?: string) => Response;
   taken: number;
@@ -11,9 +11,11 @@ export interface Endless {
   cancelled: boolean;
 }
 
+/** Whoever sets none is to fail, and not to hang. */
+const ENOUGH = 64 * 1024 * 1024;
 const CHUNK = new Uint8Array(64 * 1024).fill(0x20);
 
-/** Makes an answer that goes on for as long as anybody reads. */
+/** Makes an answer that goes on far beyond any limit. */
 export function endless(): Endless {
   const made: Endless = {
     taken: 0,
@@ -27,6 +29,7 @@ export function endless(): Endless {
             first = undefined;
             made.taken += chunk.length;
             controller.enqueue(chunk);
+            if (made.taken > ENOUGH) controller.close();
           },
           cancel() {
             made.cancelled = true;

@@ -73,11 +73,11 @@ describe("node: malformed requests", function () {
       {
         weight: 2,
         arbitrary: fc
-          .record({ base: fc.constantFrom(...good), at: fc.nat(20_000), byte: fc.nat(255) })
-          .map(({ base, at, byte }) => {
+          .record({ base: fc.constantFrom(...good), at: fc.nat(20_000), change: fc.integer({ min: 1, max: 255 }) })
+          .map(({ base, at, change }) => {
             const text = Buffer.from(JSON.stringify(base));
             if (at >= text.length) return text.subarray(0, at % text.length).toString("latin1");
-            text[at] = byte;
+            text[at] = (text[at] ?? 0) ^ change;
             return text.toString("latin1");
           }),
       },
@@ -87,14 +87,15 @@ describe("node: malformed requests", function () {
       .record({
         base: fc.constantFrom(...good),
         at: fc.nat(8000),
-        byte: fc.nat(255),
+        // never no change: what comes of it may not be a good request
+        change: fc.integer({ min: 1, max: 255 }),
         cut: fc.option(fc.nat(8000), { freq: 4, nil: undefined }),
         forRoot: fc.boolean(),
       })
-      .map(({ base, at, byte, cut, forRoot }) => {
+      .map(({ base, at, change, cut, forRoot }) => {
         const alter = (field: string) => {
           const bytes = Buffer.from(field, "base64");
-          bytes[at % bytes.length] = byte;
+          bytes[at % bytes.length] = (bytes[at % bytes.length] ?? 0) ^ change;
           return bytes.subarray(0, cut === undefined ? bytes.length : 4 + (cut % bytes.length)).toString("base64");
         };
         const { serviceId, ...rest } = base;
@@ -114,6 +115,8 @@ describe("node: malformed requests", function () {
         fc.oneof(bodies, evidence),
         fc.boolean(),
         async (path, body, fresh) => {
+          // The same request in other letters (hex has two cases) is a good one.
+          fc.pre(!good.some((request) => JSON.stringify(request).toLowerCase() === body.toLowerCase()));
           // Half of them with a good nonce, so that the evidence is looked at.
           const nonce = fresh ? await challenge(node.app) : undefined;
           const text = nonce === undefined ? body : body.replace(/"nonce":"0x[0-9a-f]{64}"/, `"nonce":"${nonce}"`);

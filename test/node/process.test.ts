@@ -268,6 +268,48 @@ describe("node process", function () {
     seen.push(slow.output());
   });
 
+  it("given a log that nobody reads, answers all the same", async () => {
+    const unread = await startNodeProcess(writeNodeConfig(tees, chain, "unread", { root: rootOf("first") }));
+    unread.child.stdout?.pause();
+    unread.child.stderr?.pause();
+    // a pipe holds 64 KiB, a line of the log has more than 100 bytes
+    const asked = Array.from({ length: 40 }, async () => {
+      for (let count = 0; count < 50; count += 1) {
+        const response = await fetch(`${unread.url}/health`, { signal: AbortSignal.timeout(20_000) });
+        expect(await response.text()).to.equal('{"status":"ok"}');
+      }
+    });
+    await Promise.all(asked);
+    unread.child.stdout?.resume();
+    unread.child.stderr?.resume();
+    expect(await unread.kill("SIGTERM")).to.equal(0);
+    expect(
+      unread
+        .output()
+        .toString()
+        .match(/"route":"\/health"/g),
+    ).to.have.length(2000);
+    seen.push(unread.output());
+  });
+
+  it("given receipts newer than its chain, answers nothing: what it knew is not undone by a restart", async () => {
+    const lines = readFileSync(join(tees.folder.path, "first.receipts.jsonl"), "utf8").trimEnd().split("\n");
+    const last = JSON.parse(lines.at(-1) ?? "");
+    last.receipt.message.blockNumber = String(Number(last.receipt.message.blockNumber) + 1000);
+    tees.folder.write("ahead.receipts.jsonl", `${[...lines.slice(0, -1), JSON.stringify(last)].join("\n")}\n`);
+    const ahead = await startNodeProcess(writeNodeConfig(tees, chain, "ahead", { root: rootOf("first") }));
+    const ready = await fetch(`${ahead.url}/ready`);
+    expect([ready.status, await ready.text()]).to.deep.equal([503, '{"ready":false,"reasons":["chain/stale"]}']);
+    const { status, text } = await acquire(ahead.url);
+    expect([status, JSON.parse(text).code, JSON.parse(text).reason]).to.deep.equal([
+      503,
+      "chain/unavailable",
+      "chain/stale",
+    ]);
+    expect(await ahead.kill("SIGTERM")).to.equal(0);
+    seen.push(ahead.output());
+  });
+
   it("given a public chain in the record, refuses test roots", async () => {
     const record = readFileSync(join(tees.folder.path, "record.json"), "utf8").replace('"31337"', '"11155111"');
     tees.folder.write("public.json", record);

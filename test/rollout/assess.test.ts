@@ -1,10 +1,7 @@
 import { expect } from "chai";
 import { KeysteadError } from "../../src/core/errors.ts";
-import { abortActions, nextActions } from "../../src/rollout/actions.ts";
 import { assess } from "../../src/rollout/assess.ts";
-import type { ChainFacts, Facts, OperationFacts } from "../../src/rollout/facts.ts";
-import { operationIdOf, rollbackIdOf } from "../../src/rollout/operations.ts";
-import type { Plan } from "../../src/rollout/plan.ts";
+import { rollbackIdOf } from "../../src/rollout/operations.ts";
 import {
   ALL_SAID,
   APP_V1,
@@ -13,7 +10,6 @@ import {
   chainBefore,
   chainGoverned,
   DAY,
-  DELIVERED,
   facts,
   JOINED,
   KMS_V1,
@@ -25,31 +21,18 @@ import {
   planOf,
   version,
 } from "../helpers/rollout.ts";
-
-const plan = planOf();
-const states = (given: Facts, of: Plan = plan) =>
-  Object.fromEntries(assess(of, given).steps.map(({ step, state }) => [step.id, state]));
-const alarms = (given: Facts, of: Plan = plan) => assess(of, given).alarms.map(({ code }) => code);
-const nextOf = (given: Facts, of: Plan = plan) => nextActions(of, assess(of, given), given, "plan.json");
-const abortOf = (given: Facts, of: Plan = plan) => abortActions(of, assess(of, given), given, "plan.json");
-
-const operation = (id: string, state: OperationFacts["state"], readyAt = CREATED + 3 * DAY): OperationFacts => {
-  const step = plan.steps.find((one) => one.id === id);
-  const operationId = step === undefined ? undefined : operationIdOf(plan, step);
-  if (operationId === undefined) throw new Error(`${id} has no operation`);
-  return { id: operationId, state, readyAt, calls: [] };
-};
-const governed = (changes: Partial<ChainFacts> = {}) => facts({ chain: chainGoverned(changes) });
-const bothUp = new Map([
-  ["web-old", machineUp],
-  ["web-new", machineUp],
-]);
-const nodesReplaced = (receipts = JOINED.map((one) => ({ ...one, type: "root" as "root" | "keys" }))) =>
-  new Map([
-    ["north", nodeUp({ receipts })],
-    ["south", nodeUp({ receipts })],
-  ]);
-const everywhere = [...JOINED, ...DELIVERED];
+import {
+  plan,
+  states,
+  alarms,
+  nextOf,
+  abortOf,
+  operation,
+  governed,
+  bothUp,
+  nodesReplaced,
+  everywhere,
+} from "../helpers/rollout-standing.ts";
 
 describe("rollout: where it stands", () => {
   it("has the steps in the order of the dependencies", () => {

@@ -207,6 +207,16 @@ describe("rollout: delivery tried for real", () => {
     expect(judgeDeliveries(given, [...all.slice(0, 3), one("south", "old", "aa")]).verdict).to.equal("unknown");
   });
 
+  it("is unknown where one machine's outcome is, though another of its version got keys everywhere", () => {
+    const one = (machine: string, runs: "old" | "new", result: Delivery["result"]): Delivery => ({
+      ...{ node: "north", machine, runs, result, says: "no answer", code: undefined, testTee: false },
+      mark: result === "delivered" ? "aa" : undefined,
+    });
+    const all = [one("web-old", "old", "delivered"), one("web-new", "new", "delivered")];
+    const { verdict, says } = judgeDeliveries(rollout(), [...all, one("web-more", "new", "unknown")]);
+    expect([verdict, says]).to.deep.equal(["unknown", ["web-more at north: no answer"]]);
+  });
+
   describe("given the node accepts test roots", () => {
     const answers: Answers = (number) => ({ ...both(number), testTee: true });
 

@@ -150,7 +150,7 @@ describe("rollout: what machines say", () => {
         const [started, before] = [performance.now(), process.memoryUsage().arrayBuffers];
         const found = await readMachine(machine({ quote: path }), place({ readFile }));
         expect([found.quote, found.up]).to.deep.equal(["unreadable", undefined]);
-        expect(performance.now() - started).to.be.lessThan(5_000);
+        expect(performance.now() - started).to.be.lessThan(30_000);
         expect(process.memoryUsage().arrayBuffers - before).to.be.lessThan(64 * 1024 * 1024);
       });
     }
@@ -222,7 +222,7 @@ describe("rollout: what machines say", () => {
         const started = performance.now();
         const found = await over({ updates: `${server.url}/${which}`, quote: `${server.url}/${which}` });
         expect([found.up, found.quote], which).to.deep.equal([false, "unreadable"]);
-        expect(performance.now() - started).to.be.lessThan(5_000);
+        expect(performance.now() - started).to.be.lessThan(30_000);
       }
     });
 

@@ -1,9 +1,8 @@
 import { expect } from "chai";
 import type { Hex } from "../../src/core/bytes.ts";
-import { abortActions, nextActions } from "../../src/rollout/actions.ts";
 import { assess } from "../../src/rollout/assess.ts";
-import type { ChainFacts, Facts, OperationFacts, ReceiptFacts } from "../../src/rollout/facts.ts";
-import { operationIdOf, rollbackIdOf } from "../../src/rollout/operations.ts";
+import type { ChainFacts, OperationFacts, ReceiptFacts } from "../../src/rollout/facts.ts";
+import { rollbackIdOf } from "../../src/rollout/operations.ts";
 import type { Plan } from "../../src/rollout/plan.ts";
 import { addressOf } from "../helpers/governance.ts";
 import {
@@ -14,42 +13,27 @@ import {
   chainBefore,
   chainGoverned,
   DAY,
-  DELIVERED,
   facts,
   JOINED,
   KMS_V1,
   KMS_V2,
   machineGone,
-  machineUp,
   nodeDown,
   nodeUp,
   planOf,
 } from "../helpers/rollout.ts";
-
-const plan = planOf();
-const states = (given: Facts, of: Plan = plan) =>
-  Object.fromEntries(assess(of, given).steps.map(({ step, state }) => [step.id, state]));
-const alarms = (given: Facts, of: Plan = plan) => assess(of, given).alarms.map(({ code }) => code);
-const nextOf = (given: Facts, of: Plan = plan) => nextActions(of, assess(of, given), given, "plan.json");
-const abortOf = (given: Facts, of: Plan = plan) => abortActions(of, assess(of, given), given, "plan.json");
-
-const operation = (id: string, state: OperationFacts["state"], readyAt = CREATED + 3 * DAY): OperationFacts => {
-  const step = plan.steps.find((one) => one.id === id);
-  const operationId = step === undefined ? undefined : operationIdOf(plan, step);
-  if (operationId === undefined) throw new Error(`${id} has no operation`);
-  return { id: operationId, state, readyAt, calls: [] };
-};
-const governed = (changes: Partial<ChainFacts> = {}) => facts({ chain: chainGoverned(changes) });
-const bothUp = new Map([
-  ["web-old", machineUp],
-  ["web-new", machineUp],
-]);
-const nodesReplaced = (receipts = JOINED.map((one) => ({ ...one, type: "root" as "root" | "keys" }))) =>
-  new Map([
-    ["north", nodeUp({ receipts })],
-    ["south", nodeUp({ receipts })],
-  ]);
-const everywhere = [...JOINED, ...DELIVERED];
+import {
+  plan,
+  states,
+  alarms,
+  nextOf,
+  abortOf,
+  operation,
+  governed,
+  bothUp,
+  nodesReplaced,
+  everywhere,
+} from "../helpers/rollout-standing.ts";
 
 describe("rollout: the way back", () => {
   it("cancels first what waits", () => {
@@ -168,6 +152,16 @@ describe("rollout: the way back", () => {
       expect(alarms({ ...given, nodes: nodesReplaced(everywhere), machines })).to.include("old-machine-down");
     });
 
+    it("offers no step forward that would be ready, once another was taken back", () => {
+      const given = takenBack("cancelled", { images: chainBefore().images });
+      expect([states(given)["service-image"], nextOf(given)]).to.deep.equal(["blocked", []]);
+    });
+
+    it("does not take contracts for rolled back by their own way back before that was executed", () => {
+      const given = takenBack("ready", { implementations: chainBefore().implementations });
+      expect(states(given)).to.include({ contracts: "failed" });
+    });
+
     it("does not call a step taken back of which a part is in force", () => {
       const given = takenBack("done", { kmsImages: chainGoverned().kmsImages });
       expect(states(given)).to.include({ measurements: "failed" });
@@ -202,6 +196,8 @@ describe("rollout: the way back", () => {
       expect(given([at(1, fresh, 1), at(6, fresh, 2)], back), "the second is north's again").to.deep.equal([
         ...["done", "ready"],
       ]);
+      const often = [at(1, fresh, 1), at(2, fresh, 2), at(3, fresh, 3)];
+      expect(given(often, back)[0], "none of them is from after").to.equal("ready");
       const again = planOf({}, [...ALL_SAID, said("node-back-north", 5), said("node-image-north", 6)]);
       expect(given([], again)).to.deep.equal(["done", "ready"]);
     });

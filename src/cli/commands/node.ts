@@ -65,9 +65,11 @@ async function run(context: CommandContext, options: Options): Promise<0> {
   process.once("uncaughtException", die("uncaughtException"));
   process.once("unhandledRejection", die("unhandledRejection"));
   const stop = new AbortController();
-  await Promise.race(["SIGTERM", "SIGINT"].map((signal) => once(process, signal, { signal: stop.signal })));
+  const signals = ["SIGTERM", "SIGINT"].map((signal) => once(process, signal, { signal: stop.signal }));
+  const end = await Promise.race([node.failure, ...signals]);
   stop.abort();
   await node.close();
+  if (isKeysteadError(end)) throw end;
   return 0;
 }
 
