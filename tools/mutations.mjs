@@ -93,14 +93,17 @@ function run(copy, test) {
 function firstFailure(output) {
   const failing = output.search(/^\s*[1-9]\d* (failing|failed)/m);
   if (failing < 0) return undefined;
-  const block = /^\s*1\) ([\s\S]*?):\s*$/m.exec(output.slice(failing))?.[1];
+  const block = /^\s*1\) ([\s\S]*)/m.exec(output.slice(failing))?.[1];
   if (block === undefined) return "a test (see its output)";
-  const lines = block.split("\n").map((line) => line.trim());
-  // Solidity's titles go on with where it was and what the fuzzer had drawn
-  const end = lines.findIndex((line) => /^(at |Counterexample)/.test(line));
-  const title = lines.slice(0, end < 0 ? undefined : end).filter(Boolean);
+  const title = [];
+  for (const line of block.split("\n").map((each) => each.trim())) {
+    // Solidity's titles go on with where it was and what the fuzzer had drawn; mocha's end with a colon
+    if (/^(at |Counterexample|$)/.test(line)) break;
+    title.push(line.replace(/( !=|:)$/, ""));
+    if (line.endsWith(":")) break;
+  }
   const others = Number(/\d+/.exec(output.slice(failing))?.[0]) - 1;
-  return `${title.join(" / ").replace(/ !=$/, "")}${others > 0 ? ` (and ${others} more)` : ""}`;
+  return `${title.join(" / ")}${others > 0 ? ` (and ${others} more)` : ""}`;
 }
 
 const mutations = readdirSync(join(root, "test"))
