@@ -7,8 +7,8 @@ import { createIo } from "../../src/cli/io.ts";
 import { run } from "../../src/cli/main.ts";
 import { fromHex, type Hex } from "../../src/core/bytes.ts";
 import { type CliRun, errorCodeOf, type Folder, jsonOf, keysteadAsync, makeFolder } from "../helpers/cli.ts";
-import { createFakeNode, FAKE_IMAGE, FAKE_REGISTRY, type FakeAnswer, type FakeNode } from "../helpers/fake-node.ts";
 import { E2E_PLATFORM, versionOf } from "../helpers/delivery-world.ts";
+import { createFakeNode, FAKE_IMAGE, FAKE_REGISTRY, type FakeAnswer, type FakeNode } from "../helpers/fake-node.ts";
 import { leaks } from "../helpers/node-process.ts";
 import { type Machine, openTeeHall, type TeeHall } from "../helpers/tee-server.ts";
 

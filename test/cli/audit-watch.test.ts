@@ -7,6 +7,7 @@ import { expect } from "chai";
 import { SECRET_VARIABLE } from "../../src/cli/commands/audit/watch.ts";
 import { SIGNATURE_HEADER, signWebhook, TIMESTAMP_HEADER } from "../../src/cli/webhook.ts";
 import { type Chain, startChain } from "../deploy/chains.ts";
+import { PROGRAM_ENVIRONMENT } from "../helpers/environment.ts";
 import { measured, snpImage, tdxImage } from "../helpers/images.ts";
 import { type ProxyEndpoint, startProxy } from "../helpers/proxy.ts";
 import { deploySuite, type Suite } from "../helpers/suite.ts";
@@ -64,7 +65,7 @@ describe("keystead audit --watch", () => {
     const watching = ["--watch", "--interval", "1", "--webhook", `http://127.0.0.1:${port}/hook`, "--json"];
     child = spawn(process.execPath, [MAIN, ...args, ...watching], {
       stdio: ["ignore", "pipe", "inherit"],
-      env: { PATH: process.env.PATH ?? "", [SECRET_VARIABLE]: SECRET },
+      env: { ...PROGRAM_ENVIRONMENT, [SECRET_VARIABLE]: SECRET },
     });
     const ended = new Promise<number | null>((resolve) => child.once("close", resolve));
     if (child.stdout === null) throw new Error("no output");

@@ -4,6 +4,7 @@ import { expect } from "chai";
 import { Wallet } from "ethers";
 import { writeProposal } from "../../src/governance/folder.ts";
 import { errorCodeOf, type Folder, jsonOf, keystead, makeFolder } from "../helpers/cli.ts";
+import { PROGRAM_ENVIRONMENT } from "../helpers/environment.ts";
 import { folderOf, propose } from "../helpers/governance.ts";
 
 const ROOT = join(import.meta.dirname, "../..");
@@ -25,7 +26,7 @@ describe("keys of the command line", () => {
     const hardhat = join(ROOT, "node_modules/hardhat/dist/src/cli.js");
     const { status, stderr } = spawnSync(process.execPath, [hardhat, "keystore", "set", "--dev", "OWNER_KEY"], {
       ...{ cwd: ROOT, input: `${wallet.privateKey}\n`, encoding: "utf8", timeout: 120_000 },
-      env: { PATH: process.env.PATH ?? "", ...home },
+      env: { ...PROGRAM_ENVIRONMENT, ...home },
     });
     expect(status, stderr).to.equal(0);
     const args = ["sign", proposal, "--step", "schedule", "--json", "--keystore"];
@@ -50,7 +51,7 @@ describe("keys of the command line", () => {
       await hre.tasks.getTask(["keystore", "set"]).run({ key: "LOCKED_KEY", dev: false, force: false });
     `;
     const { status, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", program], {
-      ...{ cwd: ROOT, encoding: "utf8", timeout: 120_000, env: { PATH: process.env.PATH ?? "", ...home } },
+      ...{ cwd: ROOT, encoding: "utf8", timeout: 120_000, env: { ...PROGRAM_ENVIRONMENT, ...home } },
     });
     expect(status, stderr).to.equal(0);
     const args = ["sign", proposal, "--step", "schedule", "--json", "--keystore", "LOCKED_KEY"];

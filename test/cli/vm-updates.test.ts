@@ -8,6 +8,7 @@ import { expect } from "chai";
 import type { Hex } from "../../src/core/bytes.ts";
 import { type Chain, startChain } from "../deploy/chains.ts";
 import { errorCodeOf, keysteadHere, makeFolder } from "../helpers/cli.ts";
+import { PROGRAM_ENVIRONMENT } from "../helpers/environment.ts";
 import { measured, tdxImage } from "../helpers/images.ts";
 import { readAsSecretVm } from "../helpers/secretvm-client.ts";
 import { deploySuite } from "../helpers/suite.ts";
@@ -64,7 +65,7 @@ describe("keystead vm-updates", () => {
   const start = async (...args: string[]) => {
     const child = spawn(process.execPath, [MAIN, "vm-updates", "--port", "0", "--at", "latest", "--json", ...args], {
       stdio: ["ignore", "pipe", "inherit"],
-      env: { PATH: process.env.PATH ?? "" },
+      env: { ...PROGRAM_ENVIRONMENT },
     });
     children.push(child);
     let said = "";

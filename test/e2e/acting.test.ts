@@ -6,6 +6,7 @@ import { Contract, id as keccakOf, toBeHex, toQuantity, Wallet } from "ethers";
 import { NONCE_SLOT } from "../../src/governance/safe-setup.ts";
 import { GovernanceTimelock__factory, PlatformPolicy__factory } from "../../typechain-types/index.ts";
 import { type CliRun, errorCodeOf, jsonOf, MAIN } from "../helpers/cli.ts";
+import { PROGRAM_ENVIRONMENT } from "../helpers/environment.ts";
 import { DELAY, type GovernedChain, type Person, startGovernedChain, WHO } from "../helpers/governed-chain.ts";
 import { imageId, KIND, PLATFORM, tdxImage } from "../helpers/images.ts";
 
@@ -79,7 +80,7 @@ describe("commands that act", function () {
    * Runs a command as a process and kills it as soon as it says something; gives what it had said. The node that it may have started ends by itself.
    */
   const killAt = (person: Person, args: readonly string[], line: RegExp): Promise<string> => {
-    const env = { PATH: process.env.PATH ?? "", ...chain.environment(person) };
+    const env = { ...PROGRAM_ENVIRONMENT, ...chain.environment(person) };
     const child = spawn(process.execPath, [MAIN, ...args], { stdio: ["ignore", "pipe", "pipe"], env });
     let said = "";
     let killed = false;

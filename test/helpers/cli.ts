@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createIo } from "../../src/cli/io.ts";
 import { run } from "../../src/cli/main.ts";
+import { PROGRAM_ENVIRONMENT } from "./environment.ts";
 
 /** The program, as a file that Node runs. */
 export const MAIN = join(import.meta.dirname, "..", "..", "src", "cli", "main.ts");
@@ -22,7 +23,7 @@ export function keystead(
 ): CliRun {
   const { status, stdout, stderr, error } = spawnSync(process.execPath, [MAIN, ...args], {
     input: options.input ?? "",
-    env: { PATH: process.env.PATH ?? "", ...options.env },
+    env: { ...PROGRAM_ENVIRONMENT, ...options.env },
     encoding: "utf8",
     timeout: 60_000,
   });
@@ -38,7 +39,7 @@ export function keysteadAsync(
 ): Promise<CliRun> {
   const child = spawn(process.execPath, [MAIN, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
-    env: { PATH: process.env.PATH ?? "", ...options.env },
+    env: { ...PROGRAM_ENVIRONMENT, ...options.env },
     timeout: 60_000,
   });
   const said = { stdout: "", stderr: "" };

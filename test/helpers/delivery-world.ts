@@ -14,6 +14,7 @@ import type { Hex } from "../../src/core/bytes.ts";
 import { type KmsRegistry, KmsRegistry__factory, PlatformPolicy__factory } from "../../typechain-types/index.ts";
 import { fetchActors } from "../deploy/chains.ts";
 import { type CliRun, type Folder, keysteadAsync, makeFolder } from "./cli.ts";
+import { PROGRAM_ENVIRONMENT } from "./environment.ts";
 import { image, KIND, measured } from "./images.ts";
 import { NOTICE, TCB } from "./suite.ts";
 import { openTeeHall, type TeeHall } from "./tee-server.ts";
@@ -229,7 +230,7 @@ export async function waitUntil<T>(what: string, ask: () => Promise<T | undefine
 function spawnKeystead(args: readonly string[]): KeysteadProcess {
   const child = spawn(process.execPath, [MAIN, ...args], {
     stdio: ["ignore", "pipe", "pipe"],
-    env: { PATH: process.env.PATH ?? "", ...ENVIRONMENT },
+    env: { ...PROGRAM_ENVIRONMENT, ...ENVIRONMENT },
   });
   let said = "";
   for (const stream of [child.stdout, child.stderr])

@@ -1,12 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { join } from "node:path";
 import { getAddress } from "ethers";
-import { fromHex, type Hex } from "../../src/core/bytes.ts";
 import { type Deployment, formatDeployment } from "../../src/chain/deployment.ts";
 import type { PinnedCode } from "../../src/chain/pins.ts";
+import { fromHex, type Hex } from "../../src/core/bytes.ts";
 import { decodeImage } from "../../src/core/image.ts";
 import type { TestTdxQuote } from "../../src/node/test-tee/tdx.ts";
 import type { NodeChain } from "./decider.ts";
+import { PROGRAM_ENVIRONMENT } from "./environment.ts";
 import type { TestTees } from "./node.ts";
 
 const MAIN = join(import.meta.dirname, "..", "..", "src", "cli", "main.ts");
@@ -42,7 +43,7 @@ export async function startNodeProcess(
   const words = ["-c", command, "sh", process.execPath, MAIN, "node", "run", "--config", config, ...args];
   const child = spawn("sh", words, {
     stdio: ["ignore", "pipe", "pipe"],
-    env: { PATH: process.env.PATH ?? "", ...env },
+    env: { ...PROGRAM_ENVIRONMENT, ...env },
   });
   const chunks: Buffer[] = [];
   const output = () => Buffer.concat(chunks);
