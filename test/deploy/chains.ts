@@ -2,6 +2,7 @@ import { toBeHex, toQuantity } from "ethers";
 import hre from "hardhat";
 import { type Anvil, startAnvil } from "../../deploy/anvil.ts";
 import type { Connection } from "../../deploy/connection.ts";
+import { connectToAnvil } from "../helpers/anvil.ts";
 
 /** A chain client under test: both are started afresh, and both can pretend to be a public chain by its id. */
 export interface Chain {
@@ -22,7 +23,7 @@ export async function startChain(client: (typeof CLIENTS)[number], chainId = 313
   }
   // Instrumented for coverage, the contracts are larger than a chain allows; Hardhat's own network lifts the limit by itself.
   const anvil = await startAnvil({ chainId, args: hre.globalOptions.coverage ? ["--disable-code-size-limit"] : [] });
-  const connection = await hre.network.create({ network: "anvil", override: { url: anvil.url, chainId } });
+  const connection = await connectToAnvil(anvil.url, chainId);
   const stop = async () => {
     await connection.close();
     await anvil.stop();

@@ -1,13 +1,13 @@
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
-import { encodeImage, parseImage } from "../../src/core/image.ts";
 import { fromHex, toHex } from "../../src/core/bytes.ts";
+import { encodeImage, parseImage } from "../../src/core/image.ts";
 import { createTestTdx } from "../../src/node/test-tee/tdx.ts";
 import { KmsRegistry__factory } from "../../typechain-types/index.ts";
-import { readFileSync } from "node:fs";
+import { PROGRAM_ENVIRONMENT } from "../helpers/environment.ts";
 import { type GovernedChain, startGovernedChain, WHO } from "../helpers/governed-chain.ts";
 import {
   type CodeBlock,
@@ -114,7 +114,7 @@ describe("shell blocks of Markdown files", function () {
     };
     writeFileSync(join(folder, "definition.yaml"), JSON.stringify(definition));
     env = {
-      PATH: process.env.PATH ?? "",
+      ...PROGRAM_ENVIRONMENT,
       ...{ NO_COLOR: "1", KEYSTEAD_RPC_URL: chain.url, DEPLOYMENT: chain.record, SERVICE: service },
       ...{ OWNER_1_KEY: WHO.alice.key, OWNER_2_KEY: WHO.bob.key },
       ...{ GUARDIAN_1_KEY: WHO.dave.key, GUARDIAN_2_KEY: WHO.erin.key, GUARDIAN: safes.guardian.address },

@@ -1,5 +1,4 @@
 import { keccak256 } from "ethers";
-import hre from "hardhat";
 import { type Anvil, startAnvil } from "../../deploy/anvil.ts";
 import type { Eip1193Provider } from "../../src/chain/client.ts";
 import { createEndpoint, type Endpoint } from "../../src/chain/endpoint.ts";
@@ -11,6 +10,7 @@ import { decodeImage } from "../../src/core/image.ts";
 import type { Decider, MachineFacts } from "../../src/node/decide.ts";
 import { createDecider, type DeciderOptions } from "../../src/node/decider.ts";
 import { KmsRegistry__factory } from "../../typechain-types/index.ts";
+import { connectToAnvil } from "./anvil.ts";
 import { PLATFORM } from "./images.ts";
 import { config, DEVICE, V1 } from "./registry.ts";
 import { type Connection, deployOpenSuite, NOTICE, type Suite } from "./suite.ts";
@@ -37,7 +37,7 @@ const EPOCHS_TO_FINAL = 2;
 /** Starts anvil and deploys the suite with everything allowed that the test machines need. */
 export async function startNodeChain(): Promise<NodeChain> {
   const anvil = await startAnvil({ args: ["--slots-in-an-epoch", "1"] });
-  const connection = await hre.network.create({ network: "anvil", override: { url: anvil.url, chainId: 31337 } });
+  const connection = await connectToAnvil(anvil.url, 31337);
   const suite = await deployOpenSuite(connection);
   const provider = httpTransport(anvil.url, 30_000);
   const request = (method: string, ...params: unknown[]) => connection.provider.request({ method, params });

@@ -3,7 +3,6 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { HardhatEthersSigner } from "@nomicfoundation/hardhat-ethers/types";
 import { Interface, keccak256, ZeroHash } from "ethers";
-import hre from "hardhat";
 import { startAnvil } from "../../deploy/anvil.ts";
 import { deployKms } from "../../deploy/kms.ts";
 import { parseParameters } from "../../deploy/parameters.ts";
@@ -13,6 +12,7 @@ import { formatDeployment } from "../../src/chain/deployment.ts";
 import type { Hex } from "../../src/core/bytes.ts";
 import { type KmsRegistry, KmsRegistry__factory, PlatformPolicy__factory } from "../../typechain-types/index.ts";
 import { fetchActors } from "../deploy/chains.ts";
+import { connectToAnvil } from "./anvil.ts";
 import { type CliRun, type Folder, keysteadAsync, makeFolder } from "./cli.ts";
 import { PROGRAM_ENVIRONMENT } from "./environment.ts";
 import { image, KIND, measured } from "./images.ts";
@@ -106,7 +106,7 @@ export async function startDeliveryWorld(): Promise<DeliveryWorld> {
   const folder = makeFolder();
   const start = Math.floor(Date.now() / 1000) - HEAD_START;
   const anvil = await startAnvil({ args: ["--slots-in-an-epoch", "1", "--timestamp", `${start}`] });
-  const connection = await hre.network.create({ network: "anvil", override: { url: anvil.url, chainId: 31337 } });
+  const connection = await connectToAnvil(anvil.url, 31337);
   const { alice, bob, carol, dave, erin } = await fetchActors(connection);
   const parameters = parseParameters({
     safeVersion: "1.5.0",

@@ -12,11 +12,11 @@ import {
   type SignedType,
 } from "../../src/core/release.ts";
 import {
-  keysRequestSchema,
   type KeysRequest,
+  keysRequestSchema,
   PROBLEMS,
-  parseMessage,
   type ProblemCode,
+  parseMessage,
 } from "../../src/core/release-wire.ts";
 import { generateSealKeyPair, seal } from "../../src/core/seal.ts";
 import { fill } from "./evidence.ts";

@@ -9,6 +9,7 @@ import { deployKms } from "../../deploy/kms.ts";
 import { parseParameters } from "../../deploy/parameters.ts";
 import { type Client, connect } from "../../src/chain/client.ts";
 import { type Deployment, formatDeployment } from "../../src/chain/deployment.ts";
+import { connectToAnvil } from "./anvil.ts";
 import { type CliRun, keysteadAsync, keysteadHere } from "./cli.ts";
 
 /** Hours that operations wait. */
@@ -78,7 +79,7 @@ export async function startGovernedChain(
 ): Promise<GovernedChain> {
   const node = await startNode(name, options.anvilArgs);
   const folder = mkdtempSync(join(tmpdir(), "keystead-e2e-"));
-  const connection = await hre.network.create({ network: "anvil", override: { url: node.url } });
+  const connection = await connectToAnvil(node.url);
   const deployment = await deployKms(
     connection,
     parseParameters({

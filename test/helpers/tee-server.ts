@@ -5,10 +5,10 @@ import type { Device, DeviceEvidence } from "../../src/agent/devices/device.ts";
 import { type Binding, buildReportData } from "../../src/core/binding.ts";
 import { fromHex, type Hex } from "../../src/core/bytes.ts";
 import { decodeImage } from "../../src/core/image.ts";
+import { formatTdxCollateral } from "../../src/node/evidence/tdx-collateral.ts";
 import { createTestNitro, type TestNitro } from "../../src/node/test-tee/nitro.ts";
 import { createTestSnp, type TestSnp } from "../../src/node/test-tee/snp.ts";
 import { createTestTdx, type TestTdx } from "../../src/node/test-tee/tdx.ts";
-import { formatTdxCollateral } from "../../src/node/evidence/tdx-collateral.ts";
 import type { Folder } from "./cli.ts";
 
 /** One machine of the test TEEs. */

@@ -1,7 +1,6 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import hre from "hardhat";
 import { type Anvil, startAnvil } from "../../deploy/anvil.ts";
 import { silent } from "../../deploy/connection.ts";
 import { deployKms } from "../../deploy/kms.ts";
@@ -9,6 +8,7 @@ import { readParameters } from "../../deploy/parameters.ts";
 import { byGuardian, bySafe, DAY, enter, HOUR, operation, type World } from "../../scripts/demo/world.ts";
 import { fromHex, type Hex, toHex } from "../../src/core/bytes.ts";
 import { encodeImage, type Image, imageId } from "../../src/core/image.ts";
+import { connectToAnvil } from "../helpers/anvil.ts";
 import { measured } from "../helpers/images.ts";
 
 /*
@@ -68,7 +68,7 @@ export interface Explored {
 export async function seedExplored(): Promise<Explored> {
   const anvil = await startAnvil();
   const folder = mkdtempSync(join(tmpdir(), "keystead-web-"));
-  const connection = await hre.network.create({ network: "anvil", override: { url: anvil.url } });
+  const connection = await connectToAnvil(anvil.url);
   const stop = async () => {
     await connection.close();
     await anvil.stop();
