@@ -221,8 +221,10 @@ describe("explorer in Chromium: what is hostile, and what fails", () => {
 
   describe("an endpoint that fails", () => {
     it("given a slow one says how far it has come", async () => {
+      // each step lasts for longer than the half second between two looks of Playwright's
+      const delays: Readonly<Record<string, number>> = { eth_getLogs: 1500, eth_call: 150 };
       const slow = await startLiar(stage.explored.anvil.url, async (method, answer) => {
-        if (method === "eth_getLogs") await new Promise((resolve) => setTimeout(resolve, 1500));
+        await new Promise((resolve) => setTimeout(resolve, delays[method] ?? 0));
         return answer;
       });
       try {
