@@ -142,7 +142,7 @@ benchmark("releases", function () {
 
   it(`answers 99 of 100 within ${P99_GOAL_MS} ms at ${STEADY_RATE} a second`, async function () {
     // A delay, unlike processor time, is everybody's on the machine: only rounds in which others left it alone count.
-    const counted: number[] = [];
+    const counted: number[][] = [];
     const disturbed: string[] = [];
     for (let round = 0; round < MAX_ROUNDS && counted.length < ROUNDS; round += 1) {
       const bodies = await prepare(STEADY_REQUESTS);
@@ -156,7 +156,7 @@ benchmark("releases", function () {
       const after = machineUsage(pid());
       const others = (after.others - before.others - cpuSeconds * 100) / (after.all - before.all);
       const p99 = percentile(times, 0.99);
-      if (others <= OTHERS_LIMIT) counted.push(p99);
+      if (others <= OTHERS_LIMIT) counted.push(times);
       else disturbed.push(`${p99.toFixed(0)} ms with ${(100 * others).toFixed(0)} %`);
     }
     if (disturbed.length > 0) console.log(`      not counted, others used the processors: ${disturbed.join(", ")}`);
@@ -164,9 +164,14 @@ benchmark("releases", function () {
       console.log("      NOT MEASURED: the machine was never left alone for a round");
       this.skip();
     }
-    console.log(`      p99: ${counted.map((ms) => ms.toFixed(1)).join(", ")} ms; goal ${P99_GOAL_MS}`);
-    // the middle one
-    expect(percentile(counted, 0.5)).to.be.at.most(P99_GOAL_MS);
+    const all = counted.flat();
+    const p99 = percentile(all, 0.99);
+    const rounds = counted.map((times) => percentile(times, 0.99).toFixed(1)).join(", ");
+    console.log(
+      `      ${all.length} requests: median ${percentile(all, 0.5).toFixed(1)} ms, p99 ${p99.toFixed(1)} ms; goal ${P99_GOAL_MS}`,
+    );
+    console.log(`      p99 of each round: ${rounds} ms`);
+    expect(p99).to.be.at.most(P99_GOAL_MS);
   });
 
   it(`holds no more memory after ${MEMORY_RELEASES.toLocaleString("en")} releases`, async () => {
