@@ -153,7 +153,8 @@ export async function openKeyThread(
       if (closing) return;
       closing = true;
       worker.ref();
-      if (!dead) await ask({ ask: "wipe" });
+      // A thread that ends meanwhile has nothing left to overwrite, and must not keep the rest of the node from closing.
+      if (!dead) await ask({ ask: "wipe" }).catch(() => undefined);
       await worker.terminate();
     },
   };

@@ -30,12 +30,12 @@ const codeOf = (act: Promise<unknown>): Promise<unknown> =>
     (error) => error.code,
   );
 
-/** A thread that opens like the keys' own, and ends at the first thing that it is asked to sign. */
+/** A thread that opens like the keys' own, and ends at the first thing that it is asked to sign, or when it is to wipe. */
 const ENDING = `
 import { parentPort } from "node:worker_threads";
 parentPort.on("message", (questions) => {
   for (const { id, ask } of questions) {
-    if (ask === "sign") process.exit(7);
+    if (ask === "sign" || ask === "wipe") process.exit(7);
     const value = ask === "open" ? { rootEpoch: 0, receiptSigner: "0x${"11".repeat(20)}", environmentKey: "0x${"22".repeat(32)}" } : "0x${"33".repeat(32)}";
     parentPort.postMessage([{ id, value }]);
   }
@@ -109,6 +109,12 @@ describe("keys in a thread of their own", function () {
     expect(await codeOf(ring.sign(DIGEST))).to.equal("node/failed");
     expect(reasons).to.deep.equal(["exit 7"]);
     await ring.wipe();
+  });
+
+  it("given a thread that ends while it is to wipe, are closed all the same, and that is no death to tell of", async () => {
+    const ring = await openKeyThread(roots(), DEPLOYMENT, { onDeath: never, program: ending });
+    await ring.wipe();
+    expect(await codeOf(ring.sign(DIGEST))).to.equal("node/failed");
   });
 
   it("given a node whose thread ends, it is not ready any more, says why, and asks to be stopped", async () => {
