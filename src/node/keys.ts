@@ -7,6 +7,7 @@ import { mapHashToField } from "@noble/curves/abstract/modular.js";
 import { secp256k1 } from "@noble/curves/secp256k1.js";
 import { hkdf } from "@noble/hashes/hkdf.js";
 import { sha256 } from "@noble/hashes/sha2.js";
+import { signRecoverable } from "tiny-secp256k1";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { isJsonObject, parseJson } from "../core/json.ts";
@@ -30,13 +31,14 @@ import { type Sealed, seal } from "../core/seal.ts";
  *   HKDF                 RFC 5869                       @noble/hashes
  *   HPKE                 RFC 9180                       ../core/seal.ts (@hpke)
  *   X25519               RFC 7748, RFC 8410 encoding    node:crypto
- *   secp256k1            SEC 1, RFC 6979 nonces         @noble/curves
+ *   secp256k1 signatures SEC 1, RFC 6979 nonces         tiny-secp256k1 (Bitcoin Core's libsecp256k1 in WebAssembly)
  *   hash to a scalar     FIPS 186-5, A.2.1              @noble/curves
  *   root file            RFC 7914 scrypt, RFC 8439 AEAD node:crypto
  *
  * Secrets are byte arrays of this file's closures and are overwritten after use. What cannot be overwritten: copies that the garbage collector made,
- * bigints inside @noble's signing, key objects of OpenSSL and WebCrypto until they are freed. So a node refuses to start where the kernel would write core
- * dumps (see config.ts), and needs memory that is encrypted and not swapped: a TEE's.
+ * bigints of @noble, which computes the receipt key's public half once, what WebAssembly's stack held of a nonce until the next signature, key objects of
+ * OpenSSL and WebCrypto until they are freed. So a node refuses to start where the kernel would write core dumps (see config.ts), and needs memory that is
+ * encrypted and not swapped: a TEE's.
  */
 
 const SALT = Buffer.from("keystead/v1");
@@ -485,9 +487,9 @@ export function createKeyRing(roots: readonly RootSecret[], deployment: Deployme
     environmentKey,
     sign: (digest) => {
       live();
-      // "recovered" is v ‖ r ‖ s, v 0 or 1; Ethereum's order is r ‖ s ‖ v, v 27 or 28
-      const signed = secp256k1.sign(digest, receiptKey, { prehash: false, lowS: true, format: "recovered" });
-      return toHex(Uint8Array.from([...signed.subarray(1), 27 + (signed[0] ?? 0)]));
+      // r ‖ s, s in the lower half, and which of the points with this r; Ethereum writes r ‖ s ‖ v, v 27 or 28
+      const { signature, recoveryId } = signRecoverable(digest, receiptKey);
+      return toHex(Uint8Array.of(...signature, 27 + recoveryId));
     },
     secretsKey: (serviceId, keyEpoch) => {
       live();

@@ -21,6 +21,7 @@ import {
   kmsKeyByHand,
   publicByHand,
   purposeKeyByHand,
+  receiptKeyByHand,
   receiptSignerByHand,
 } from "../helpers/derivation.ts";
 import { errorOf } from "../helpers/errors.ts";
@@ -113,6 +114,15 @@ describe("keys", () => {
       expect(ring.environmentKey).to.equal(publicByHand(kmsKeyByHand(place)));
       expect(ring.secretsKey(SERVICE, 1)).to.equal(publicByHand(purposeKeyByHand(place, SERVICE, 1, "env")));
       expect(recoverSigner(DIGEST, ring.sign(DIGEST))).to.equal(ring.receiptSigner);
+    });
+
+    it("signs byte for byte as another library does: RFC 6979 leaves nothing to chance, s is in the lower half", () => {
+      const root = crypto.getRandomValues(new Uint8Array(32));
+      const signer = receiptKeyByHand({ root: root.slice(), ...DEPLOYMENT });
+      const ring = createKeyRing([{ rootEpoch: 0, secret: root }], DEPLOYMENT);
+      const edges = [fill(32, 0), fill(32, 0xff)];
+      const digests = Array.from({ length: 100 }, () => crypto.getRandomValues(new Uint8Array(32)));
+      for (const digest of [...edges, ...digests]) expect(ring.sign(digest)).to.equal(signer.sign(digest).serialized);
     });
 
     it("gives every key its own value", async () => {
