@@ -134,11 +134,10 @@ export function verifyTdxQuote(
   checkSame(pck.sgx.fmspc, tcbInfo.fmspc, "fmspc-mismatch", "FMSPC");
   checkSame(pck.sgx.pceId, tcbInfo.pceId, "pce-mismatch", "PCE id");
 
-  // The three signatures' worth of binding, every time.
+  // From the PCK key to the quoting enclave's report, from there to the attestation key, and from that to this quote.
   const { signatureData } = quote;
   const { qeReport } = signatureData;
-  if (!verifyP256(pck.leaf.publicKey, qeReport.bytes, signatureData.qeReportSignature))
-    throw refuse("qe-report-signature", "the PCK key did not sign the quoting enclave's report", FORGED);
+  checkQeReportSignature(pck.leaf, signatureData, options.chains);
   const bound = createHash("sha256").update(signatureData.attestationKey).update(signatureData.qeAuthData).digest();
   if (!equalBytes(qeReport.reportData.subarray(0, 32), bound) || !isZero(qeReport.reportData.subarray(32)))
     throw refuse("attestation-key-binding", "the quoting enclave's report does not name the attestation key", FORGED);
@@ -188,6 +187,22 @@ function checkTd(body: TdxBody): void {
     throw refuse("sept-ve-disable", `the TD attributes ${shown} do not set SEPT_VE_DISABLE`, remedy);
   if (body.mrServiceTd !== undefined && !isZero(body.mrServiceTd))
     throw refuse("service-td", "a service TD is bound to this machine, and no register measures it", remedy);
+}
+
+const QE_REPORT = defineChainKind<{ readonly signedBy: Certificate }>();
+
+/** A quoting enclave has its report certified for its attestation key once, and puts that into every quote: a link of the chain, checked once as the others. */
+function checkQeReportSignature(
+  leaf: Certificate,
+  { qeReport, qeReportSignature }: TdxQuote["signatureData"],
+  chains: TdxQuoteOptions["chains"],
+): void {
+  const make = () => {
+    if (verifyP256(leaf.publicKey, qeReport.bytes, qeReportSignature)) return { signedBy: leaf };
+    throw refuse("qe-report-signature", "the PCK key did not sign the quoting enclave's report", FORGED);
+  };
+  if (chains === undefined) make();
+  else chains.get(QE_REPORT, [leaf.spki, qeReport.bytes, qeReportSignature], make);
 }
 
 interface SgxExtension {

@@ -1,5 +1,5 @@
 import { createHash, createPublicKey, generateKeyPairSync, type KeyObject, randomBytes, sign } from "node:crypto";
-import { concatBytes } from "../../core/bytes.ts";
+import { concatBytes, toHex } from "../../core/bytes.ts";
 import type { TdxCollateral } from "../evidence/tdx-collateral.ts";
 import {
   encodeDer,
@@ -153,9 +153,10 @@ export async function createTestTdx(options: TestTdxOptions): Promise<TestTdx> {
   });
   const attestation = generateKeyPairSync("ec", { namedCurve: "prime256v1" }).privateKey;
   const chain = formatPem([pck, pckCa, root]);
+  const enclave: QuotingEnclave = { attestation, pck, chain, certified: new Map() };
   return {
     root: root.der,
-    issueQuote: (quote) => buildQuote(quote, attestation, pck, chain),
+    issueQuote: (quote) => buildQuote(quote, enclave),
     issueCollateral: (collateral = {}) => buildCollateral(collateral, { atUnixSeconds, root, pckCa, signing, pck }),
   };
 }
@@ -184,7 +185,23 @@ function sgxExtension(): Uint8Array {
 const signP256 = (key: KeyObject, message: Uint8Array): Uint8Array =>
   new Uint8Array(sign("sha256", message, { key, dsaEncoding: "ieee-p1363" }));
 
-function buildQuote(quote: TestTdxQuote, attestation: KeyObject, pck: TestCertificate, chain: string): Uint8Array {
+interface QuotingEnclave {
+  readonly attestation: KeyObject;
+  readonly pck: TestCertificate;
+  readonly chain: string;
+  /** The PCK key's signature of each report: a real enclave has its report signed once as well, and keeps it. */
+  readonly certified: Map<string, Uint8Array>;
+}
+
+function certify(report: Uint8Array, { pck, certified }: QuotingEnclave): Uint8Array {
+  const name = toHex(report);
+  const signature = certified.get(name) ?? signP256(pck.privateKey, report);
+  certified.set(name, signature);
+  return signature;
+}
+
+function buildQuote(quote: TestTdxQuote, enclave: QuotingEnclave): Uint8Array {
+  const { attestation, chain } = enclave;
   const version = quote.version ?? 4;
   const td15 = version === 5 && quote.body !== "td1.0";
   const register = (value: Uint8Array | undefined) => value ?? zeros(48);
@@ -239,7 +256,7 @@ function buildQuote(quote: TestTdxQuote, attestation: KeyObject, pck: TestCertif
   const pem = new TextEncoder().encode(quote.pckChain ?? chain);
   const certification = concatBytes(
     qeReport,
-    signP256(pck.privateKey, qeReport),
+    certify(qeReport, enclave),
     encodeLe(2, authData.length),
     authData,
     encodeLe(2, quote.certificationType ?? 5),

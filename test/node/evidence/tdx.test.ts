@@ -1,4 +1,5 @@
 import { expect } from "chai";
+import { parseTdxQuote } from "../../../src/core/evidence/tdx.ts";
 import { createChainCache } from "../../../src/node/evidence/chain-cache.ts";
 import { readTdxCollateralKey, verifyTdxQuote } from "../../../src/node/evidence/tdx.ts";
 import { checkCollateral, type TdxCollateral, verifyTdxCollateral } from "../../../src/node/evidence/tdx-collateral.ts";
@@ -62,6 +63,29 @@ describe("verifyTdxQuote", () => {
       for (let round = 0; round < 2; round += 1) verifyTdxQuote(quote, verified, { ...optionsOf(tee), chains });
       const verify = () => verifyTdxQuote(quote, verified, { atUnixSeconds: AT, chains });
       expect(errorOf(verify).code).to.equal("tdx/wrong-root");
+    });
+
+    it("a report of the quoting enclave that was checked once vouches for no other report, signature or PCK key", async () => {
+      const chains = createChainCache();
+      const cached = { ...optionsOf(tee), chains };
+      const verified = verifyTdxCollateral(collateral, optionsOf(tee));
+      const quote = tee.issueQuote({ reportData });
+      verifyTdxQuote(quote, verified, cached);
+      const { qeReport, qeReportSignature } = parseTdxQuote(quote).signatureData;
+      for (const part of [qeReport.bytes, qeReportSignature]) {
+        const altered = Uint8Array.from(quote);
+        const at = Buffer.from(quote).indexOf(part);
+        altered[at] = (altered[at] ?? 0) ^ 1;
+        expect(errorOf(() => verifyTdxQuote(altered, verified, cached)).code).to.equal("tdx/qe-report-signature");
+      }
+      // the same report, under the certificate of another machine, whose key never signed it
+      const other = await createTestTdx({ atUnixSeconds: AT });
+      const { pckChain } = parseTdxQuote(other.issueQuote({ reportData })).signatureData;
+      const moved = tee.issueQuote({ reportData, pckChain: Buffer.from(pckChain ?? []).toString() });
+      expect(parseTdxQuote(moved).signatureData.qeReportSignature).to.deep.equal(qeReportSignature);
+      const both = { ...cached, unsafeTestRoots: [tee.root, other.root] };
+      const theirCollateral = verifyTdxCollateral(await other.issueCollateral(), both);
+      expect(errorOf(() => verifyTdxQuote(moved, theirCollateral, both)).code).to.equal("tdx/qe-report-signature");
     });
 
     it("refuses another test TEE's root", async () => {
