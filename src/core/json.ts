@@ -75,10 +75,14 @@ function addKey(keys: Set<string>, key: string, argument: string): void {
   keys.add(key);
 }
 
+/** The next quote that an even number of backslashes, mostly none, stands before. */
 function closingQuote(text: string, open: number): number {
-  let at = open + 1;
-  while (at < text.length && text[at] !== '"') at += text[at] === "\\" ? 2 : 1;
-  return at;
+  for (let end = text.indexOf('"', open + 1); end >= 0; end = text.indexOf('"', end + 1)) {
+    let from = end;
+    while (text[from - 1] === "\\") from--;
+    if ((end - from) % 2 === 0) return end;
+  }
+  return text.length;
 }
 
 function followedByColon(text: string, end: number): boolean {

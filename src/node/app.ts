@@ -1,6 +1,6 @@
 import { getConnInfo } from "@hono/node-server/conninfo";
 import { OpenAPIHono } from "@hono/zod-openapi";
-import type { Context, Hono } from "hono";
+import type { Context, Hono, MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { cors } from "hono/cors";
 import { routePath } from "hono/route";
@@ -124,18 +124,9 @@ export function createNodeApp(options: NodeAppOptions): OpenAPIHono {
     await next();
   };
   app.use("/v1/*", limited);
-  app.use("/v1/*", cors({ origin: "*", allowMethods: ["GET"] }));
-  app.use(
-    "/v1/*",
-    bodyLimit({
-      maxSize: limits.maxBodyBytes,
-      onError: () => {
-        throw new KeysteadError("request/too-large", `a body may have ${limits.maxBodyBytes} bytes`, {
-          remedy: "Send evidence and certificates alone.",
-        });
-      },
-    }),
-  );
+  // Pages of other origins may read what the node says to everyone.
+  app.on(["GET", "OPTIONS"], "/v1/*", cors({ origin: "*", allowMethods: ["GET"] }));
+  app.post("/v1/*", limitBody(limits.maxBodyBytes));
 
   app.get("/v1/info", (context) => context.json(options.info()));
   app.post("/v1/challenge", (context) => context.json(challenges.issue()));
@@ -193,6 +184,23 @@ export function createNodeApp(options: NodeAppOptions): OpenAPIHono {
     app.route("/dstack", options.webhook);
   }
   return app;
+}
+
+/** Refuses longer bodies. Where the length is declared, which the HTTP parser holds a sender to, nothing is read for that. */
+function limitBody(maxSize: number): MiddlewareHandler {
+  const onError = () => {
+    throw new KeysteadError("request/too-large", `a body may have ${maxSize} bytes`, {
+      remedy: "Send evidence and certificates alone.",
+    });
+  };
+  const limitUndeclared = bodyLimit({ maxSize, onError });
+  return async (context, next) => {
+    const declared = context.req.header("content-length");
+    if (declared === undefined || context.req.header("transfer-encoding") !== undefined)
+      return await limitUndeclared(context, next);
+    if (!(Number(declared) <= maxSize)) onError();
+    return await next();
+  };
 }
 
 interface Receipted {

@@ -1,4 +1,4 @@
-import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
+import { createHmac, createSecretKey, randomBytes, timingSafeEqual } from "node:crypto";
 import { type Hex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { Challenge } from "../core/release-wire.ts";
@@ -48,7 +48,7 @@ const refuse = (code: string, message: string, retryable = false) =>
  * const challenges = createChallenges({ seconds: 120, clock: () => Date.now() / 1000 });
  */
 export function createChallenges({ seconds, clock, limit = LIMIT }: ChallengeOptions): Challenges {
-  const key = randomBytes(32);
+  const key = createSecretKey(randomBytes(32));
   /** Nonce → expiry. Nonces are used in about the order in which they expire, so the oldest are at the front. */
   const used = new Map<string, number>();
   const tag = (body: Uint8Array) => createHmac("sha256", key).update(body).digest().subarray(0, TAG_BYTES);

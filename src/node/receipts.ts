@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { constants } from "node:fs";
+import { constants, fstatSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { dirname } from "node:path";
 import { z } from "zod";
@@ -96,7 +96,7 @@ export async function openReceiptLog(path: string): Promise<ReceiptLog> {
     }
     try {
       // Another process that writes here would break the chain: better no release than a receipt that does not open.
-      const { size: actual } = await handle.stat();
+      const { size: actual } = fstatSync(handle.fd);
       if (actual !== size) {
         throw refuse(
           "changed",

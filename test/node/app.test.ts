@@ -453,6 +453,12 @@ describe("node", function () {
     it("given a body too large, refuses it with 413, however its length is told", async () => {
       const body = `{"serviceId":"${"a".repeat(DEFAULT_LIMITS.maxBodyBytes)}"}`;
       expect(await problemOf(await post(node.app, "/v1/keys", body))).to.include({ code: "request/too-large" });
+      const declared = {
+        method: "POST",
+        body: "{}",
+        headers: { "content-length": `${DEFAULT_LIMITS.maxBodyBytes + 1}` },
+      };
+      expect(await problemOf(await node.app.request("/v1/keys", declared))).to.include({ status: 413 });
       const chunks = new ReadableStream({
         start(controller) {
           for (let chunk = 0; chunk < 40; chunk += 1) controller.enqueue(Buffer.alloc(16 * 1024, 0x20));
