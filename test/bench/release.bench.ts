@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { expect } from "chai";
 import { type Hex, toHex } from "../../src/core/bytes.ts";
 import { challengeSchema, parseMessage } from "../../src/core/release-wire.ts";
@@ -6,6 +7,7 @@ import { generateSealKeyPair } from "../../src/core/seal.ts";
 import { keysteadAsync } from "../helpers/cli.ts";
 import { createService, type NodeChain, startNodeChain } from "../helpers/decider.ts";
 import { tdxImage } from "../helpers/images.ts";
+import { type LiveMemory, liveMemoryEnvironment, readLiveMemory } from "../helpers/live-memory.ts";
 import { createLoadClient, percentile, sendSteadily } from "../helpers/load.ts";
 import { createTestTees, type TestTees } from "../helpers/node.ts";
 import { type NodeProcess, quoteOf, startNodeProcess, writeNodeConfig } from "../helpers/node-process.ts";
@@ -33,13 +35,20 @@ const ROUNDS = 3;
 const MAX_ROUNDS = 8;
 /** Share of the processors that other processes may use in a round that counts. */
 const OTHERS_LIMIT = 0.1;
-const WARM_UP = 400;
+const WARM_UP = 2_000;
 const MEASURED = 2_000;
 /** Over how many releases memory must stay flat, and how many at once. */
 const MEMORY_RELEASES = 10_000;
 const CONNECTIONS = 16;
-/** How much more a node may hold after all of them: the heap's own ups and downs. */
-const MEMORY_SLACK_MB = 48;
+/**
+ * How much more may live after all of them than after the first tenth: a used nonce is remembered until it expires, in some 200 bytes; the rest is for the
+ * code that V8 compiles meanwhile.
+ */
+const LIVE_SLACK_MB = 8;
+/** How much more the process may then have from the system: its allocators keep some. */
+const RESIDENT_SLACK_MB = 48;
+/** The web server, the keys' thread, a judge. */
+const THREADS = 3;
 
 const V1 = tdxImage("v1");
 const KEEP = { requestsPerSecond: 1e6, burst: 1e7, timeoutMs: 60_000 };
@@ -71,6 +80,7 @@ benchmark("releases", function () {
   let service: Hex;
   let node: NodeProcess;
   let client: ReturnType<typeof createLoadClient>;
+  let memoryFile: string;
 
   before(async () => {
     tees = await createTestTees();
@@ -84,8 +94,10 @@ benchmark("releases", function () {
     });
     const init = await keysteadAsync(["node", "init", "--config", config]);
     expect(init.code, init.stderr).to.equal(0);
+    memoryFile = join(tees.folder.path, "live-memory.json");
     // the URL is in a line of level info
-    node = await startNodeProcess(config, { KEYSTEAD_NODE__LOG__LEVEL: "info" });
+    const env = { KEYSTEAD_NODE__LOG__LEVEL: "info", ...liveMemoryEnvironment(memoryFile) };
+    node = await startNodeProcess(config, env);
     client = createLoadClient(node.url, CONNECTIONS);
   });
   after(async () => {
@@ -171,20 +183,28 @@ benchmark("releases", function () {
       `      ${all.length} requests: median ${percentile(all, 0.5).toFixed(1)} ms, p99 ${p99.toFixed(1)} ms; goal ${P99_GOAL_MS}`,
     );
     console.log(`      p99 of each round: ${rounds} ms`);
+    if (process.env.KEYSTEAD_BENCH !== "alone") {
+      console.log("      not held to the goal: delays count where the benchmark has its machine and disk to itself");
+      this.skip();
+    }
     expect(p99).to.be.at.most(P99_GOAL_MS);
   });
 
   it(`holds no more memory after ${MEMORY_RELEASES.toLocaleString("en")} releases`, async () => {
-    const samples: number[] = [];
+    const samples: LiveMemory[] = [];
     const chunk = MEMORY_RELEASES / 10;
     for (let done = 0; done < MEMORY_RELEASES; done += chunk) {
       await flood(await prepare(chunk));
-      samples.push(usageOf(pid()).rss);
+      samples.push(await readLiveMemory(node.child, memoryFile));
     }
-    console.log(`      MB after each tenth: ${samples.map((mb) => mb.toFixed(0)).join(" ")}`);
-    // The heap finds its size in the first part; from then on it must not grow with the releases.
-    const early = Math.max(...samples.slice(0, 5));
-    const late = Math.max(...samples.slice(5));
-    expect(late - early).to.be.at.most(MEMORY_SLACK_MB);
+    const mb = (bytes: number) => bytes / 2 ** 20;
+    const live = samples.map(({ threads }) => mb(Object.values(threads).reduce((sum, bytes) => sum + bytes, 0)));
+    const resident = samples.map((sample) => mb(sample.resident));
+    const show = (values: readonly number[]) => values.map((value) => value.toFixed(0)).join(" ");
+    console.log(`      MB alive after each tenth, all threads: ${live.map((value) => value.toFixed(1)).join(" ")}`);
+    console.log(`      MB of the process: ${show(resident)}`);
+    for (const { threads } of samples) expect(Object.keys(threads)).to.have.length(THREADS);
+    expect(Math.max(...live.slice(5)) - (live[0] ?? 0)).to.be.at.most(LIVE_SLACK_MB);
+    expect(Math.max(...resident.slice(5)) - Math.max(...resident.slice(0, 5))).to.be.at.most(RESIDENT_SLACK_MB);
   });
 });
