@@ -125,6 +125,22 @@ describe("node", function () {
       expect(question?.machine.registers.mrtd).to.match(/^0x[0-9a-f]{96}$/);
     });
 
+    it("calls a SEV-SNP machine up to date by the operator's minimum alone", async () => {
+      const least = { bootloader: 9, tee: 2, snp: 23, microcode: 220 };
+      for (const [snpMinimumTcb, tcbStatus] of [
+        [{ genoa: least }, "OutOfDate"],
+        [{ milan: least }, "UpToDate"],
+        [{ milan: { ...least, snp: 24 } }, "OutOfDate"],
+      ] as const) {
+        const judge = createJudge({ ...tees.judgeOptions, snpMinimumTcb });
+        const strict = await createTestNode(tees, { judge });
+        await post(strict.app, "/v1/keys", (await honestRequest(strict, "snp")).request);
+        const [question] = strict.asked as { machine: { tcbStatus: string } }[];
+        expect(question?.machine.tcbStatus).to.equal(tcbStatus);
+        await strict.close();
+      }
+    });
+
     it("given a denial, says the contracts' decision and block, and writes no receipt", async () => {
       const before = node.receipts.count();
       for (const decision of ["ImagePending", "ImageRemoved", "TeeSuspended", "ServiceUnknown"] as const) {
