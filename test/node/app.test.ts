@@ -336,6 +336,28 @@ describe("node", function () {
       await patient.close();
     });
 
+    it("given a service that rotated its keys a thousand times, makes one such answer at once, and others beside it", async () => {
+      const gate = Promise.withResolvers<void>();
+      node.chain = {
+        ...node.chain,
+        decide: async ({ serviceId }) => {
+          await gate.promise;
+          return { ...ALLOWED, keyEpoch: serviceId === SERVICE ? 1023 : 1 };
+        },
+      };
+      const requests = [honestRequest(node), honestRequest(node), honestRequest(node, "tdx", toHex(fill(20, 0x5f)))];
+      const answers = (await Promise.all(requests)).map(({ request }) => post(node.app, "/v1/keys", request));
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      gate.resolve();
+      const [long, second, short] = await Promise.all(answers);
+      expect([long?.status, second?.status, short?.status].sort()).to.deep.equal([200, 200, 503]);
+      expect(short?.status).to.equal(200);
+      const busy = [long, second].find((response) => response?.status === 503);
+      expect(busy === undefined ? undefined : await problemOf(busy)).to.include({ code: "node/busy", retryable: true });
+      const { request } = await honestRequest(node);
+      expect((await post(node.app, "/v1/keys", request)).status).to.equal(200);
+    });
+
     it("given a public key that nothing can be sealed to, refuses it", async () => {
       const nonce = await challenge(node.app);
       const evidence = tees.attest("tdx", nonce, SERVICE, fill(32, 0));
