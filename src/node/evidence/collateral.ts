@@ -58,20 +58,7 @@ const fail = (code: string, message: string, remedy: string, retryable: boolean,
  * const source = createPccsSource({ url: "https://api.trustedservices.intel.com", fetch });
  */
 export function createPccsSource(options: PccsOptions): CollateralSource {
-  const parsed = URL.canParse(options.url) ? new URL(options.url) : undefined;
-  if (
-    parsed === undefined ||
-    !["https:", "http:"].includes(parsed.protocol) ||
-    parsed.search !== "" ||
-    parsed.hash !== ""
-  ) {
-    throw fail("bad-url", `${options.url} is not an address of a PCCS`, "Give https://HOST[:PORT] of the PCCS.", false);
-  }
-  const base = parsed.href.replace(/\/+$/, "");
-  const rootCrl =
-    options.rootCaCrlUrl ??
-    (parsed.hostname === INTEL_HOST ? INTEL_ROOT_CRL : `${base}/sgx/certification/v4/rootcacrl`);
-  const get = (url: string) => request(url, options.fetch, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+  const { base, rootCrl, get } = openPccs(options);
   return {
     fetch: async ({ fmspc, ca }) => {
       const digits = toHex(fromHex(fmspc, "fmspc")).slice(2);
@@ -96,6 +83,39 @@ export function createPccsSource(options: PccsOptions): CollateralSource {
       };
     },
   };
+}
+
+/**
+ * Asks a PCCS for the two documents that every platform needs, and keeps nothing: whether it is there and speaks this protocol.
+ *
+ * @throws KeysteadError as {@link createPccsSource} and its `fetch`
+ * @example
+ * await probePccs({ url: "https://api.trustedservices.intel.com", fetch });
+ */
+export async function probePccs(options: PccsOptions): Promise<void> {
+  const { base, rootCrl, get } = openPccs(options);
+  const [qe, rootCaCrl] = await Promise.all([get(`${base}/tdx/certification/v4/qe/identity`), get(rootCrl)]);
+  splitSigned(qe, "enclaveIdentity");
+  readChainHeader(qe, "SGX-Enclave-Identity-Issuer-Chain");
+  readCrl(rootCaCrl);
+}
+
+function openPccs(options: PccsOptions) {
+  const parsed = URL.canParse(options.url) ? new URL(options.url) : undefined;
+  if (
+    parsed === undefined ||
+    !["https:", "http:"].includes(parsed.protocol) ||
+    parsed.search !== "" ||
+    parsed.hash !== ""
+  ) {
+    throw fail("bad-url", `${options.url} is not an address of a PCCS`, "Give https://HOST[:PORT] of the PCCS.", false);
+  }
+  const base = parsed.href.replace(/\/+$/, "");
+  const rootCrl =
+    options.rootCaCrlUrl ??
+    (parsed.hostname === INTEL_HOST ? INTEL_ROOT_CRL : `${base}/sgx/certification/v4/rootcacrl`);
+  const get = (url: string) => request(url, options.fetch, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+  return { base, rootCrl, get };
 }
 
 interface Answer {
