@@ -150,6 +150,24 @@ describe("node", function () {
       }
     });
 
+    it("given a malformed request, says where it is wrong, and quotes nothing of it", async () => {
+      const { request } = await honestRequest(node);
+      const { nonce: _, ...less } = request;
+      for (const [body, reason] of [
+        ["", "json/malformed"],
+        ['{"serviceId":1,"serviceId":2}', "json/duplicate-key"],
+        ["[]", "wire/malformed"],
+        [less, "nonce"],
+        [{ ...request, serviceId: "0x12-and-a-secret" }, "serviceId"],
+        [{ ...request, evidence: { kind: "tdx", quote: "a-secret" } }, "evidence.quote"],
+        [{ ...request, "a-secret": 1 }, "wire/malformed"],
+      ] as const) {
+        const problem = await problemOf(await post(node.app, "/v1/keys", body));
+        expect(problem).to.include({ status: 400, code: "request/malformed", reason });
+        expect(JSON.stringify(problem)).not.to.contain("secret");
+      }
+    });
+
     it("given a chain that cannot be asked, answers 503 with the reason; given a defect, 503 without one", async () => {
       const { request } = await honestRequest(node);
       const stale = new KeysteadError("chain/stale", "too old", { remedy: "Wait." });
