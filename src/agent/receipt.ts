@@ -4,6 +4,7 @@ import { type KeyBundle, parseKeyBundle } from "../core/key-bundle.ts";
 import {
   type DeploymentId,
   hashForReceipt,
+  hashSealing,
   hashSigned,
   type KeyRelease,
   RELEASE_INFO,
@@ -148,7 +149,8 @@ export interface Opened {
 /**
  * Verifies an answer and opens it.
  *
- * @throws KeysteadError as {@link verifyReceipt}; `seal/not-opened`, `bundle/malformed`, `receipt/mismatch` where the keys are not those of the receipt
+ * @throws KeysteadError as {@link verifyReceipt}; `receipt/sealed-by-another`, `seal/not-opened`, `bundle/malformed`, `receipt/mismatch` where the keys are not
+ * those of the receipt
  * @example
  * const { bundle, plaintext } = await openAnswer(response, asked, privateKey, trust);
  */
@@ -163,6 +165,14 @@ export async function openAnswer(
     enc: fromHex(sealed.enc, "enc"),
     ciphertext: new Uint8Array(Buffer.from(sealed.ciphertext, "base64")),
   };
+  // Anybody can seal to this machine's key under this receipt: keys that the receipt's signer did not seal are known to somebody else.
+  const signer = recoverSigner(hashSealing(digest, message.enc), sealed.signature);
+  if (signer !== receipt.signer) {
+    throw untrusted("sealed-by-another", `the keys were sealed by ${signer}, not by who signed the receipt`, {
+      signer,
+      claimed: receipt.signer,
+    });
+  }
   const plaintext = await open(privateKey, message, { info: new TextEncoder().encode(RELEASE_INFO), aad: digest });
   try {
     const bundle = parseKeyBundle(plaintext);

@@ -145,8 +145,13 @@ export const receiptSchema = z.discriminatedUnion("type", [keyReceiptSchema, roo
 /** Either receipt. */
 export type Receipt = z.infer<typeof receiptSchema>;
 
-/** HPKE: the encapsulated key and the ciphertext. */
-export const sealedSchema = z.strictObject({ enc: hex(32), ciphertext: base64(4 * 1024 * 1024) });
+/** HPKE: the encapsulated key and the ciphertext; and the receipt signer's signature of whose they are (`hashSealing`). */
+export const sealedSchema = z.strictObject({
+  enc: hex(32),
+  ciphertext: base64(4 * 1024 * 1024),
+  /** r ‖ s ‖ v */
+  signature: hex(65),
+});
 
 /** `POST /v1/keys` gives this. */
 export const keysResponseSchema = z.strictObject({ sealed: sealedSchema, receipt: keyReceiptSchema });

@@ -207,6 +207,23 @@ export function hashSigned<T extends SignedType>(
   return keccak_256(concatBytes(Uint8Array.of(0x19, 0x01), domainHash, struct));
 }
 
+/** Begins what is signed of a sealed answer: unlike EIP-712's first byte, and unlike every receipt. */
+const SEALING_LABEL = utf8ToBytes("keystead/v1/sealing");
+
+/**
+ * The 32 bytes that a node signs of a sealed answer: keccak-256 of enc("keystead/v1/sealing", receipt digest, encapsulated key). HPKE's base mode does not
+ * say who sealed: anybody can, to a public key and under a digest that stand in the request and in the receipt. Only whoever made the encapsulated key, and
+ * the recipient, know the secret that a ciphertext under it opens with; so a signature of it is one of the ciphertext.
+ *
+ * @param receiptDigest 32 bytes; chain, registry and kind of node are in it
+ * @param enc 32 bytes
+ * @example
+ * const sealedBy = recoverSigner(hashSealing(digest, fromHex(sealed.enc, "enc")), sealed.signature);
+ */
+export function hashSealing(receiptDigest: Uint8Array, enc: Uint8Array): Uint8Array {
+  return keccak_256(encodeParts(SEALING_LABEL, receiptDigest, enc));
+}
+
 /** One value in 32 bytes: fixed bytes at the left, numbers and addresses at the right. */
 function encodeField(name: string, type: string, value: unknown): Uint8Array {
   const [, kind = "", size = ""] = /^(uint|bytes|address)(\d*)$/.exec(type) ?? [];

@@ -2,12 +2,12 @@ import type { Binding } from "../core/binding.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { parseRootBundle } from "../core/key-bundle.ts";
-import { hashForReceipt, hashSigned, KMS_SUBJECT, recoverSigner, ROOT_INFO } from "../core/release.ts";
+import { hashForReceipt, hashSealing, hashSigned, KMS_SUBJECT, recoverSigner, ROOT_INFO } from "../core/release.ts";
 import {
   challengeSchema,
   parseMessage,
   problemSchema,
-  type RootReceipt,
+  type RootResponse,
   rootResponseSchema,
   type WireEvidence,
 } from "../core/release-wire.ts";
@@ -63,7 +63,7 @@ export async function joinNode(options: JoinOptions): Promise<readonly RootSecre
     const evidence = await attest(binding);
     const request = { evidence, recipientPublicKey: toHex(publicKey), nonce };
     const answer = parseMessage(rootResponseSchema, await ask(options, "/v1/root", request), "answer");
-    const digest = checkReceipt(answer.receipt, options, evidence, publicKey);
+    const digest = checkAnswer(answer, options, evidence, publicKey);
     const sealed = {
       enc: fromHex(answer.sealed.enc, "enc"),
       ciphertext: new Uint8Array(Buffer.from(answer.sealed.ciphertext, "base64")),
@@ -90,9 +90,9 @@ export async function joinNode(options: JoinOptions): Promise<readonly RootSecre
   }
 }
 
-/** The receipt is the expected signer's, and about this very request. */
-function checkReceipt(
-  { message, testTee, signature, digest }: RootReceipt,
+/** The receipt is the expected signer's, and about this very request; and what is sealed is that signer's too. */
+function checkAnswer(
+  { sealed, receipt: { message, testTee, signature, digest } }: RootResponse,
   { deployment, expected, testTee: testTeeAllowed }: JoinOptions,
   evidence: WireEvidence,
   publicKey: Uint8Array,
@@ -111,6 +111,7 @@ function checkReceipt(
     ["evidence", message.evidenceHash, hashForReceipt(Buffer.from(bytes, "base64"))],
     ["recipient", message.recipientKeyHash, hashForReceipt(publicKey)],
     ["signer", recoverSigner(hash, signature), expected.receiptSigner],
+    ["sealed", recoverSigner(hashSealing(hash, fromHex(sealed.enc, "enc")), sealed.signature), expected.receiptSigner],
   ];
   if (testTee && !testTeeAllowed)
     throw refuse("receipt", "the other node takes evidence under test roots", "Join a node that does not.");

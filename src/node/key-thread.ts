@@ -2,8 +2,7 @@ import { Worker } from "node:worker_threads";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { DeploymentId } from "../core/release.ts";
-import type { Sealed } from "../core/seal.ts";
-import type { KeyGrant, KeyRing, RootSecret } from "./keys.ts";
+import type { KeyGrant, KeyRing, RootSecret, SignedSealed } from "./keys.ts";
 
 /*
  * The key ring in a thread of its own. The root secrets move there (their memory is handed over, not copied), and from then on this thread has none: a
@@ -39,7 +38,7 @@ export type KeyFace = Pick<KeyRing, "rootEpoch" | "receiptSigner" | "environment
 
 /** What the thread answers. */
 export type KeyAnswer =
-  | { readonly id: number; readonly value: KeyFace | Sealed | Hex | undefined }
+  | { readonly id: number; readonly value: KeyFace | SignedSealed | Hex | undefined }
   | { readonly id: number; readonly error: KeyError };
 
 /** An error on its way between threads. */

@@ -1,14 +1,13 @@
 import { parentPort } from "node:worker_threads";
 import { isKeysteadError } from "../core/errors.ts";
-import type { Sealed } from "../core/seal.ts";
 import type { KeyAnswer, KeyFace, KeyQuestion } from "./key-thread.ts";
-import { createKeyRing, type KeyRing, wipe } from "./keys.ts";
+import { createKeyRing, type KeyRing, type SignedSealed, wipe } from "./keys.ts";
 
 /* The thread that has the keys (key-thread.ts). It answers its questions one after the other: the first that was asked is the first to be done. */
 
 let ring: KeyRing | undefined;
 
-async function work(question: KeyQuestion): Promise<KeyFace | Sealed | `0x${string}` | undefined> {
+async function work(question: KeyQuestion): Promise<KeyFace | SignedSealed | `0x${string}` | undefined> {
   if (question.ask === "open") {
     ring = createKeyRing(question.roots, question.deployment);
     wipe(...question.roots.map(({ secret }) => secret));

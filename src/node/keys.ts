@@ -12,7 +12,15 @@ import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { isJsonObject, parseJson } from "../core/json.ts";
 import { encodeKeyBundle, encodeRootBundle, MAX_EPOCHS, type ReleasedKey } from "../core/key-bundle.ts";
-import { addressOf, type DeploymentId, encodeParts, encodeUint, RELEASE_INFO, ROOT_INFO } from "../core/release.ts";
+import {
+  addressOf,
+  type DeploymentId,
+  encodeParts,
+  encodeUint,
+  hashSealing,
+  RELEASE_INFO,
+  ROOT_INFO,
+} from "../core/release.ts";
 import { type Sealed, seal } from "../core/seal.ts";
 
 /*
@@ -426,6 +434,12 @@ export interface KeyGrant {
   readonly receiptDigest: Uint8Array;
 }
 
+/** A sealed answer, and the receipt signer's signature that it is this KMS's: HPKE alone does not say who sealed. */
+export interface SignedSealed extends Sealed {
+  /** Of `hashSealing`: r ‖ s ‖ v. */
+  readonly signature: Hex;
+}
+
 /** A node's secrets: they stay inside, only what its methods give leaves. */
 export interface KeyRing {
   readonly deployment: DeploymentId;
@@ -439,9 +453,9 @@ export interface KeyRing {
   readonly sign: (digest: Uint8Array) => Hex;
   /** The X25519 public key to which a service's secrets are sealed, of the newest root. */
   readonly secretsKey: (serviceId: Hex, keyEpoch: number) => Hex;
-  readonly sealKeys: (grant: KeyGrant) => Promise<Sealed>;
+  readonly sealKeys: (grant: KeyGrant) => Promise<SignedSealed>;
   /** For another node: every root secret. */
-  readonly sealRoots: (recipientPublicKey: Uint8Array, receiptDigest: Uint8Array) => Promise<Sealed>;
+  readonly sealRoots: (recipientPublicKey: Uint8Array, receiptDigest: Uint8Array) => Promise<SignedSealed>;
   /** Overwrites the secrets; nothing works afterwards. */
   readonly wipe: () => void;
 }
@@ -485,17 +499,27 @@ export function createKeyRing(roots: readonly RootSecret[], deployment: Deployme
     return keys;
   };
 
+  const sign = (digest: Uint8Array): Hex => {
+    live();
+    // r ‖ s, s in the lower half, and which of the points with this r; Ethereum writes r ‖ s ‖ v, v 27 or 28
+    const { signature, recoveryId } = signRecoverable(digest, receiptKey);
+    return toHex(Uint8Array.of(...signature, 27 + recoveryId));
+  };
+  const sealSigned = async (to: Uint8Array, plaintext: Uint8Array, info: string, aad: Uint8Array) => {
+    try {
+      const sealed = await seal(to, plaintext, { info: Buffer.from(info), aad });
+      return { ...sealed, signature: sign(hashSealing(aad, sealed.enc)) };
+    } finally {
+      wipe(plaintext);
+    }
+  };
+
   return {
     deployment,
     rootEpoch: secrets.length - 1,
     receiptSigner: addressOf(secp256k1.getPublicKey(receiptKey)),
     environmentKey,
-    sign: (digest) => {
-      live();
-      // r ‖ s, s in the lower half, and which of the points with this r; Ethereum writes r ‖ s ‖ v, v 27 or 28
-      const { signature, recoveryId } = signRecoverable(digest, receiptKey);
-      return toHex(Uint8Array.of(...signature, 27 + recoveryId));
-    },
+    sign,
     secretsKey: (serviceId, keyEpoch) => {
       live();
       const serviceSecret = deriveServiceSecret(newest, deployment, serviceId, keyEpoch);
@@ -510,24 +534,13 @@ export function createKeyRing(roots: readonly RootSecret[], deployment: Deployme
       const { serviceId, keyEpoch } = grant;
       const plaintext = encodeKeyBundle({ ...deployment, serviceId, keyEpoch, keys });
       wipe(...keys.map(({ key }) => key));
-      try {
-        return await seal(grant.recipientPublicKey, plaintext, {
-          info: Buffer.from(RELEASE_INFO),
-          aad: grant.receiptDigest,
-        });
-      } finally {
-        wipe(plaintext);
-      }
+      return await sealSigned(grant.recipientPublicKey, plaintext, RELEASE_INFO, grant.receiptDigest);
     },
     sealRoots: async (recipientPublicKey, receiptDigest) => {
       live();
       const bundled = secrets.map((secret, rootEpoch) => ({ rootEpoch, secret }));
       const plaintext = encodeRootBundle({ ...deployment, roots: bundled });
-      try {
-        return await seal(recipientPublicKey, plaintext, { info: Buffer.from(ROOT_INFO), aad: receiptDigest });
-      } finally {
-        wipe(plaintext);
-      }
+      return await sealSigned(recipientPublicKey, plaintext, ROOT_INFO, receiptDigest);
     },
     wipe: () => {
       wiped = true;

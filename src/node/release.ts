@@ -21,12 +21,11 @@ import type {
   SecretsKeyAnswer,
   WireEvidence,
 } from "../core/release-wire.ts";
-import type { Sealed } from "../core/seal.ts";
 import type { Challenges } from "./challenge.ts";
 import type { KmsQuestion, ReleaseDecision, ReleaseQuestion } from "./decide.ts";
 import type { Judge, Judgement } from "./judge.ts";
 import type { RemoteKeyRing } from "./key-thread.ts";
-import type { KeyRing } from "./keys.ts";
+import type { KeyRing, SignedSealed } from "./keys.ts";
 import type { ReceiptLog } from "./receipts.ts";
 
 /*
@@ -216,10 +215,10 @@ async function ask<T>(act: () => Promise<T>): Promise<T> {
 }
 
 /** The recipient's key is the only part of sealing that a request decides. */
-async function sealing(act: () => Promise<Sealed>): Promise<KeysResponse["sealed"]> {
+async function sealing(act: () => Promise<SignedSealed>): Promise<KeysResponse["sealed"]> {
   try {
-    const { enc, ciphertext } = await act();
-    return { enc: toHex(enc), ciphertext: Buffer.from(ciphertext).toString("base64") };
+    const { enc, ciphertext, signature } = await act();
+    return { enc: toHex(enc), ciphertext: Buffer.from(ciphertext).toString("base64"), signature };
   } catch (cause) {
     if (isKeysteadError(cause, "seal/bad-key")) throw malformed(cause.message, "recipientPublicKey", cause);
     throw cause;

@@ -9,7 +9,14 @@ import { KeysteadError } from "../../src/core/errors.ts";
 import { hashForReceipt, type SecretsKey } from "../../src/core/release.ts";
 import { errorOf, rejectionOf } from "../helpers/errors.ts";
 import { fill } from "../helpers/evidence.ts";
-import { createFakeNode, FAKE_IMAGE, FAKE_REGISTRY, type FakeAnswer, type FakeNode } from "../helpers/fake-node.ts";
+import {
+  createFakeNode,
+  fakeKeys,
+  FAKE_IMAGE,
+  FAKE_REGISTRY,
+  type FakeAnswer,
+  type FakeNode,
+} from "../helpers/fake-node.ts";
 
 const serviceId: Hex = `0x${"5e".repeat(20)}`;
 const OTHER_20: Hex = `0x${"99".repeat(20)}`;
@@ -93,6 +100,11 @@ describe("acquireKeys", () => {
         "receipt/digest",
       ],
       ["a ciphertext of another receipt", { aad: fill(32, 1) }, "seal/not-opened"],
+      [
+        "keys that somebody on the way sealed under the node's own receipt",
+        { replacedBy: fakeKeys(fill(32, 7)) },
+        "receipt/sealed-by-another",
+      ],
       ["a field too many", { edit: (a) => ({ ...a, extra: 1 }) }, "wire/malformed"],
     ];
     for (const [name, answer, code] of cases)

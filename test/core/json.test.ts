@@ -26,10 +26,28 @@ describe("core/json", () => {
     }
   });
 
+  it("finds the end of every string: quotes, backslashes and what looks like a key inside of one change nothing", () => {
+    const tricky = fc.string({
+      unit: fc.constantFrom("\\", '"', ":", "{", "}", ",", "k", " ", "\n", "é"),
+      maxLength: 12,
+    });
+    fc.assert(
+      fc.property(tricky, (inside) => {
+        const value = JSON.stringify(inside);
+        expect(parseJson(`{"k":${value},"l":[${value}]}`, "x")).to.deep.equal({ k: inside, l: [inside] });
+        expect(errorOf(() => parseJson(`{"k":${value},"k":1}`, "x")).code).to.equal("json/duplicate-key");
+        if (inside === "other") return;
+        expect(parseJson(`{${value}:1,"other":${value}}`, "x")).to.have.property("other", inside);
+        expect(errorOf(() => parseJson(`{${value}:1,${value}:${value}}`, "x")).code).to.equal("json/duplicate-key");
+      }),
+      { numRuns: 1_000 },
+    );
+  });
+
   it("bounds nesting and survives long strings, escapes and runs of white space", () => {
     expect(errorOf(() => parseJson("[".repeat(65) + "]".repeat(65), "x")).code).to.equal("json/too-deep");
     expect(() => parseJson("[".repeat(64) + "]".repeat(64), "x")).not.to.throw();
-    for (const unit of ["a", "\\n", "{", " "]) {
+    for (const unit of ["a", "\\n", "{", " ", "\\\\", '\\"']) {
       expect(parseJson(`["${unit.repeat(4_000_000)}"]`, "x"), unit).to.have.length(1);
     }
     expect(parseJson(`{"a"${" ".repeat(4_000_000)}:1}`, "x")).to.deep.equal({ a: 1 });

@@ -5,6 +5,7 @@ import { encodeKeyBundle, type KeyBundle, type ReleasedKey, STANDARD_PURPOSES } 
 import {
   addressOf,
   hashForReceipt,
+  hashSealing,
   hashSigned,
   type KeyRelease,
   RELEASE_INFO,
@@ -36,6 +37,8 @@ export interface FakeAnswer {
   readonly testTee?: boolean;
   /** Seals under another digest. */
   readonly aad?: Uint8Array;
+  /** Puts keys of somebody on the way in the place of the node's: sealed to the machine under the node's own receipt. */
+  readonly replacedBy?: readonly ReleasedKey[];
 }
 
 type FakeKeysAnswer = Awaited<ReturnType<FakeNode["answer"]>>;
@@ -85,10 +88,13 @@ export async function createFakeNode(
   const requests: KeysRequest[] = [];
   const json = (value: unknown, status = 200) =>
     new Response(JSON.stringify(value), { status, headers: { "content-type": "application/json" } });
+  const signDigest = (digest: Uint8Array): Hex => {
+    const bytes = secp256k1.sign(digest, key, { prehash: false, format: "recovered" });
+    return toHex(concatBytes(bytes.subarray(1), Uint8Array.of(27 + (bytes[0] ?? 0))));
+  };
   const sign: FakeNode["sign"] = (type, message, testTee = false) => {
     const digest = hashSigned(type, message, { chainId, registry: FAKE_REGISTRY, testTee });
-    const bytes = secp256k1.sign(digest, key, { prehash: false, format: "recovered" });
-    const signature = toHex(concatBytes(bytes.subarray(1), Uint8Array.of(27 + (bytes[0] ?? 0))));
+    const signature = signDigest(digest);
     return { testTee, chainId: `${chainId}`, registry: FAKE_REGISTRY, digest: toHex(digest), signer, signature };
   };
   const answer: FakeNode["answer"] = async (request, options) => {
@@ -116,13 +122,22 @@ export async function createFakeNode(
     const bundle = { chainId, registry: FAKE_REGISTRY, serviceId, keyEpoch, keys, ...options.bundle };
     const aad = options.aad ?? fromHex(String(signed.digest), "digest");
     const info = new TextEncoder().encode(RELEASE_INFO);
-    const { enc, ciphertext } = await seal(publicKey, encodeKeyBundle(bundle), { info, aad });
+    const own = await seal(publicKey, encodeKeyBundle(bundle), { info, aad });
+    const { replacedBy } = options;
+    const { enc, ciphertext } =
+      replacedBy === undefined
+        ? own
+        : await seal(publicKey, encodeKeyBundle({ ...bundle, keys: replacedBy }), { info, aad });
     const message = Object.entries(release).map(([name, value]) => [
       name,
       typeof value === "bigint" ? `${value}` : value,
     ]);
     return {
-      sealed: { enc: toHex(enc), ciphertext: Buffer.from(ciphertext).toString("base64") },
+      sealed: {
+        enc: toHex(enc),
+        ciphertext: Buffer.from(ciphertext).toString("base64"),
+        signature: signDigest(hashSealing(fromHex(String(signed.digest), "digest"), own.enc)),
+      },
       receipt: { type: "KeyRelease", message: Object.fromEntries(message), ...signed },
     };
   };

@@ -16,9 +16,7 @@ import { BroadcastChannel, isMainThread, threadId } from "node:worker_threads";
 
 const VARIABLE = "KEYSTEAD_LIVE_MEMORY";
 const CHANNEL = "keystead-live-memory";
-/** How long threads have to answer: a collection takes a tenth of it. */
-const ANSWER_MS = 1_000;
-const PATIENCE_MS = 20_000;
+const PATIENCE_MS = 30_000;
 
 /** Bytes that live after a collection. */
 export interface LiveMemory {
@@ -28,9 +26,9 @@ export interface LiveMemory {
   readonly resident: number;
 }
 
-/** Environment of a program that is to be asked. */
-export function liveMemoryEnvironment(file: string): Record<string, string> {
-  return { [VARIABLE]: file, NODE_OPTIONS: `--import=${pathToFileURL(import.meta.filename).href}` };
+/** Environment of a program that is to be asked, and has so many threads. */
+export function liveMemoryEnvironment(file: string, threads: number): Record<string, string> {
+  return { [VARIABLE]: `${threads} ${file}`, NODE_OPTIONS: `--import=${pathToFileURL(import.meta.filename).href}` };
 }
 
 /** Has every thread of a program collect what it can, and tells what is left. */
@@ -44,7 +42,7 @@ export async function readLiveMemory(child: ChildProcess, file: string): Promise
   return JSON.parse(readFileSync(file, "utf8"));
 }
 
-function answer(file: string): void {
+function answer(file: string, count: number): void {
   setFlagsFromString("--expose-gc");
   const collect: () => void = runInNewContext("gc");
   const channel = new BroadcastChannel(CHANNEL);
@@ -62,17 +60,19 @@ function answer(file: string): void {
     };
     return;
   }
-  process.on("SIGUSR2", async () => {
-    const threads: Record<string, number> = { 0: live() };
-    channel.onmessage = ({ data }) => {
-      threads[data.threadId] = data.bytes;
-    };
-    channel.postMessage("collect");
-    await sleep(ANSWER_MS);
+  const threads: Record<string, number> = {};
+  channel.onmessage = ({ data }) => {
+    threads[data.threadId] = data.bytes;
+    if (Object.keys(threads).length < count) return;
     writeFileSync(`${file}.new`, JSON.stringify({ threads, resident: process.memoryUsage.rss() }));
     renameSync(`${file}.new`, file);
+    for (const thread of Object.keys(threads)) delete threads[thread];
+  };
+  process.on("SIGUSR2", () => {
+    threads[threadId] = live();
+    channel.postMessage("collect");
   });
 }
 
-const file = process.env[VARIABLE];
-if (file !== undefined) answer(file);
+const [, count, file] = /^(\d+) (.+)$/.exec(process.env[VARIABLE] ?? "") ?? [];
+if (file !== undefined) answer(file, Number(count));

@@ -3,7 +3,7 @@ import { Hono } from "hono";
 import { fromHex, type Hex, toHex } from "../../src/core/bytes.ts";
 import { KeysteadError } from "../../src/core/errors.ts";
 import { parseKeyBundle, parseRootBundle, STANDARD_PURPOSES } from "../../src/core/key-bundle.ts";
-import { hashSigned, KMS_SUBJECT, recoverSigner } from "../../src/core/release.ts";
+import { hashSealing, hashSigned, KMS_SUBJECT, recoverSigner } from "../../src/core/release.ts";
 import {
   infoSchema,
   type KeyReceipt,
@@ -96,6 +96,8 @@ describe("node", function () {
         const { receipt } = answer;
         expect(receipt.digest).to.equal(digestOf(receipt));
         expect(recoverSigner(fromHex(receipt.digest, "digest"), receipt.signature)).to.equal(node.ring.receiptSigner);
+        const sealing = hashSealing(fromHex(receipt.digest, "digest"), fromHex(answer.sealed.enc, "enc"));
+        expect(recoverSigner(sealing, answer.sealed.signature)).to.equal(node.ring.receiptSigner);
         expect(receipt).to.include({ testTee: true, registry: DEPLOYMENT.registry, signer: node.ring.receiptSigner });
         expect(receipt.message).to.include({
           serviceId: SERVICE,

@@ -3,6 +3,7 @@ import { createServer, type Server } from "node:http";
 import { join } from "node:path";
 import { inspect } from "node:util";
 import { expect } from "chai";
+import { keccak256, recoverAddress } from "ethers";
 import { fromHex, type Hex, toHex } from "../../src/core/bytes.ts";
 import { parseKeyBundle, parseRootBundle, STANDARD_PURPOSES } from "../../src/core/key-bundle.ts";
 import { recoverSigner } from "../../src/core/release.ts";
@@ -151,6 +152,21 @@ describe("keys", () => {
       expect(() => openByHand(machine.privateKey, sealed, { info, aad: fill(32, 0) })).to.throw();
       expect(() => openByHand(machine.privateKey, sealed, { info: text("keystead/v1/root"), aad: DIGEST })).to.throw();
       expect(toHex(sealed.ciphertext)).not.to.equal(toHex(other.sealed.ciphertext));
+    });
+
+    it("says whose it is: the receipt's signer signs the encapsulated key together with the receipt's digest", async () => {
+      const ring = createKeyRing(known(), DEPLOYMENT);
+      const { publicKey } = await generateSealKeyPair();
+      for (const { enc, signature } of [(await releaseTo(ring, 0)).sealed, await ring.sealRoots(publicKey, DIGEST)]) {
+        // enc("keystead/v1/sealing", digest, encapsulated key), written down by hand
+        const signed = Buffer.concat([
+          Buffer.from(`00000013${Buffer.from("keystead/v1/sealing").toString("hex")}00000020`, "hex"),
+          DIGEST,
+          Buffer.from("00000020", "hex"),
+          enc,
+        ]);
+        expect(recoverAddress(keccak256(signed), signature).toLowerCase()).to.equal(ring.receiptSigner);
+      }
     });
 
     it("root secrets leave sealed for a node, and make the same ring there", async () => {

@@ -4,7 +4,7 @@ import { KeysteadError } from "../../core/errors.ts";
 import { type NitroDocument, parseNitroDocument } from "../../core/evidence/nitro.ts";
 import { type ChainCache, defineChainKind } from "./chain-cache.ts";
 import { AWS_NITRO_ROOT_G1 } from "./roots.ts";
-import { type Certificate, checkDates, checkTime, isoTime, parseCertificate, type Trust, verifyChain } from "./x509.ts";
+import { type Certificate, checkDates, checkTime, isoTime, type Trust, verifyChain } from "./x509.ts";
 
 /*
  * AWS Nitro attestation documents: is this document genuine? Sources: AWS, "Attestation process" of the Nitro Enclaves NSM API (fields, chain, what to
@@ -104,8 +104,7 @@ function readChain(
     );
   }
   const make = (): NitroChain => {
-    const chain = ders.map((der) => parseCertificate(der, "nitro", argument));
-    const trust = verifyChain(chain, {
+    const { chain, trust } = verifyChain(ders, {
       room: "nitro",
       argument,
       roots: [AWS_NITRO_ROOT_G1],

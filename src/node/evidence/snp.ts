@@ -1,4 +1,4 @@
-import { verify } from "node:crypto";
+import { verify, X509Certificate } from "node:crypto";
 import { equalBytes, type Hex, isZero, toHex } from "../../core/bytes.ts";
 import { KeysteadError } from "../../core/errors.ts";
 import { parseSnpReport, type SnpProduct, type SnpReport } from "../../core/evidence/snp.ts";
@@ -11,11 +11,10 @@ import {
   checkRevoked,
   checkTime,
   isoTime,
-  parseCertificate,
-  parseCrl,
+  isSignedBy,
+  readCrl,
   type Trust,
   verifyChain,
-  verifyCrl,
 } from "./x509.ts";
 
 /*
@@ -31,6 +30,7 @@ import {
 type Product = Exclude<SnpProduct, undefined>;
 
 const ARKS: Readonly<Record<Product, Uint8Array>> = { milan: ARK_MILAN, genoa: ARK_GENOA, turin: ARK_TURIN };
+const ARK_KEYS = Object.values(ARKS).map((der) => ({ der, key: new X509Certificate(der).publicKey }));
 /** Names in certificates: of the chain's CAs (with these three) and, for product names in leaves, of the products that share a chain. */
 const CHAIN_NAMES: Readonly<Record<Product, string>> = { milan: "Milan", genoa: "Genoa", turin: "Turin" };
 const PRODUCT_NAMES: ReadonlyMap<string, Product> = new Map([
@@ -209,8 +209,6 @@ function verifyEndorsementKey(
   testRoots: readonly Uint8Array[],
 ): EndorsementKey {
   const argument = `${kind.toUpperCase()} chain`;
-  const leaf = parseCertificate(leafDer, "snp", argument);
-  const signer = parseCertificate(signerDer, "snp", argument);
   const wrong = (why: string) =>
     refuse(
       "endorsement-key",
@@ -220,10 +218,12 @@ function verifyEndorsementKey(
         why,
       },
     );
+  const ders = [leafDer, signerDer, rootDer ?? findArk(signerDer, argument)];
+  const rules = { room: "snp", argument, roots: Object.values(ARKS), testRoots, length: 3 } as const;
+  const { chain, trust } = verifyChain(ders, rules);
+  const [leaf, signer, root] = chain;
+  if (leaf === undefined || signer === undefined || root === undefined) throw wrong("is missing");
   const product = readProduct(leaf, wrong);
-  const root = parseCertificate(rootDer ?? ARKS[product], "snp", argument);
-  const chain = [leaf, signer, root];
-  const trust = verifyChain(chain, { room: "snp", argument, roots: Object.values(ARKS), testRoots, length: 3 });
 
   // One product all the way up: a Genoa key under Milan's root would be judged by the wrong rules.
   const name = CHAIN_NAMES[product];
@@ -263,6 +263,11 @@ function verifyEndorsementKey(
   };
 }
 
+/** The pinned root that signed an ASK or ASVK; any where none did, for the chain to fail on. */
+function findArk(signer: Uint8Array, argument: string): Uint8Array {
+  return ARK_KEYS.find(({ key }) => isSignedBy(signer, key, "snp", argument))?.der ?? ARK_MILAN;
+}
+
 function readIa5(value: Uint8Array, wrong: (why: string) => KeysteadError): string {
   const item = readDer(value, "certificate extension");
   if (item.tag !== DER_IA5_STRING) throw wrong("has a name that is not a text");
@@ -279,8 +284,7 @@ function readProduct(leaf: Certificate, wrong: (why: string) => KeysteadError): 
 }
 
 function checkCrl({ root, chain }: EndorsementKey, der: Uint8Array, atUnixSeconds: number): void {
-  const crl = parseCrl(der, "snp", "AMD CRL");
-  verifyCrl(crl, root, "snp", "AMD CRL");
+  const crl = readCrl(der, root, "snp", "AMD CRL");
   if (!(atUnixSeconds >= crl.thisUpdate && atUnixSeconds <= crl.nextUpdate)) {
     throw refuse(
       atUnixSeconds > crl.nextUpdate ? "crl-expired" : "crl-not-yet-valid",

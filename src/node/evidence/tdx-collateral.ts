@@ -9,13 +9,11 @@ import {
   checkRevoked,
   checkTime,
   isoTime,
-  parseCertificate,
-  parseCrl,
   parsePemChain,
   type RevocationList,
+  readCrl,
   type Trust,
   verifyChain,
-  verifyCrl,
 } from "./x509.ts";
 
 /*
@@ -109,10 +107,8 @@ export function verifyTdxCollateral(collateral: TdxCollateral, options: TdxOptio
     if (trust.sha256 !== pck.trust.sha256)
       throw refuse("root-mismatch", "collateral", "the parts of the collateral end in different roots");
   }
-  const rootCaCrl = parseCrl(collateral.rootCaCrl, "tdx", "root CA CRL");
-  verifyCrl(rootCaCrl, pck.root, "tdx", "root CA CRL");
-  const pckCrl = parseCrl(collateral.pckCrl, "tdx", "PCK CRL");
-  verifyCrl(pckCrl, pck.leaf, "tdx", "PCK CRL");
+  const rootCaCrl = readCrl(collateral.rootCaCrl, pck.root, "tdx", "root CA CRL");
+  const pckCrl = readCrl(collateral.pckCrl, pck.leaf, "tdx", "PCK CRL");
   verifyText(collateral.tcbInfo, collateral.tcbInfoSignature, tcb.leaf, "TCB info");
   verifyText(collateral.qeIdentity, collateral.qeIdentitySignature, qe.leaf, "QE identity");
   for (const { leaf } of [pck, tcb, qe]) checkRevoked(leaf, rootCaCrl, "tdx", "collateral");
@@ -178,8 +174,7 @@ interface SignerChain {
 
 /** A signer directly under the root, by one of the names it may have: the same root signs CAs and document signers. */
 function readChain(pem: string, argument: string, names: readonly string[], options: TdxOptions): SignerChain {
-  const chain = parsePemChain(pem, "tdx", argument).map((der) => parseCertificate(der, "tdx", argument));
-  const trust = verifyChain(chain, {
+  const { chain, trust } = verifyChain(parsePemChain(pem, "tdx", argument), {
     room: "tdx",
     argument,
     roots: [INTEL_SGX_ROOT_CA],

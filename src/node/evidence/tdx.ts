@@ -21,7 +21,6 @@ import {
   checkDates,
   checkRevoked,
   checkTime,
-  parseCertificate,
   parsePemChain,
   type Trust,
   verifyChain,
@@ -240,9 +239,8 @@ function readPckChain(
 }
 
 function verifyPckChain(pem: Uint8Array, testRoots: readonly Uint8Array[]): PckChain {
-  const chain = parsePemChain(pem, "tdx", "PCK chain").map((der) => parseCertificate(der, "tdx", "PCK chain"));
   const rules = { room: "tdx", argument: "PCK chain", roots: [INTEL_SGX_ROOT_CA], testRoots, length: 3 } as const;
-  const trust = verifyChain(chain, rules);
+  const { chain, trust } = verifyChain(parsePemChain(pem, "tdx", "PCK chain"), rules);
   const [leaf, issuer] = chain;
   if (leaf === undefined || issuer === undefined || !Object.values(PCK_CAS).includes(issuer.commonName)) {
     throw refuse("wrong-issuer", `${JSON.stringify(issuer?.commonName)} does not issue PCK certificates`, FORGED);

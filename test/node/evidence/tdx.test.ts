@@ -291,6 +291,24 @@ describe("verifyTdxQuote", () => {
       expect(errorOf(() => verifyWith(collateral, { pckChain: tcbInfoIssuerChain })).code).to.equal("tdx/chain-length");
     });
 
+    it("reads nothing that the certificate above did not sign: a stranger's may take long to read", async () => {
+      const dates = { notBefore: AT - DAY, notAfter: AT + DAY };
+      const criticalExtensions = { "1.2.3.4": Uint8Array.of(5, 0) };
+      const stranger = { commonName: "Intel SGX PCK Platform CA", kind: "p256", ca: true, criticalExtensions } as const;
+      const ca = await issueCertificate({ ...stranger, ...dates });
+      const leaf = await issueCertificate({ ...stranger, issuer: ca, ...dates });
+      const genuine = new TextDecoder().decode(parseTdxQuote(tee.issueQuote({ reportData })).signatureData.pckChain);
+      const [pck = "", pckCa = "", root = ""] = genuine.match(/-----BEGIN[\s\S]*?-----END CERTIFICATE-----\n/g) ?? [];
+      const code = (...chain: readonly string[]) => {
+        const quote = tee.issueQuote({ reportData, pckChain: chain.join("") });
+        return errorOf(() => readTdxCollateralKey(quote, { unsafeTestRoots: [tee.root] })).code;
+      };
+      expect(code(formatPem([leaf, ca]), root)).to.equal("tdx/chain");
+      expect(code(formatPem([leaf]), pckCa, root)).to.equal("tdx/chain");
+      expect(code(pck, formatPem([ca]), root)).to.equal("tdx/chain");
+      expect(code(pck, pckCa, formatPem([ca]))).to.equal("tdx/wrong-root");
+    });
+
     it("refuses an issuer that is no CA, and critical extensions that it does not know", async () => {
       const dates = { notBefore: AT - DAY, notAfter: AT + DAY };
       const root = await issueCertificate({ commonName: "Intel SGX Root CA", kind: "p256", ca: true, ...dates });
@@ -331,7 +349,8 @@ describe("verifyTdxQuote", () => {
       };
       expect(code(leaf, notCa, root)).to.equal("tdx/chain");
       expect(code(strange, notCa, root)).to.equal("tdx/certificate-extension");
-      expect(code(leaf, notCa, wrongKind)).to.equal("tdx/chain");
+      expect(code(leaf, root, root)).to.equal("tdx/chain");
+      expect(code(leaf, notCa, wrongKind)).to.equal("tdx/certificate-algorithm");
       expect(code(wrongKind, wrongKind, wrongKind)).to.equal("tdx/certificate-algorithm");
     });
   });
