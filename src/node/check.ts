@@ -4,8 +4,9 @@ import { toHex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import type { NodeConfig } from "./config.ts";
 import { probePccs } from "./evidence/collateral.ts";
+import { createSnpCrlSource, verifySnpCrl } from "./evidence/snp-crl.ts";
 import { parseTdxCollateral, verifyTdxCollateral } from "./evidence/tdx-collateral.ts";
-import { isoTime, parseCrl } from "./evidence/x509.ts";
+import { isoTime } from "./evidence/x509.ts";
 import { createKeyRing, wipe } from "./keys.ts";
 import {
   checkCoreDumps,
@@ -98,21 +99,20 @@ export async function checkNode(config: NodeConfig, surroundings: NodeSurroundin
     const path = evidence.snpCrlFiles?.[product];
     if (path === undefined) continue;
     await attempt(`AMD's CRL, ${product}`, async () => {
-      const { thisUpdate, nextUpdate } = parseCrl(await readConfiguredBytes(path, "evidence.snpCrlFiles"), "snp", path);
-      if (atUnixSeconds < thisUpdate || atUnixSeconds > nextUpdate)
-        throw new KeysteadError(
-          "snp/crl-expired",
-          `${path} is good from ${isoTime(thisUpdate)} to ${isoTime(nextUpdate)}`,
-          {
-            argument: "evidence.snpCrlFiles",
-            remedy: "Fetch it again from AMD: until then machines of this product get no keys.",
-          },
-        );
+      const der = await readConfiguredBytes(path, "evidence.snpCrlFiles");
+      const { nextUpdate } = verifySnpCrl(der, product, { atUnixSeconds, unsafeTestRoots });
       return [`good until ${isoTime(nextUpdate)}`, undefined];
     });
   }
   const unlisted = PRODUCTS.filter((product) => evidence.snpCrlFiles?.[product] === undefined).join(", ");
-  if (!evidence.requireSnpCrl)
+  const { snpCrlUrl } = evidence;
+  if (snpCrlUrl !== undefined)
+    await attempt("AMD's CRL", async () => {
+      const source = createSnpCrlSource({ url: snpCrlUrl, fetch, unsafeTestRoots });
+      await source.get("milan", atUnixSeconds);
+      return [`${new URL(snpCrlUrl).host} answers`, undefined];
+    });
+  else if (!evidence.requireSnpCrl)
     warn("AMD's CRL", "not required: keys of revoked SEV-SNP chips are noticed only where a list is at hand");
   else if (unlisted !== "") warn("AMD's CRL", `none for ${unlisted}: such machines need to bring it, or get no keys`);
   await attempt("receipts", async () => {

@@ -73,6 +73,8 @@ const schema = z.strictObject({
       snpCrlFiles: z
         .strictObject({ milan: path.optional(), genoa: path.optional(), turin: path.optional() })
         .optional(),
+      /** AMD's key distribution service, or a mirror: the lists of products that have no file. */
+      snpCrlUrl: url.optional(),
       requireSnpCrl: z.boolean().default(true),
       snpVmpls: z.array(z.int().min(0).max(3)).min(1).default([0]),
       snpMinimumTcb: z.strictObject({ milan: minimumTcb, genoa: minimumTcb, turin: minimumTcb }).optional(),

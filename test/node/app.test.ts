@@ -323,7 +323,7 @@ describe("node", function () {
       // a machine that brings an older list of its own does not hide what the operator's says
       expect(await ask({ ...strict, snpCrlFiles: { milan: revoking } }, true)).to.match(/^snp\/.*revoked/);
       expect(await ask({ ...strict, snpCrlFiles: { milan: forged } }, true)).to.match(/^snp\/.*crl/);
-      expect(await ask({ ...strict, snpCrlFiles: { milan: "/nowhere" } }, true)).to.equal("internal");
+      expect(await ask({ ...strict, snpCrlFiles: { milan: "/nowhere" } }, true)).to.equal("collateral/unreadable");
     });
 
     it("given a Nitro document that is older than the node takes, refuses it", async () => {

@@ -49,7 +49,7 @@ describe("keystead node check", function () {
         collateralFiles: tees.judgeOptions.collateralFiles,
         snpCrlFiles: { milan: write("milan.crl", await tees.snp.issueCrl()) },
       },
-      unsafeTestTee: { roots: [write("tdx.der", tees.tdx.root)] },
+      unsafeTestTee: { roots: [write("tdx.der", tees.tdx.root), write("snp.der", tees.snp.root)] },
       allowCoreDumps: true,
     };
   });

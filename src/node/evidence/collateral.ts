@@ -114,17 +114,25 @@ function openPccs(options: PccsOptions) {
   const rootCrl =
     options.rootCaCrlUrl ??
     (parsed.hostname === INTEL_HOST ? INTEL_ROOT_CRL : `${base}/sgx/certification/v4/rootcacrl`);
-  const get = (url: string) => request(url, options.fetch, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+  const get = (url: string) => requestCollateral(url, options.fetch, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
   return { base, rootCrl, get };
 }
 
-interface Answer {
+/** A document as it came. */
+export interface Answer {
   readonly url: string;
   readonly headers: Headers;
   readonly body: Uint8Array;
 }
 
-async function request(url: string, fetch: FetchLike, timeoutMs: number): Promise<Answer> {
+/**
+ * Asks a vendor's server for one document, bounded in time and size.
+ *
+ * @throws KeysteadError `collateral/unreachable` (retryable), `collateral/not-found`, `collateral/http-status`, `collateral/too-large`
+ * @example
+ * const { body } = await requestCollateral("https://kdsintf.amd.com/vcek/v1/Milan/crl", fetch, 10_000);
+ */
+export async function requestCollateral(url: string, fetch: FetchLike, timeoutMs: number): Promise<Answer> {
   try {
     const response = await fetch(url, { signal: AbortSignal.timeout(timeoutMs), redirect: "error" });
     const { status } = response;

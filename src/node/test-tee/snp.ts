@@ -51,6 +51,8 @@ export interface TestSnp {
   /** A revocation list, with the signing key's serial on it if `revoked`. */
   readonly issueCrl: (options?: {
     readonly revoked?: boolean;
+    /** Default: a day before. */
+    readonly thisUpdate?: number;
     readonly nextUpdate?: number;
     readonly forged?: boolean;
   }) => Promise<Uint8Array>;
@@ -121,10 +123,15 @@ export async function createTestSnp(options: TestSnpOptions): Promise<TestSnp> {
       bytes.set(new Uint8Array(signature.subarray(48)).reverse(), SIGNED_BYTES + 72);
       return bytes;
     },
-    issueCrl: ({ revoked = false, nextUpdate = atUnixSeconds + 86_400, forged = false } = {}) =>
+    issueCrl: ({
+      revoked = false,
+      thisUpdate = atUnixSeconds - 86_400,
+      nextUpdate = atUnixSeconds + 86_400,
+      forged = false,
+    } = {}) =>
       issueCrl({
         issuer: root,
-        thisUpdate: atUnixSeconds - 86_400,
+        thisUpdate,
         nextUpdate,
         revoked: revoked ? [signer] : [],
         signer: forged ? signer : undefined,
