@@ -54,6 +54,36 @@ export async function fetchService(chain: AgentChain, serviceId: Hex): Promise<S
 }
 
 /**
+ * Checks that secrets are not going to be sealed to a key of an epoch that is over: a node's answer is signed for good, and whoever is on the way can give an
+ * old one again, after a rotation that was made because that epoch's keys are known to somebody.
+ *
+ * @param toCome whether the service may not be there yet: its first epoch is 0
+ * @throws KeysteadError `secrets/old-epoch` {keyEpoch, current} (retryable); as {@link fetchService}
+ * @example
+ * await requireCurrentEpoch(chain, key, false);
+ */
+export async function requireCurrentEpoch(
+  chain: AgentChain,
+  { serviceId, keyEpoch }: { readonly serviceId: Hex; readonly keyEpoch: number },
+  toCome: boolean,
+): Promise<void> {
+  let current = 0;
+  try {
+    current = (await fetchService(chain, serviceId)).keyEpoch;
+  } catch (error) {
+    if (!toCome || !isKeysteadError(error, "audit/no-service")) throw error;
+  }
+  if (keyEpoch >= current) return;
+  throw new KeysteadError("secrets/old-epoch", `the key is of epoch ${keyEpoch}, and the service is at ${current}`, {
+    argument: "key",
+    remedy:
+      "Ask a node again; right after a rotation, once it is final. If a node goes on giving the old key, ask another.",
+    retryable: true,
+    details: { keyEpoch, current },
+  });
+}
+
+/**
  * Checks that a receipt's block is one of the chain's, and its image one that the service's history lists.
  *
  * @throws KeysteadError `receipt/other-block` {number, expected, actual}, `receipt/unknown-image` {imageId}; `chain/…`

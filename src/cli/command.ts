@@ -13,11 +13,9 @@ export interface CommandContext {
 
 /**
  * One top-level command: a file `commands/NAME.ts`, or a folder `commands/NAME/index.ts`, that exports `command`. NAME is the word on the command
- * line; nothing else has to know of it.
+ * line; `commands.ts` has it with its summary.
  */
 export interface CommandModule {
-  /** One line for `keystead --help`. */
-  readonly summary: string;
   /** Adds the command (already created under its name) its arguments, options, subcommands and actions. */
   register(command: Command, context: CommandContext): void | Promise<void>;
 }

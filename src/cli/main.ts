@@ -1,29 +1,17 @@
 #!/usr/bin/env node
-import { readdirSync, realpathSync } from "node:fs";
-import { basename, join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { realpathSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import manifest from "../../package.json" with { type: "json" };
 import { KeysteadError } from "../core/errors.ts";
-import type { CommandContext, CommandModule } from "./command.ts";
+import type { CommandContext } from "./command.ts";
+import { COMMANDS } from "./commands.ts";
 import { createIo, type Io } from "./io.ts";
 import { createOutput, type ExitCode } from "./output.ts";
 
-const COMMANDS = join(import.meta.dirname, "commands");
-
-/** Command name → its file, by what is in the folder. */
-function findCommands(): ReadonlyMap<string, string> {
-  const entries = readdirSync(COMMANDS, { withFileTypes: true }).flatMap((entry): [string, string][] => {
-    if (entry.isDirectory()) return [[entry.name, join(COMMANDS, entry.name, "index.ts")]];
-    return entry.name.endsWith(".ts") ? [[basename(entry.name, ".ts"), join(COMMANDS, entry.name)]] : [];
-  });
-  return new Map(entries.sort(([a], [b]) => (a < b ? -1 : 1)));
-}
-
-async function loadCommand(file: string): Promise<CommandModule> {
-  const module: { readonly command?: CommandModule } = await import(pathToFileURL(file).href);
-  if (module.command === undefined) throw new Error(`${file} exports no command`);
-  return module.command;
+/** The word that names a command, also after `help`. */
+function findWord(args: readonly string[]): string | undefined {
+  const [first, second] = args.filter((argument) => !argument.startsWith("-"));
+  return first === "help" ? second : first;
 }
 
 /**
@@ -58,14 +46,12 @@ export async function run(args: readonly string[], io: Io): Promise<ExitCode> {
         exit = await act(...given);
       },
   };
-  const asked = args.find((argument) => !argument.startsWith("-"));
+  const asked = findWord(args);
   try {
-    const known = findCommands();
-    const wanted = asked !== undefined && known.has(asked) ? [asked] : [...known.keys()];
-    for (const name of wanted) {
-      const module = await loadCommand(known.get(name) ?? "");
-      const command = program.command(name).summary(module.summary).description(module.summary);
-      await module.register(command, context);
+    for (const [name, { summary, load }] of Object.entries(COMMANDS)) {
+      const command = program.command(name).summary(summary).description(summary);
+      // The others are only listed: loading all of them takes seconds.
+      if (name === asked) await (await load()).command.register(command, context);
     }
     await program.parseAsync([...args], { from: "user" });
     return exit;

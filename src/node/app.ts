@@ -189,6 +189,8 @@ export function createNodeApp(options: NodeAppOptions): OpenAPIHono {
 
   if (options.webhook !== undefined) {
     app.use("/dstack/*", limited);
+    // As many at once, and as long, as releases: each asks the chain about whatever it names.
+    app.use("/dstack/*", (_, next) => places.hold(next));
     app.route("/dstack", options.webhook);
   }
   return app;

@@ -26,7 +26,11 @@ const seconds = z
 const count = (most: number) => z.int().min(1).max(most);
 const code = z.strictObject({ address: hex(20), codeHash: hex(32) });
 const tcb = z.int().min(0).max(255).optional();
-const minimumTcb = z.strictObject({ fmc: tcb, bootloader: tcb, tee: tcb, snp: tcb, microcode: tcb }).optional();
+const minimumTcb = z
+  .strictObject({ fmc: tcb, bootloader: tcb, tee: tcb, snp: tcb, microcode: tcb })
+  // With none, every machine of the product would be up to date.
+  .refine((given) => Object.values(given).some((least) => least !== undefined), "name at least one part's version")
+  .optional();
 
 const endpoint = z
   .strictObject({

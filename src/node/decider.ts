@@ -119,7 +119,8 @@ export function createDecider(options: DeciderOptions): Decider {
     verdictsOf.set(view, verdicts);
     const look = (request: AuthorizeRequest) =>
       verdicts.get(keyOf(request, false)) ?? verdicts.get(keyOf(request, true));
-    const missing = requests.filter((request) => look(request) === undefined);
+    const there = requests.map(look);
+    const missing = requests.filter((_, at) => there[at] === undefined);
     if (missing.length > 0) {
       const slots = missing.flatMap((request) => slotsOf(contracts, request));
       await Promise.all([view.finalized.state.prove(slots), view.head?.state.prove(slots)]);
@@ -138,7 +139,7 @@ export function createDecider(options: DeciderOptions): Decider {
       verdicts.set(keyOf(request, deviceMatters), verdict);
       made.set(request, verdict);
     }
-    return requests.map((request) => look(request) ?? (made.get(request) as Verdict));
+    return requests.map((request, at) => there[at] ?? (made.get(request) as Verdict));
   };
 
   /** What a verdict comes to at this moment: the finalized block's, unless the newer block or the clock denies. */

@@ -8,8 +8,9 @@ export function toProblem(error: unknown): Problem {
   const known = isKeysteadError(error) ? error : undefined;
   const code = CODES.get(known?.code ?? "") ?? fallback(known?.code);
   const { status, title } = PROBLEMS[code];
-  // The sentences of codes that are not problems' own are for this node's operator.
-  const detail = known !== undefined && known.code === code ? known.message : title;
+  // The sentences of codes that are not problems' own are for this node's operator; so are those that name where it gets its collateral.
+  const forAll = known?.code === code && code !== "collateral/unavailable";
+  const detail = known !== undefined && forAll ? known.message : title;
   const retryable = known?.retryable ?? status === 503;
   const problem: Problem = { type: `urn:keystead:problem:${code}`, title, status, code, detail, retryable };
   const { reason, decision, block } = known?.code === code ? known.details : { reason: reasonOf(code, known) };

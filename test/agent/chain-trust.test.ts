@@ -1,5 +1,11 @@
 import { expect } from "chai";
-import { type AgentChain, checkRelease, fetchKmsIdentities, fetchService } from "../../src/agent/chain-trust.ts";
+import {
+  type AgentChain,
+  checkRelease,
+  fetchKmsIdentities,
+  fetchService,
+  requireCurrentEpoch,
+} from "../../src/agent/chain-trust.ts";
 import { connect, type Eip1193Provider } from "../../src/chain/client.ts";
 import type { Hex } from "../../src/core/bytes.ts";
 import { isKeysteadError } from "../../src/core/errors.ts";
@@ -134,5 +140,19 @@ describe("what the machine reads from the chain", function () {
     // this machine's endpoint may be behind the node's: time may help
     expect(await code({ blockNumber: release.blockNumber + 100n })).to.deep.equal(["receipt/other-block", true]);
     expect(await code({ imageId: imageId(V2) as Hex })).to.deep.equal(["receipt/unknown-image", false]);
+  });
+
+  it("takes no key of an epoch that is over, and none for a service that is not there unless it is to come", async () => {
+    const code = async (keyEpoch: number, id = serviceId, toCome = false) =>
+      await requireCurrentEpoch(await through(), { serviceId: id, keyEpoch }, toCome).then(() => "taken", codeOf);
+    expect(await code(0)).to.equal("taken");
+    await (await suite.registry.connect(suite.admin).rotateServiceKey(serviceId)).wait();
+    expect(await code(0)).to.equal("secrets/old-epoch");
+    expect(await code(0, serviceId, true)).to.equal("secrets/old-epoch");
+    expect(await code(1)).to.equal("taken");
+    // A node may have seen a rotation that this endpoint has not.
+    expect(await code(2)).to.equal("taken");
+    expect(await code(0, STANDING)).to.equal("audit/no-service");
+    expect(await code(0, STANDING, true)).to.equal("taken");
   });
 });

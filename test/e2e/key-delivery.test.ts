@@ -10,7 +10,7 @@ import { type Hex, toHex } from "../../src/core/bytes.ts";
 import { isKeysteadError, type KeysteadError } from "../../src/core/errors.ts";
 import { infoSchema, type NodeInfo, parseMessage } from "../../src/core/release-wire.ts";
 import { createFileRootStore } from "../../src/node/keys.ts";
-import { type CliRun, jsonOf, keysteadAsync } from "../helpers/cli.ts";
+import { type CliRun, errorCodeOf, jsonOf, keysteadAsync } from "../helpers/cli.ts";
 import {
   type DeliveryWorld,
   E2E_PLATFORM,
@@ -214,6 +214,7 @@ describe("key delivery, end to end", function () {
     });
 
     it("gives the keys of both epochs after a rotation", async () => {
+      world.folder.write("old-key.json", await (await fetch(`${node.url}/v1/secrets-key/${serviceId}`)).text());
       await (await own().rotateServiceKey(serviceId)).wait();
       rotated = await ask(machine("tdx", "v2"));
       expect(Object.keys(rotated)).to.have.length(8);
@@ -243,6 +244,9 @@ describe("key delivery, end to end", function () {
       printed.push(done.stdout, done.stderr, readFileSync(sealed, "utf8"));
       const { to, calldata, keyEpoch } = JSON.parse(readFileSync(sealed, "utf8"));
       expect(keyEpoch).to.equal(1);
+      const old = ["--service", serviceId, "--key", join(world.folder.path, "old-key.json")];
+      const before = await keysteadAsync(["--json", "secrets", "seal", file, ...old, ...trust]);
+      expect(errorCodeOf(before)).to.equal("secrets/old-epoch");
       await (await admin.sendTransaction({ to, data: calldata })).wait();
       await world.finalize();
 

@@ -297,6 +297,8 @@ describe("node", function () {
       const blind = await createTestNode(tees, { judge });
       const problem = await problemOf(await post(blind.app, "/v1/keys", (await honestRequest(blind)).request));
       expect(problem).to.include({ status: 503, code: "collateral/unavailable", reason: "collateral/unreadable" });
+      // Where the operator keeps it, or gets it from, is not for everybody.
+      expect(JSON.stringify(problem)).not.to.contain("nowhere");
       await blind.close();
     });
 
@@ -465,6 +467,24 @@ describe("node", function () {
       const mounted = await createTestNode(tees, { webhook });
       expect(await (await mounted.app.request("/dstack")).text()).to.equal("hook");
       expect(await (await post(mounted.app, "/dstack/bootAuth/app", {})).text()).to.equal("app");
+      await mounted.close();
+    });
+
+    it("the webhook has a bounded number of places too, and as long as a release", async () => {
+      const limits = { ...DEFAULT_LIMITS, requestsPerSecond: 1000, burst: 1000, concurrent: 1, timeoutMs: 300 };
+      const gate = Promise.withResolvers<void>();
+      const webhook = new Hono().post("/bootAuth/app", async (c) => {
+        await gate.promise;
+        return c.text("app");
+      });
+      const mounted = await createTestNode(tees, { webhook, limits });
+      const slow = post(mounted.app, "/dstack/bootAuth/app", {});
+      const second = await problemOf(await post(mounted.app, "/dstack/bootAuth/app", {}));
+      expect(second).to.include({ status: 503, code: "node/busy" });
+      expect(await problemOf(await slow)).to.include({ status: 503, code: "node/busy" });
+      gate.resolve();
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      expect((await post(mounted.app, "/dstack/bootAuth/app", {})).status).to.equal(200);
       await mounted.close();
     });
   });

@@ -74,6 +74,7 @@ describe("node configuration", () => {
       [{ unsafeTestTee: { roots: [] } }, "unsafeTestTee.roots"],
       [{ unsafeTestTee: true }, "unsafeTestTee"],
       [{ evidence: { snpVmpls: [4] } }, "evidence.snpVmpls.0"],
+      [{ evidence: { snpMinimumTcb: { milan: {} } } }, "evidence.snpMinimumTcb.milan"],
     ];
     for (const [changes, argument] of cases) {
       const error = errorOf(() => parse(changes));

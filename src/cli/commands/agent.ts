@@ -193,7 +193,6 @@ async function serveUpdates(
 
 /** `keystead agent`: gets a service's keys inside a confidential VM. */
 export const command: CommandModule = {
-  summary: "get a service's keys inside a confidential VM, and hand them over",
   register(agent: Command, context: CommandContext) {
     agent.requiredOption("--service <id>", "the service, 20 bytes");
     agent.addOption(repeatable("--node <url>", "a node; several are asked in turn"));

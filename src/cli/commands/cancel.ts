@@ -6,7 +6,6 @@ import { addActingOptions, reportStanding } from "../standing.ts";
 
 /** `keystead cancel DIR`. */
 export const command: CommandModule = {
-  summary: "cancel a proposal that waits in the timelock",
   register(command, context) {
     addActingOptions(command)
       .option("--safe <address>", "which of the Safes that can cancel it")

@@ -73,7 +73,6 @@ async function readCalls(io: Io, input: string, { to, value = "0" }: Options) {
 
 /** `keystead decode HEX|FILE`. */
 export const command: CommandModule = {
-  summary: "say in plain words what calldata or a Safe batch file does",
   register(decode, context) {
     decode
       .argument(

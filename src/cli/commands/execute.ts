@@ -6,7 +6,6 @@ import { addActingOptions, reportStanding } from "../standing.ts";
 
 /** `keystead execute DIR`. */
 export const command: CommandModule = {
-  summary: "take a proposal's next step on the chain: schedule it, or execute it once its delay is over",
   register(command, context) {
     addActingOptions(command)
       .option("--step <step>", "schedule or execute: this step and no other")

@@ -77,7 +77,6 @@ function endpointOf(rpc: string | undefined, argument: string): string | undefin
 
 /** `keystead explore`: the explorer in a browser. */
 export const command: CommandModule = {
-  summary: "serve the web explorer on this machine: histories verified in the browser",
   register(command, { io, output, action }: CommandContext) {
     command
       .option("--rpc <url>", `the endpoint; the page may then connect to no other (or ${RPC_VARIABLE})`)

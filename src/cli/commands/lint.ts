@@ -32,7 +32,6 @@ function renderLint(found: LintReport, output: Output): string {
 
 /** `keystead lint`. */
 export const command: CommandModule = {
-  summary: "look for every known misconfiguration of a deployment: roles, keys in offices, delays, code, Safes, lanes",
   register(lint, context) {
     lint.requiredOption("--deployment <file>", "the deployment's record, e.g. deploy/deployments/sepolia.json");
     addChainOptions(lint)

@@ -231,7 +231,6 @@ async function join(context: CommandContext, url: string, options: Options): Pro
 
 /** `keystead node`. */
 export const command: CommandModule = {
-  summary: "deliver keys to attested machines",
   register(command: Command, context: CommandContext) {
     const add = (name: string, description: string) =>
       command

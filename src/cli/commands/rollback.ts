@@ -6,7 +6,6 @@ import { addActingOptions, reportStanding } from "../standing.ts";
 
 /** `keystead rollback DIR`. */
 export const command: CommandModule = {
-  summary: "undo a proposal that was executed: its way back, step by step as execute does",
   register(command, context) {
     addActingOptions(command)
       .option("--step <step>", "rollback or rollback-execute: this step and no other")

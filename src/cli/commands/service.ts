@@ -146,7 +146,6 @@ function common(command: Command): Command {
 
 /** `keystead service …`: a service's developer, without a Safe. */
 export const command: CommandModule = {
-  summary: "create and govern a service from an account of one's own; prints the call unless told to send it",
   register(service, context) {
     for (const [name, intent] of Object.entries(COMMANDS)) {
       const { summary = "", parameters = [] } = INTENTS[intent] ?? {};

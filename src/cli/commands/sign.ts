@@ -165,7 +165,6 @@ function describe(command: Command): Command {
 
 /** `keystead sign DIR`. */
 export const command: CommandModule = {
-  summary: "sign one step of a proposal, or take a signature that was made elsewhere",
   register(command, context) {
     describe(command).action(
       context.action((folder: string) =>

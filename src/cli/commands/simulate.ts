@@ -65,7 +65,6 @@ const exitOf = (found: Simulation): ExitCode => {
 
 /** `keystead simulate DIR`. */
 export const command: CommandModule = {
-  summary: "play a proposal on a private copy of the chain and compare every change with what it says",
   register(simulate, context) {
     simulate
       .argument("<folder>", "a proposal's folder")

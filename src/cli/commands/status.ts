@@ -171,7 +171,6 @@ async function watch(context: CommandContext, look: () => Promise<GovernanceStat
 
 /** `keystead status`. */
 export const command: CommandModule = {
-  summary: "join the chain and the proposals: where each stands, who signed, and what nobody proposed",
   register(status, context) {
     status.requiredOption("--deployment <file>", "the deployment's record, e.g. deploy/deployments/sepolia.json");
     addChainOptions(status)

@@ -56,7 +56,6 @@ const chainJson = (chain: ChainVerification | undefined): unknown =>
 
 /** `keystead verify DIR`. */
 export const command: CommandModule = {
-  summary: "derive a proposal's folder again from its operation and compare every byte; with --rpc, the chain as well",
   register(verify, context) {
     verify
       .argument("<folder>", "a proposal's folder")

@@ -49,7 +49,7 @@ function register(command: Command, { io, output, action }: CommandContext): voi
 }
 
 /** `keystead vm-updates`. */
-export const command: CommandModule = { summary: "serve what may run on this machine: /vm_updates", register };
+export const command: CommandModule = { register };
 
 async function startVmUpdates(
   io: Io,

@@ -33,12 +33,18 @@ export interface TestNitro {
 /**
  * Makes a synthetic Nitro host.
  *
- * @param options now, in seconds since 1970: the root and its chain are good for a year, the leaf for three hours
+ * @param options now, in seconds since 1970: the root and its chain are good for a year, the leaf for three hours; whether the leaf is a CA's
  * @example
  * const tee = await createTestNitro({ atUnixSeconds });
  * verifyNitroDocument(tee.issueDocument({ pcrs }), { atUnixSeconds, unsafeTestRoots: [tee.root] });
  */
-export async function createTestNitro({ atUnixSeconds }: { readonly atUnixSeconds: number }): Promise<TestNitro> {
+export async function createTestNitro({
+  atUnixSeconds,
+  leafIsCa = false,
+}: {
+  readonly atUnixSeconds: number;
+  readonly leafIsCa?: boolean;
+}): Promise<TestNitro> {
   const dates = { notBefore: atUnixSeconds - 86_400, notAfter: atUnixSeconds + YEAR };
   const root = await issueCertificate({ commonName: "aws.nitro-enclaves", kind: "p384", ca: true, ...dates });
   const zone = await issueCertificate({
@@ -51,7 +57,7 @@ export async function createTestNitro({ atUnixSeconds }: { readonly atUnixSecond
   const leaf = await issueCertificate({
     commonName: "i-00000000000000000-enc0000000000000000.test.aws",
     kind: "p384",
-    ca: false,
+    ca: leafIsCa,
     issuer: zone,
     notBefore: atUnixSeconds - 60,
     notAfter: atUnixSeconds + LEAF_SECONDS,

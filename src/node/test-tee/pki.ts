@@ -46,6 +46,8 @@ export interface CertificateRequest {
   readonly notBefore: number;
   readonly notAfter: number;
   readonly ca: boolean;
+  /** How many CAs may follow below. */
+  readonly pathLength?: number;
   /** Key usage; default: that of a CA where `ca`. */
   readonly signsCertificates?: boolean;
   /** `undefined`: self-signed. */
@@ -78,7 +80,7 @@ export async function issueCertificate(request: CertificateRequest): Promise<Tes
     publicKey: keys.publicKey,
     signingKey: (issuer?.keys ?? keys).privateKey,
     extensions: [
-      new BasicConstraintsExtension(request.ca, undefined, true),
+      new BasicConstraintsExtension(request.ca, request.pathLength, true),
       new KeyUsagesExtension(
         (request.signsCertificates ?? request.ca)
           ? KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign

@@ -37,6 +37,14 @@ describe("verifyNitroDocument", () => {
     });
   }
 
+  it("refuses a document that a CA's own certificate signed", async () => {
+    const ca = await createTestNitro({ atUnixSeconds: AT, leafIsCa: true });
+    const document = ca.issueDocument({ pcrs: PCRS });
+    expect(errorOf(() => verifyNitroDocument(document, { unsafeTestRoots: [ca.root] })).code).to.equal(
+      "nitro/leaf-certificate",
+    );
+  });
+
   it("refuses a document after its leaf expired, before it was made, and past the age that is allowed", () => {
     const code = (options: NitroOptions, document: Partial<TestNitroDocument> = {}) =>
       errorOf(() => verify(document, options)).code;

@@ -1,6 +1,7 @@
 import { expect } from "chai";
 import { createChainCache } from "../../../src/node/evidence/chain-cache.ts";
 import { type SnpCertificates, type SnpOptions, verifySnpReport } from "../../../src/node/evidence/snp.ts";
+import { encodeDer, encodeDerUint, issueCertificate, type TestCertificate } from "../../../src/node/test-tee/pki.ts";
 import { createTestSnp, type TestSnp, type TestSnpReport } from "../../../src/node/test-tee/snp.ts";
 import { errorOf } from "../../helpers/errors.ts";
 import { fill } from "../../helpers/evidence.ts";
@@ -95,6 +96,64 @@ describe("verifySnpReport", () => {
     expect(code({ endorsementKey: milan.certificates.signer })).to.equal("snp/chain");
   });
 
+  describe("given an endorsement key that AMD's rules do not fit", () => {
+    const dates = { notBefore: AT - DAY, notAfter: AT + DAY };
+    const text = (value: string, tag = 0x16) => encodeDer(tag, new TextEncoder().encode(value));
+    const oid = (rest: string) => `1.3.6.1.4.1.3704.1.${rest}`;
+    const ca = (commonName: string, issuer?: TestCertificate) =>
+      issueCertificate({ commonName, kind: "rsa-pss", ca: true, issuer, ...dates });
+    let ark: TestCertificate;
+    let ask: TestCertificate;
+    before(async () => {
+      ark = await ca("ARK-Milan");
+      ask = await ca("SEV-Milan", ark);
+    });
+
+    interface Leaf extends Partial<Parameters<typeof issueCertificate>[0]> {
+      readonly product?: Uint8Array;
+      readonly without?: string;
+    }
+    /** The code for a report that would be that key's but for its signature, and so gets to it if nothing else is wrong. */
+    async function code({ product = text("Milan-B0"), without, ...changes }: Leaf, signer = ask, root = ark) {
+      const given = [
+        [oid("2"), product],
+        ...["3.1", "3.2", "3.3", "3.8"].map(
+          (part, at) => [oid(part), encodeDerUint([9, 2, 23, 220][at] ?? 0)] as const,
+        ),
+        [oid("4"), fill(64, 0xc1)],
+      ] as const;
+      const extensions = Object.fromEntries(given.filter(([name]) => without === undefined || name !== oid(without)));
+      const base = { commonName: "SEV-VCEK", kind: "p384", ca: false, issuer: signer, extensions, ...dates } as const;
+      const { der } = await issueCertificate({ ...base, ...changes });
+      const certificates = { endorsementKey: der, signer: signer.der, root: root.der };
+      const options = { atUnixSeconds: AT, unsafeTestRoots: [root.der] };
+      return errorOf(() => verifySnpReport(milan.issueReport({ reportData }), certificates, options)).code;
+    }
+
+    it("gets to the signature where nothing else is wrong: the others differ from this in one thing", async () => {
+      expect(await code({})).to.equal("snp/signature");
+    });
+    for (const [name, leaf] of [
+      ["is a CA's", { ca: true }],
+      ["is of another curve", { kind: "p256" }],
+      ["has another name", { commonName: "SEV-VLEK" }],
+      ["names an unknown product", { product: text("Rome-B0") }],
+      ["names its product in another type", { product: text("Milan-B0", 0x0c) }],
+      ["names no product", { without: "2" }],
+      ["names no chip", { without: "4" }],
+      ["says no SNP version", { without: "3.3" }],
+    ] as const satisfies readonly (readonly [string, Leaf])[])
+      it(`refuses one that ${name}`, async () => {
+        expect(await code(leaf)).to.equal("snp/endorsement-key");
+      });
+    it("refuses one under a CA of another product or for another sort of key, at either level", async () => {
+      expect(await code({}, await ca("SEV-Genoa", ark))).to.equal("snp/endorsement-key");
+      expect(await code({}, await ca("SEV-VLEK-Milan", ark))).to.equal("snp/endorsement-key");
+      const genoa = await ca("ARK-Genoa");
+      expect(await code({}, await ca("SEV-Milan", genoa), genoa)).to.equal("snp/endorsement-key");
+    });
+  });
+
   it("refuses expired and future certificates, also from the cache", () => {
     const chains = createChainCache();
     verify(milan, {}, {}, { chains });
@@ -110,6 +169,7 @@ describe("verifySnpReport", () => {
       errorOf(() => verify(milan, {}, { crl }, { requireCrl })).code;
     expect(code(await milan.issueCrl({ revoked: true }))).to.equal("snp/revoked");
     expect(code(await milan.issueCrl({ nextUpdate: AT - 1 }))).to.equal("snp/crl-expired");
+    expect(code(await milan.issueCrl({ thisUpdate: AT + 1 }))).to.equal("snp/crl-not-yet-valid");
     expect(code(await milan.issueCrl({ forged: true }))).to.equal("snp/crl-signature");
     expect(code(await turin.issueCrl())).to.equal("snp/crl-issuer");
     expect(code(fill(20, 1))).to.equal("snp/crl-malformed");

@@ -1,10 +1,12 @@
+import { sign as signBytes } from "node:crypto";
 import { expect } from "chai";
 import { parseTdxQuote } from "../../../src/core/evidence/tdx.ts";
 import { createChainCache } from "../../../src/node/evidence/chain-cache.ts";
 import { readTdxCollateralKey, verifyTdxQuote } from "../../../src/node/evidence/tdx.ts";
 import { checkCollateral, type TdxCollateral, verifyTdxCollateral } from "../../../src/node/evidence/tdx-collateral.ts";
 import { convergeTcbStatus, TCB_STATUSES } from "../../../src/node/evidence/tdx-tcb.ts";
-import { formatPem, issueCertificate } from "../../../src/node/test-tee/pki.ts";
+import { parseCertificate, parsePemChain } from "../../../src/node/evidence/x509.ts";
+import { formatPem, issueCertificate, issueCrl, type TestCertificate } from "../../../src/node/test-tee/pki.ts";
 import {
   createTestTdx,
   type TestTdx,
@@ -158,6 +160,12 @@ describe("verifyTdxQuote", () => {
       ["another module signer", { mrSignerSeam: fill(48, 1) }, {}, "tdx/module-identity"],
       ["other SEAM attributes", { seamAttributes: fill(8, 1) }, {}, "tdx/module-identity"],
       ["an SGX component below every level", {}, { sgxSvn: 3 }, "tdx/no-tcb-level"],
+      [
+        "a provisioning enclave below every level",
+        {},
+        { editTcbInfo: (info) => JSON.parse(JSON.stringify(info).replace('"pcesvn":11', '"pcesvn":12')) },
+        "tdx/no-tcb-level",
+      ],
       ["a TDX component 2 below every level", {}, { tdxSvns: [5, 1, 3, ...fill(13, 0)] }, "tdx/no-tcb-level"],
       [
         "version 0 with component 0 below",
@@ -289,6 +297,112 @@ describe("verifyTdxQuote", () => {
       expect(errorOf(() => verifyWith(collateral, { pckChain: "nothing" })).code).to.equal("tdx/chain-malformed");
       const { tcbInfoIssuerChain } = collateral;
       expect(errorOf(() => verifyWith(collateral, { pckChain: tcbInfoIssuerChain })).code).to.equal("tdx/chain-length");
+    });
+
+    describe("though its root is a good one", () => {
+      const dates = { notBefore: AT - DAY, notAfter: AT + DAY };
+      const SGX = "1.2.840.113741.1.13.1";
+      type Request = Partial<Parameters<typeof issueCertificate>[0]>;
+      let root: TestCertificate;
+      let ca: TestCertificate;
+      let sgx: Uint8Array;
+      const make = (commonName: string, request: Request) =>
+        issueCertificate({ commonName, kind: "p256", ca: false, ...dates, ...request });
+      before(async () => {
+        root = await make("Intel SGX Root CA", { ca: true });
+        ca = await make("Intel SGX PCK Platform CA", { ca: true, issuer: root });
+        const { pckChain } = parseTdxQuote(tee.issueQuote({ reportData })).signatureData;
+        const [leaf] = parsePemChain(pckChain ?? "", "tdx", "chain");
+        sgx = parseCertificate(leaf ?? fill(1, 0), "tdx", "leaf").extensions.get(SGX) ?? fill(1, 0);
+      });
+      const leafOf = (issuer: TestCertificate, request: Request = {}) =>
+        make("Intel SGX PCK Certificate", { issuer, extensions: { [SGX]: sgx }, ...request });
+      const keyOf = (leaf: TestCertificate, issuer = ca) =>
+        readTdxCollateralKey(tee.issueQuote({ reportData, pckChain: formatPem([leaf, issuer, root]) }), {
+          unsafeTestRoots: [root.der],
+        });
+
+      it("refuses a leaf that is a CA's or of another curve, without its extension or with a broken one", async () => {
+        expect(keyOf(await leafOf(ca)).ca).to.equal("platform");
+        const code = async (request: Request) => {
+          const leaf = await leafOf(ca, request);
+          return errorOf(() => keyOf(leaf)).code;
+        };
+        expect(await code({ ca: true })).to.equal("tdx/pck-certificate");
+        expect(await code({ kind: "p384" })).to.equal("tdx/pck-certificate");
+        expect(await code({ extensions: {} })).to.equal("tdx/pck-certificate");
+        const keyUsage = { "2.5.29.15": Uint8Array.of(3, 2, 7, 0x80) }; // it is there already
+        expect(await code({ extensions: { [SGX]: sgx, ...keyUsage } })).to.equal("tdx/certificate-extension");
+        const named = await leafOf({ ...ca, name: "CN=Intel SGX PCK Processor CA" });
+        expect(errorOf(() => keyOf(named)).code).to.equal("tdx/chain");
+        const twice = Buffer.concat([sgx, sgx.subarray(4)]);
+        twice.writeUInt16BE(twice.length - 4, 2);
+        expect(await code({ extensions: { [SGX]: twice } })).to.equal("tdx/pck-certificate");
+      });
+
+      it("refuses another CA of the vendor as issuer", async () => {
+        const other = await make("Intel SGX TCB Signing", { ca: true, issuer: root });
+        const leaf = await leafOf(other);
+        expect(errorOf(() => keyOf(leaf, other)).code).to.equal("tdx/wrong-issuer");
+      });
+
+      it("wants the revocation list of the very CA: its name and its key, under the same root", async () => {
+        const signer = await make("Intel SGX TCB Signing", { issuer: root });
+        const again = await make("Intel SGX PCK Platform CA", { ca: true, issuer: root });
+        const sign = (text: string) =>
+          new Uint8Array(signBytes("sha256", Buffer.from(text), { key: signer.privateKey, dsaEncoding: "ieee-p1363" }));
+        const times = { thisUpdate: AT - DAY, nextUpdate: AT + DAY };
+        const signerChain = formatPem([signer, root]);
+        const own: TdxCollateral = {
+          ...collateral,
+          ...{ tcbInfoIssuerChain: signerChain, tcbInfoSignature: sign(collateral.tcbInfo) },
+          ...{ qeIdentityIssuerChain: signerChain, qeIdentitySignature: sign(collateral.qeIdentity) },
+          pckCrlIssuerChain: formatPem([ca, root]),
+          pckCrl: await issueCrl({ issuer: ca, ...times }),
+          rootCaCrl: await issueCrl({ issuer: root, ...times }),
+        };
+        const options = { atUnixSeconds: AT, unsafeTestRoots: [root.der, tee.root] };
+        const verified = verifyTdxCollateral(own, options);
+        const code = (...chain: Parameters<typeof formatPem>[0]) =>
+          errorOf(() => verifyTdxQuote(tee.issueQuote({ reportData, pckChain: formatPem(chain) }), verified, options))
+            .code;
+        // The quoting enclave's report is the other key's: that far it comes where the chain is right.
+        expect(code(await leafOf(ca), ca, root)).to.equal("tdx/qe-report-signature");
+        expect(code(await leafOf(again), again, root)).to.equal("tdx/crl-issuer");
+        const elsewhere = errorOf(() => verifyTdxQuote(tee.issueQuote({ reportData }), verified, options));
+        expect(elsewhere.code).to.equal("tdx/root-mismatch");
+        for (const part of ["tcbInfo", "qeIdentity"] as const) {
+          const mixed = { ...own };
+          for (const name of [`${part}IssuerChain`, `${part}Signature`] as const)
+            Object.assign(mixed, { [name]: collateral[name] });
+          expect(errorOf(() => verifyTdxCollateral(mixed, options)).code, part).to.equal("tdx/root-mismatch");
+        }
+        // Each signer by itself: that of the QE identity may be another than that of the TCB info.
+        const late = await make("Intel SGX TCB Signing", { issuer: root });
+        const revoking = await issueCrl({ issuer: root, ...times, revoked: [late] });
+        const signature = { key: late.privateKey, dsaEncoding: "ieee-p1363" } as const;
+        for (const part of ["tcbInfo", "qeIdentity"] as const) {
+          const signed = {
+            [`${part}IssuerChain`]: formatPem([late, root]),
+            [`${part}Signature`]: new Uint8Array(signBytes("sha256", Buffer.from(collateral[part]), signature)),
+          };
+          verifyTdxCollateral({ ...own, ...signed }, options);
+          const revoked = { ...own, ...signed, rootCaCrl: revoking };
+          expect(errorOf(() => verifyTdxCollateral(revoked, options)).code, part).to.equal("tdx/revoked");
+        }
+      });
+
+      it("refuses a chain with more CAs below one than that one may have", async () => {
+        const short = await make("Intel SGX Root CA", { ca: true, pathLength: 0 });
+        const below = await make("Intel SGX PCK Platform CA", { ca: true, pathLength: 0, issuer: root });
+        const under = await make("Intel SGX PCK Platform CA", { ca: true, issuer: short });
+        const code = (leaf: TestCertificate, issuer: TestCertificate, top: TestCertificate) => {
+          const quote = tee.issueQuote({ reportData, pckChain: formatPem([leaf, issuer, top]) });
+          return errorOf(() => readTdxCollateralKey(quote, { unsafeTestRoots: [top.der] })).code;
+        };
+        expect(keyOf(await leafOf(below), below).ca).to.equal("platform");
+        expect(code(await leafOf(under), under, short)).to.equal("tdx/chain");
+      });
     });
 
     it("reads nothing that the certificate above did not sign: a stranger's may take long to read", async () => {

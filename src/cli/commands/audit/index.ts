@@ -40,4 +40,4 @@ function register(command: Command, context: CommandContext): void {
 }
 
 /** `keystead audit`. */
-export const command: CommandModule = { summary: "verify the history of services and policy, and watch it", register };
+export const command: CommandModule = { register };

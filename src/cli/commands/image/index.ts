@@ -57,4 +57,4 @@ function register(image: Command, context: CommandContext): void {
 }
 
 /** `keystead image show` and `keystead image check`. */
-export const command: CommandModule = { summary: "decode images, check them, and look them up on a chain", register };
+export const command: CommandModule = { register };

@@ -102,7 +102,6 @@ function addDiff(measure: Command, readers: readonly InputReader[], context: Com
 
 /** `keystead measure NAME …` for every reader, and `keystead measure diff`. */
 export const command: CommandModule = {
-  summary: "turn evidence and sources into canonical images, with provenance",
   async register(measure, context) {
     const readers = await loadReaders();
     for (const reader of readers) addReader(measure, reader, context);

@@ -323,7 +323,6 @@ function parseIntents(text: string): readonly IntentInput[] {
 
 /** `keystead propose …`: one subcommand an intent, `call` for anything else, `batch` for several. */
 export const command: CommandModule = {
-  summary: "write a proposal: Safe batches, hashes, expected state and a report, from one operation",
   register(propose_, context) {
     for (const [name, { summary, parameters }] of Object.entries(INTENTS)) {
       addIntent(propose_, name, summary, parameters, context);

@@ -209,7 +209,6 @@ function withOptions(command: Command): Command {
 
 /** `keystead rollout …`. */
 export const command: CommandModule = {
-  summary: "plan a coordinated upgrade, see where it stands, what is next, and the way back",
   register(rollout, context) {
     const { action } = context;
     const sub = (name: string, summary: string) => rollout.command(name).summary(summary).description(`${summary}.`);

@@ -25,7 +25,6 @@ function keyOptions(command: Command): Command {
 
 /** `keystead secrets`: environment variables and registry credentials for machines. */
 export const command: CommandModule = {
-  summary: "seal environment variables and registry credentials to a service's machines",
   register(secrets: Command, { io, output, action }: CommandContext) {
     keyOptions(
       secrets.command("seal").description("seal a .env file or registry credentials; write ciphertext and calldata"),

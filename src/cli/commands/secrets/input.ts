@@ -1,3 +1,4 @@
+import { requireCurrentEpoch } from "../../../agent/chain-trust.ts";
 import { parseNodeUrl } from "../../../agent/http.ts";
 import { verifySecretsKey } from "../../../agent/receipt.ts";
 import { fetchSecretsKey } from "../../../agent/seal-secrets.ts";
@@ -46,9 +47,9 @@ export function readServiceId(options: SecretsOptions, deployment: DeploymentId)
 }
 
 /**
- * The service's environment key from a node or a file, checked to be signed by this deployment's KMS.
+ * The service's environment key from a node or a file, checked to be signed by this deployment's KMS and, with an endpoint, to be of the current epoch.
  *
- * @throws KeysteadError `usage/key`; as `askNode` for the last node, and `verifySecretsKey`
+ * @throws KeysteadError `usage/key`; as `askNode` for the last node, `verifySecretsKey` and `requireCurrentEpoch`
  * @example
  * const { key } = await readSecretsKey(io, options, serviceId, trust);
  */
@@ -56,21 +57,26 @@ export async function readSecretsKey(
   io: Io,
   options: SecretsOptions,
   serviceId: Hex,
-  { trust }: TrustInput,
+  { trust, chain }: TrustInput,
 ): Promise<{ readonly key: SecretsKey; readonly answer: SecretsKeyAnswer }> {
   const file = text(options, "key");
   if ((file === undefined) === (options.node.length === 0))
     throw usage("key", "key", "where the key comes from is not said, or said twice", "Give --node URL or --key FILE.");
+  const verify = async (answer: SecretsKeyAnswer) => {
+    const key = await verifySecretsKey(answer, serviceId, trust);
+    const toCome = options.creation === true || text(options, "creator") !== undefined;
+    if (chain !== undefined) await requireCurrentEpoch(chain, key, toCome);
+    return { key, answer };
+  };
   if (file !== undefined) {
     const { bytes } = await io.readFile(file, { limit: KEY_LIMIT, argument: "key" });
     const answer = parseMessage(secretsKeySchema, decodeUtf8(bytes, "key"), "key");
-    return { key: await verifySecretsKey(answer, serviceId, trust), answer };
+    return await verify(answer);
   }
   let failure: unknown;
   for (const node of options.node.map(parseNodeUrl)) {
     try {
-      const answer = await fetchSecretsKey(node, serviceId);
-      return { key: await verifySecretsKey(answer, serviceId, trust), answer };
+      return await verify(await fetchSecretsKey(node, serviceId));
     } catch (error) {
       failure = error;
     }
