@@ -152,7 +152,7 @@ const bootAnswerSchema = z.strictObject({
 const refusedSchema = bootAnswerSchema.extend({ isAllowed: z.literal(false) });
 const address = z.string().regex(/^0x[0-9a-f]{40}$/);
 
-/** dstack's own protocol: what it does not define (429) is a problem document here too. */
+/** dstack's own protocol: what it does not define (429, 503) is a problem document here too, and denies like any answer but 200. */
 function describeWebhook(registry: OpenAPIHono["openAPIRegistry"]): void {
   registry.registerPath({
     method: "get",
@@ -171,7 +171,7 @@ function describeWebhook(registry: OpenAPIHono["openAPIRegistry"]): void {
         "The server",
       ),
       500: json(z.strictObject({ status: z.literal("error"), message: z.string() }), "The chain cannot be read"),
-      ...problems(429),
+      ...problems(429, 503),
     },
   });
   for (const [route, what] of [
@@ -188,7 +188,7 @@ function describeWebhook(registry: OpenAPIHono["openAPIRegistry"]): void {
         400: json(refusedSchema, "Not dstack-kms's request"),
         413: json(refusedSchema, "The request is too large"),
         500: json(refusedSchema, "A defect"),
-        ...problems(429),
+        ...problems(429, 503),
       },
     });
 }

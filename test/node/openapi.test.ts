@@ -54,9 +54,14 @@ describe("node: the OpenAPI document", function () {
   let node: TestNode;
   let document: Document;
   const seen = new Set<string>();
-  const dstack: { fault: Error | undefined; decision: string } = { fault: undefined, decision: "Allowed" };
+  const dstack: { fault: Error | undefined; decision: string; waits: Promise<void> | undefined } = {
+    fault: undefined,
+    decision: "Allowed",
+    waits: undefined,
+  };
   const decider: DstackWebhookOptions["decider"] = {
     dstackFacts: async () => {
+      await dstack.waits;
       if (dstack.fault !== undefined) throw dstack.fault;
       const contract: Hex = `0x${"d5".repeat(20)}`;
       return { chainId: 8453, dstackAuth: contract, gatewayAppId: "", appImplementation: contract };
@@ -245,6 +250,13 @@ describe("node: the OpenAPI document", function () {
       }
       await hold(413, "post", path, " ".repeat(256 * 1024));
     }
+    const slow = await createTestNode(tees, { webhook, limits: { ...DEFAULT_LIMITS, timeoutMs: 50 } });
+    const gate = Promise.withResolvers<void>();
+    dstack.waits = gate.promise;
+    await hold(503, "get", "/dstack", undefined, slow);
+    for (const route of ["app", "kms"]) await hold(503, "post", `/dstack/bootAuth/${route}`, BOOT, slow);
+    gate.resolve();
+    await slow.close();
   });
 
   it("names no status that none of these answers has", () => {
