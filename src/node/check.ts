@@ -1,7 +1,7 @@
 import { createServer } from "node:net";
 import { basename } from "node:path";
 import { toHex } from "../core/bytes.ts";
-import { isKeysteadError, KeysteadError } from "../core/errors.ts";
+import { isKeysteadError, type KeysteadError } from "../core/errors.ts";
 import type { NodeConfig } from "./config.ts";
 import { probePccs } from "./evidence/collateral.ts";
 import { createSnpCrlSource, verifySnpCrl } from "./evidence/snp-crl.ts";
