@@ -99,7 +99,7 @@ function refusalOf(node: string, status: number, text: string): KeysteadError {
   const { code, detail, retryable, reason, decision, block } = problem;
   return new KeysteadError("agent/refused", `${hostOf(node)} refuses: ${printable(detail, LONGEST_DETAIL)}`, {
     argument: "node",
-    remedy: REMEDIES[code] ?? "See the node's documentation for this code.",
+    remedy: REMEDIES[code] ?? `The node's code for it is ${code}: src/node/README.md says what that means.`,
     retryable,
     details: { node: hostOf(node), status, code, reason, decision, block },
   });
@@ -109,6 +109,10 @@ const REMEDIES: Readonly<Partial<Record<Problem["code"], string>>> = {
   "evidence/not-genuine":
     "The machine's evidence does not verify: see the reason, and whether platform and firmware are in order.",
   "release/denied": "The contracts do not allow it: see the decision, and keystead image check.",
+  "request/not-found": "This is no node of Keystead, or its address has a path too many: give the URL before /v1.",
+  "request/malformed":
+    "Node and agent are of different versions: see the reason, and compare /v1/info with keystead --version.",
+  "node/failed": "Only that node's log says why: tell its operator, and name other nodes with --node.",
   "request/too-many": "Wait: it is tried again by itself.",
   "chain/unavailable": "The node cannot read the chain now: it is tried again by itself.",
   "collateral/unavailable": "The node lacks the vendor's collateral now: it is tried again by itself.",

@@ -46,12 +46,14 @@ interface SignedAnswer {
   readonly signature: Hex;
 }
 
-const untrusted = (code: string, message: string, details: Readonly<Record<string, unknown>> = {}) =>
-  new KeysteadError(`receipt/${code}`, message, {
-    argument: "receipt",
-    remedy: "Use nothing of this answer: the node is not one of this deployment, or somebody answers in its place.",
-    details,
-  });
+const REMEDY = "Use nothing of this answer: the node is not one of this deployment, or somebody answers in its place.";
+
+const untrusted = (
+  code: string,
+  message: string,
+  details: Readonly<Record<string, unknown>> = {},
+  remedy: string = REMEDY,
+) => new KeysteadError(`receipt/${code}`, message, { argument: "receipt", remedy, details });
 
 /**
  * Checks a node's signature: this deployment, a trusted signer, not a test node unless that is allowed.
@@ -73,7 +75,12 @@ async function verifySigned<T extends SignedType>(
     });
   }
   if (testTee && trust.allowTestTee !== true) {
-    throw untrusted("test-tee", "the node accepts evidence under test roots: nothing about hardware is proven");
+    throw untrusted(
+      "test-tee",
+      "the node accepts evidence under test roots: nothing about hardware is proven",
+      {},
+      "Use nothing of this answer. On a development chain, --allow-test-tee takes it.",
+    );
   }
   const digest = hashSigned(type, message, { ...trust, testTee });
   if (!equalBytes(digest, fromHex(answer.digest, "digest"))) {
@@ -81,10 +88,12 @@ async function verifySigned<T extends SignedType>(
   }
   const signer = recoverSigner(digest, signature);
   if (signer !== answer.signer || !(await trust.signers()).has(signer)) {
-    throw untrusted("untrusted-signer", `the answer is signed by ${signer}, which this deployment does not name`, {
-      signer,
-      claimed: answer.signer,
-    });
+    throw untrusted(
+      "untrusted-signer",
+      `the answer is signed by ${signer}, which this deployment does not name`,
+      { signer, claimed: answer.signer },
+      `${REMEDY} A new KMS is named by its policy once its identity is published: keystead propose publish-kms-identity.`,
+    );
   }
   return digest;
 }

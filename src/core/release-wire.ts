@@ -234,7 +234,7 @@ export const problemSchema = z.strictObject({
   detail: z.string(),
   /** Whether the same request may succeed later. A used nonce needs a new challenge in any case. */
   retryable: z.boolean(),
-  /** 401: the verifier's error code, e.g. `tdx/debug`. 400: where. */
+  /** 401: the verifier's error code, e.g. `tdx/debug`. 400: where, e.g. `evidence.quote`, or why no place can be told, e.g. `json/duplicate-key`. */
   reason: z.string().optional(),
   /** 403: the contracts' decision, e.g. `ImagePending`. */
   decision: z.string().optional(),

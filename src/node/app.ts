@@ -103,9 +103,11 @@ export function createNodeApp(options: NodeAppOptions): OpenAPIHono {
   app.notFound((context) =>
     fail(
       context,
-      new KeysteadError("request/not-found", "there is nothing at this address", {
-        remedy: "See /openapi.json for what there is.",
-      }),
+      new KeysteadError(
+        "request/not-found",
+        `nothing here answers ${knownMethod(context.req.method)}: /openapi.json lists what does`,
+        { remedy: "See /openapi.json for what there is." },
+      ),
     ),
   );
 
@@ -148,7 +150,7 @@ export function createNodeApp(options: NodeAppOptions): OpenAPIHono {
 
   /** A request for secrets: counted by what came of it, and logged by what the receipt says anyway. */
   const release = async <
-    Q extends { readonly evidence: { readonly kind: string } },
+    Q extends { readonly evidence: { readonly kind: string }; readonly serviceId?: Hex },
     A extends { readonly receipt: Receipted },
   >(
     context: Context,
@@ -157,9 +159,11 @@ export function createNodeApp(options: NodeAppOptions): OpenAPIHono {
     act: (request: Q) => Promise<Released<A>>,
   ): Promise<Response> => {
     let kind = "unknown";
+    let asked: { readonly serviceId?: Hex } = {};
     try {
       const request = parseMessage(schema, await readBody(context), "request");
       kind = request.evidence.kind;
+      if (request.serviceId !== undefined) asked = { serviceId: request.serviceId };
       const { answer, sequence } = await places.hold(() => act(request));
       const { message, testTee } = answer.receipt;
       metrics.releases.inc({ what, kind, outcome: "released" });
@@ -171,7 +175,11 @@ export function createNodeApp(options: NodeAppOptions): OpenAPIHono {
       const problem = toProblem(error);
       metrics.releases.inc({ what, kind, outcome: problem.code });
       const { code, reason, decision } = problem;
-      outcomes.set(context, { message: "not released", fields: { what, kind, code, reason, decision } });
+      const blockNumber = problem.block?.number;
+      outcomes.set(context, {
+        message: "not released",
+        fields: { what, kind, ...asked, code, reason, decision, blockNumber },
+      });
       throw error;
     }
   };

@@ -77,6 +77,8 @@ const schema = z.strictObject({
       snpCrlFiles: z
         .strictObject({ milan: path.optional(), genoa: path.optional(), turin: path.optional() })
         .optional(),
+      /** AMD's key distribution service, or a mirror: the lists of products that have no file. */
+      snpCrlUrl: url.optional(),
       requireSnpCrl: z.boolean().default(true),
       snpVmpls: z.array(z.int().min(0).max(3)).min(1).default([0]),
       snpMinimumTcb: z.strictObject({ milan: minimumTcb, genoa: minimumTcb, turin: minimumTcb }).optional(),
@@ -112,6 +114,10 @@ const schema = z.strictObject({
 export type NodeConfig = z.output<typeof schema>;
 
 const PREFIX = "KEYSTEAD_NODE__";
+/** What begins as a setting does, and is none. */
+const NEAR_PREFIX = "KEYSTEAD_NODE_";
+/** Names the file itself; read by the command line. */
+export const CONFIG_VARIABLE = "KEYSTEAD_NODE_CONFIG";
 
 const bad = (argument: string, message: string, remedy: string, cause?: unknown) =>
   new KeysteadError("config/invalid", message, { argument, remedy, cause });
@@ -154,17 +160,32 @@ export function parseNodeConfig(
   env: Readonly<Record<string, string | undefined>>,
   folder: string,
 ): NodeConfig {
-  const value = withEnvironment(parseDocument(text), env);
+  const { value, variables } = withEnvironment(parseDocument(text), env);
   const result = schema.safeParse(value);
   if (!result.success) {
     const lines = result.error.issues.map((issue) => {
       const where = issue.path.map(String).join(".");
-      return `${where === "" ? "the configuration" : where}: ${issue.message}`;
+      const variable = variables.get(where);
+      const named = variable === undefined ? where : `${where} (${variable} in the environment)`;
+      return `${where === "" ? "the configuration" : named}: ${issue.message}${settingsAt(issue)}`;
     });
-    const argument = result.error.issues[0]?.path.map(String).join(".") ?? "config";
-    throw bad(argument, lines.join("; "), "Correct what is named; the node's README lists every setting.");
+    const argument = result.error.issues[0]?.path.map(String).join(".");
+    throw bad(
+      argument === undefined || argument === "" ? "config" : argument,
+      lines.join("; "),
+      "Correct what is named; src/node/README.md lists every setting.",
+    );
   }
   return absolute(result.data, folder);
+}
+
+/** What there is, where something was named that is not. */
+function settingsAt({ code, path }: z.core.$ZodIssue): string {
+  if (code !== "unrecognized_keys") return "";
+  // An element of a list has no settings of its own here: its list is named.
+  const shape = path.reduce<z.ZodType | undefined>((at, part) => childOf(at, String(part)), schema);
+  const keys = [...new Set(keysOf(shape))];
+  return keys.length === 0 ? "" : `; there is ${keys.join(", ")}`;
 }
 
 function parseDocument(text: string): unknown {
@@ -181,10 +202,19 @@ function parseDocument(text: string): unknown {
 }
 
 /** Names in the environment are upper-case; which setting they mean is found without regard to case, so SCREAMING names reach camelCase settings. */
-function withEnvironment(base: unknown, env: Readonly<Record<string, string | undefined>>): unknown {
+function withEnvironment(
+  base: unknown,
+  env: Readonly<Record<string, string | undefined>>,
+): { readonly value: unknown; readonly variables: ReadonlyMap<string, string> } {
   const root: Record<string, unknown> = isRecord(base) ? structuredClone(base) : {};
+  const variables = new Map<string, string>();
   for (const [name, text] of Object.entries(env)) {
-    if (!name.startsWith(PREFIX) || text === undefined) continue;
+    if (text === undefined || name === CONFIG_VARIABLE || !name.startsWith(NEAR_PREFIX)) continue;
+    if (!name.startsWith(PREFIX)) {
+      const remedy = `Name settings as in ${PREFIX}LISTEN__PORT, with two underscores between the parts, or unset it.`;
+      throw bad(name, `${name} names no setting`, remedy);
+    }
+    const path: string[] = [];
     const parts = name.slice(PREFIX.length).split("__");
     let at: Record<string, unknown> = root;
     let shape: z.ZodType | undefined = schema;
@@ -193,6 +223,7 @@ function withEnvironment(base: unknown, env: Readonly<Record<string, string | un
       const key = keys.find((known) => known.toLowerCase() === part.toLowerCase().replaceAll("_", ""));
       if (key === undefined) throw bad(name, `${name} names no setting`, "Correct or unset the variable.");
       shape = childOf(shape, key);
+      path.push(key);
       if (index === parts.length - 1) at[key] = parseDocument(text);
       else {
         const next = at[key];
@@ -201,8 +232,9 @@ function withEnvironment(base: unknown, env: Readonly<Record<string, string | un
         at = child;
       }
     }
+    variables.set(path.join("."), name);
   }
-  return isRecord(base) || Object.keys(root).length > 0 ? root : base;
+  return { value: isRecord(base) || Object.keys(root).length > 0 ? root : base, variables };
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

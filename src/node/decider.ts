@@ -31,6 +31,7 @@ export interface DeciderOptions extends QuorumOptions {
   readonly maxSilenceSeconds?: number | undefined;
   /** Told of every look at the chain that failed. */
   readonly onError?: ((error: KeysteadError) => void) | undefined;
+  readonly onRecovery?: (() => void) | undefined;
 }
 
 /** One request as it stands in a view. */

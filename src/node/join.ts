@@ -44,12 +44,18 @@ const refuse = (code: string, message: string, remedy: string, retryable = false
 /**
  * Gets the root secrets from a running node. The caller wipes them.
  *
- * @throws KeysteadError `join/unreachable`, `join/refused` {code, decision}, `join/answer`, `join/receipt`, `root/other-identity`, and those of `attest`
+ * @throws KeysteadError `join/bad-url`, `join/unreachable`, `join/refused` {code, decision}, `join/answer`, `join/receipt`, `root/other-identity`, and those of `attest`
  * @example
  * const roots = await joinNode({ url, attest, deployment, expected, testTee: false });
  */
 export async function joinNode(options: JoinOptions): Promise<readonly RootSecret[]> {
   const { attest, deployment, expected } = options;
+  if (!/^https?:$/.test(URL.canParse(options.url) ? new URL(options.url).protocol : ""))
+    throw refuse(
+      "bad-url",
+      "the running node's address is no http or https URL",
+      "Give one such as https://kms-1.example.",
+    );
   const { nonce } = parseMessage(challengeSchema, await ask(options, "/v1/challenge", undefined), "challenge");
   const { privateKey, publicKey } = await generateSealKeyPair();
   try {
@@ -149,14 +155,24 @@ async function ask({ url, timeoutMs = 30_000 }: JoinOptions, path: string, body:
   }
   throw new KeysteadError(
     "join/refused",
-    `the other node answers ${problem?.code ?? status}: ${problem?.detail ?? ""}`,
+    `the other node answers ${problem === undefined ? `HTTP ${status}` : `${problem.code}: ${problem.detail}`}`,
     {
       argument: "join",
-      remedy: "For a denial, see whether the policy allows this machine's image as KMS image, and its platform.",
+      remedy: remedyOf(problem?.code),
       retryable: problem?.retryable ?? status >= 500,
       details: { status, code: problem?.code, decision: problem?.decision, reason: problem?.reason },
     },
   );
+}
+
+function remedyOf(code: string | undefined): string {
+  if (code === "release/denied")
+    return "See whether the policy allows this machine's image as KMS image, and its platform, in a final block: keystead audit --policy.";
+  if (code === "evidence/not-genuine")
+    return "The machine's evidence does not verify: see the reason, and whether platform and firmware are in order.";
+  if (code === "request/not-found")
+    return "That node does not share its root (shareRoot), or this is no node: join another.";
+  return "See the other node's log, and try again, or join another node.";
 }
 
 async function readBounded(response: Response): Promise<string> {

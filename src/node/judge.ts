@@ -1,4 +1,4 @@
-import { readFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import type { Binding } from "../core/binding.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
@@ -15,7 +15,8 @@ import {
   createPccsSource,
 } from "./evidence/collateral.ts";
 import { verifyNitroDocument } from "./evidence/nitro.ts";
-import { type SnpOptions, verifySnpReport } from "./evidence/snp.ts";
+import { type Product, type SnpOptions, verifySnpReport } from "./evidence/snp.ts";
+import { createSnpCrlSource } from "./evidence/snp-crl.ts";
 import { readTdxCollateralKey, verifyTdxQuote } from "./evidence/tdx.ts";
 import type { VerifiedTdxCollateral } from "./evidence/tdx-collateral.ts";
 import type { Trust } from "./evidence/x509.ts";
@@ -28,6 +29,8 @@ export interface JudgeOptions {
   readonly collateralFiles?: readonly string[] | undefined;
   /** AMD's revocation lists, DER, by product; one that is given here counts before a machine's own. */
   readonly snpCrlFiles?: Readonly<Partial<Record<string, string>>> | undefined;
+  /** Where the lists of the other products are fetched; one that can't be had is 503, and a machine's own does not stand in for it. */
+  readonly snpCrlUrl?: string | undefined;
   /** Whether SEV-SNP evidence without a revocation list is refused. */
   readonly requireSnpCrl: boolean;
   /** Privilege levels that may ask for keys. */
@@ -110,6 +113,20 @@ export function createJudge(options: JudgeOptions): Judge {
         ? createFileSource(options.collateralFiles)
         : NO_SOURCE;
   const cache = createCollateralCache({ source, unsafeTestRoots });
+  const { snpCrlFiles, snpCrlUrl } = options;
+  const lists = snpCrlUrl === undefined ? undefined : createSnpCrlSource({ url: snpCrlUrl, fetch, unsafeTestRoots });
+  const listOf = async (product: Product, atUnixSeconds: number): Promise<Uint8Array | undefined> => {
+    const path = snpCrlFiles?.[product];
+    if (path === undefined) return await lists?.get(product, atUnixSeconds);
+    return await readFile(path).catch((cause: unknown) => {
+      throw new KeysteadError("collateral/unreadable", `${path} cannot be read`, {
+        argument: "evidence.snpCrlFiles",
+        remedy: "Check the path and the file's rights.",
+        retryable: true,
+        cause,
+      });
+    });
+  };
 
   const verify = async (evidence: WireEvidence, bytes: Uint8Array, atUnixSeconds: number) => {
     const common = { atUnixSeconds, chains, unsafeTestRoots };
@@ -127,8 +144,7 @@ export function createJudge(options: JudgeOptions): Judge {
     const given = await attempt("request/malformed", () => decodeCertificates(evidence.certificates));
     const snp: SnpOptions = { ...common, allowedVmpls: options.snpVmpls, requireCrl: false };
     const first = await attempt("evidence/not-genuine", () => verifySnpReport(bytes, given, snp));
-    const path = options.snpCrlFiles?.[first.product];
-    const crl = path === undefined ? undefined : await attempt("collateral/unavailable", () => readFileSync(path));
+    const crl = await attempt("collateral/unavailable", () => listOf(first.product, atUnixSeconds));
     const last = crl === undefined ? given : { ...given, crl };
     const requireCrl = options.requireSnpCrl;
     return await attempt("evidence/not-genuine", () => verifySnpReport(bytes, last, { ...snp, requireCrl }));

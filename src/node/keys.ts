@@ -156,7 +156,12 @@ async function readRootFile(path: string): Promise<string> {
     }
   } catch (cause) {
     if (isKeysteadError(cause)) throw cause;
-    throw refuse("not-found", `the root file ${path} cannot be read`, "Check the path and who may read it.", cause);
+    throw refuse(
+      "not-found",
+      `the root file ${path} cannot be read`,
+      "For a new KMS: keystead node init makes it; for one that runs: keystead node join gets it. Else check the path, and who may read it.",
+      cause,
+    );
   }
 }
 

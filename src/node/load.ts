@@ -38,7 +38,7 @@ export interface LoadedDeployment {
  * const { pinned } = await loadDeployment(config);
  */
 export async function loadDeployment(config: NodeConfig): Promise<LoadedDeployment> {
-  const record = parseDeployment(await readText(config.deployment, "deployment"));
+  const record = parseDeployment(await readConfigured(config.deployment, "deployment"));
   checkTestTee(config, record.chainId);
   return { record, pinned: pinDeployment(record, config.implementations) };
 }
@@ -46,22 +46,21 @@ export async function loadDeployment(config: NodeConfig): Promise<LoadedDeployme
 /**
  * Makes what decides, over the configured endpoints. It is not started.
  *
- * @param floor the block of the latest receipt: nothing older is decided on
+ * @param more `floor` is the block of the latest receipt: nothing older is decided on
  * @throws KeysteadError `config/invalid`: an address cannot be read, or is there twice; `chain/bad-quorum`
  * @example
- * const decider = await openDecider(config, pinned, (error) => log.warn(error));
+ * const decider = await openDecider(config, pinned, { onError: (error) => log.warn(error) });
  */
 export async function openDecider(
   config: NodeConfig,
   deployment: PinnedDeployment,
-  onError: (error: KeysteadError) => void,
-  floor?: DeciderOptions["floor"],
+  more: Pick<DeciderOptions, "onError" | "onRecovery" | "floor"> = {},
 ): Promise<Decider> {
   const { chainId } = deployment;
   const { endpoints, quorum, ...rest } = config.chain;
   const opened = await Promise.all(
     endpoints.map(async ({ name, url, urlFile }) => {
-      const address = url ?? (await readText(urlFile ?? "", "chain.endpoints")).trim();
+      const address = url ?? (await readConfigured(urlFile ?? "", "chain.endpoints")).trim();
       return { name, address };
     }),
   );
@@ -83,8 +82,7 @@ export async function openDecider(
     endpoints: opened.map(({ name, address }) => createEndpoint(name, address, { chainId }, clock)),
     required: quorum,
     clock,
-    onError,
-    floor,
+    ...more,
     ...rest,
   });
 }
@@ -98,20 +96,40 @@ export async function openDecider(
  */
 export async function loadJudgeOptions({ evidence, unsafeTestTee }: NodeConfig): Promise<JudgeOptions> {
   const { threads: _, snpMinimumTcb, ...rest } = evidence;
-  const roots = await Promise.all((unsafeTestTee?.roots ?? []).map(readRoots));
+  const roots = await loadTestRoots({ unsafeTestTee });
   return {
     ...rest,
     snpMinimumTcb: snpMinimumTcb as JudgeOptions["snpMinimumTcb"],
-    ...(unsafeTestTee === undefined ? {} : { unsafeTestRoots: roots.flat() }),
+    ...(unsafeTestTee === undefined ? {} : { unsafeTestRoots: roots }),
   };
 }
 
+/**
+ * The test roots that the configuration names.
+ *
+ * @returns DER, one after the other
+ * @throws KeysteadError `config/invalid`, and those of `parsePemChain`
+ * @example
+ * const unsafeTestRoots = await loadTestRoots(config);
+ */
+export async function loadTestRoots({ unsafeTestTee }: Pick<NodeConfig, "unsafeTestTee">): Promise<Uint8Array[]> {
+  return (await Promise.all((unsafeTestTee?.roots ?? []).map(readRoots))).flat();
+}
+
 async function readRoots(path: string): Promise<readonly Uint8Array[]> {
-  const bytes = await readBytes(path, "unsafeTestTee.roots");
+  const bytes = await readConfiguredBytes(path, "unsafeTestTee.roots");
   return bytes[0] === 0x30 ? [new Uint8Array(bytes)] : parsePemChain(new Uint8Array(bytes), "tdx", path);
 }
 
-async function readBytes(path: string, argument: string): Promise<Buffer> {
+/**
+ * Reads a file that the configuration names.
+ *
+ * @param argument the setting
+ * @throws KeysteadError `config/invalid`
+ * @example
+ * const der = await readConfiguredBytes("/etc/keystead/milan.crl", "evidence.snpCrlFiles");
+ */
+export async function readConfiguredBytes(path: string, argument: string): Promise<Buffer> {
   try {
     return await readFile(path);
   } catch (cause) {
@@ -120,8 +138,9 @@ async function readBytes(path: string, argument: string): Promise<Buffer> {
   }
 }
 
-async function readText(path: string, argument: string): Promise<string> {
-  return (await readBytes(path, argument)).toString("utf8");
+/** As {@link readConfiguredBytes}, as text. */
+export async function readConfigured(path: string, argument: string): Promise<string> {
+  return (await readConfiguredBytes(path, argument)).toString("utf8");
 }
 
 /**
@@ -163,7 +182,7 @@ export async function openFileStore(
     });
   }
   const text =
-    root.passphraseFile === undefined ? passphrase : await readText(root.passphraseFile, "root.passphraseFile");
+    root.passphraseFile === undefined ? passphrase : await readConfigured(root.passphraseFile, "root.passphraseFile");
   if (text === undefined) {
     throw new KeysteadError("config/invalid", "there is no passphrase for the root file", {
       argument: "root.passphraseFile",
@@ -214,4 +233,14 @@ export async function loadRoots(
   await store.write(roots);
   log?.info({ epochs: roots.length }, "joined: the root file is written");
   return roots;
+}
+
+/** The address cannot be listened on. */
+export function notListening(host: string, port: number, cause: unknown): KeysteadError {
+  const errno = cause instanceof Error && "code" in cause ? `: ${String(cause.code)}` : "";
+  return new KeysteadError("node/not-listening", `${host}:${port} cannot be listened on${errno}`, {
+    argument: "listen",
+    remedy: "Choose another port or address, or stop what listens there.",
+    cause,
+  });
 }

@@ -1,4 +1,4 @@
-import { isKeysteadError } from "../core/errors.ts";
+import { isKeysteadError, type KeysteadError } from "../core/errors.ts";
 import { PROBLEMS, type Problem, type ProblemCode } from "../core/release-wire.ts";
 
 const CODES = new Map<string, ProblemCode>((Object.keys(PROBLEMS) as ProblemCode[]).map((code) => [code, code]));
@@ -13,7 +13,7 @@ export function toProblem(error: unknown): Problem {
   const detail = known !== undefined && forAll ? known.message : title;
   const retryable = known?.retryable ?? status === 503;
   const problem: Problem = { type: `urn:keystead:problem:${code}`, title, status, code, detail, retryable };
-  const { reason, decision, block } = known?.code === code ? known.details : {};
+  const { reason, decision, block } = known?.code === code ? known.details : { reason: reasonOf(code, known) };
   return {
     ...problem,
     ...(typeof reason === "string" ? { reason } : {}),
@@ -27,6 +27,13 @@ function fallback(code: string | undefined): ProblemCode {
   if (code === "wire/malformed" || code?.startsWith("json/") || code?.startsWith("hex/") || code === "text/not-utf8")
     return "request/malformed";
   return "node/failed";
+}
+
+/** Where a malformed request is wrong: a place in the schema, or what its reader calls it. Neither quotes the request. */
+function reasonOf(code: ProblemCode, error: KeysteadError | undefined): string | undefined {
+  if (code !== "request/malformed" || error === undefined) return undefined;
+  const { path } = error.details;
+  return typeof path === "string" && path !== "" ? path : error.code;
 }
 
 function isBlock(value: unknown): value is NonNullable<Problem["block"]> {

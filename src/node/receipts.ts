@@ -1,7 +1,8 @@
 import { createHash } from "node:crypto";
 import { constants, fstatSync } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
+import { access, type FileHandle, open } from "node:fs/promises";
 import { dirname } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { type Receipt, parseMessage, receiptSchema } from "../core/release-wire.ts";
@@ -46,8 +47,17 @@ export interface ReceiptLog {
   readonly count: () => number;
   /** Bytes that a crash had left of an unfinished group, cut off at opening. */
   readonly cutOff: number;
+  /**
+   * Why receipts can't be written, for readiness checks: the code of the last failure. One that may pass by itself is told for half a minute, so that
+   * requests come again and show whether it did.
+   */
+  readonly fault: () => string | undefined;
   readonly close: () => Promise<void>;
 }
+
+/** Between two looks at a file with an unfinished end: a crash's stays as it is, a writer's grows. */
+const SETTLE_MS = 250;
+const FAULT_MS = 30_000;
 
 const refuse = (code: string, message: string, remedy: string, retryable = false, cause?: unknown) =>
   new KeysteadError(`receipts/${code}`, message, { argument: "receipts", remedy, retryable, cause });
@@ -61,7 +71,7 @@ interface Waiting {
 /**
  * Opens a file of receipts, or makes it (mode 0600).
  *
- * @throws KeysteadError `receipts/not-opened`, `receipts/corrupt` {line}
+ * @throws KeysteadError `receipts/not-opened`, `receipts/corrupt` {line}, `receipts/changed` where another process is writing to it
  * @example
  * const log = await openReceiptLog("/var/lib/keystead/receipts.jsonl");
  * await log.append(receipt);
@@ -75,12 +85,18 @@ export async function openReceiptLog(path: string): Promise<ReceiptLog> {
   const offsets = found.offsets;
   let { size, sequence, previous } = found;
   if (found.cutOff > 0) {
+    await sleep(SETTLE_MS);
+    if ((await handle.stat()).size !== found.size + found.cutOff) {
+      await handle.close();
+      throw inUse(path);
+    }
     await handle.truncate(size);
     await handle.sync();
   }
   let waiting: Waiting[] = [];
   let working: Promise<void> | undefined;
   let closed = false;
+  let fault: { readonly code: string; readonly until: number } | undefined;
 
   const writeGroup = async (group: readonly Waiting[]): Promise<void> => {
     const lines: Buffer[] = [];
@@ -98,23 +114,27 @@ export async function openReceiptLog(path: string): Promise<ReceiptLog> {
       // Another process that writes here would break the chain: better no release than a receipt that does not open.
       const { size: actual } = fstatSync(handle.fd);
       if (actual !== size) {
-        throw refuse(
-          "changed",
-          `${path} has ${actual} bytes and should have ${size}: something else writes to it`,
-          "Give each node its own file of receipts, and restart this one.",
-        );
+        throw inUse(path, `${path} has ${actual} bytes and should have ${size}: something else writes to it`);
       }
       await writeAll(handle, Buffer.concat(lines), size);
       await handle.datasync();
     } catch (cause) {
       const error = isKeysteadError(cause)
         ? cause
-        : refuse("not-written", `${path} cannot be written`, "Check the disk and its free space.", true, cause);
+        : refuse(
+            "not-written",
+            `${path} cannot be written${because(cause)}`,
+            "Check the disk and its free space.",
+            true,
+            cause,
+          );
+      fault = { code: error.code, until: error.retryable ? Date.now() + FAULT_MS : Number.POSITIVE_INFINITY };
       // What was written of the group must not stay: its receipts are for releases that will not happen.
       if (error.code === "receipts/not-written") await handle.truncate(size).catch(() => undefined);
       for (const { reject } of group) reject(error);
       return;
     }
+    fault = undefined;
     starts.forEach((start, index) => {
       if ((sequence + index) % STRIDE === 0) offsets.push(start);
     });
@@ -137,6 +157,7 @@ export async function openReceiptLog(path: string): Promise<ReceiptLog> {
   return {
     cutOff: found.cutOff,
     count: () => sequence,
+    fault: () => (fault !== undefined && Date.now() < fault.until ? fault.code : undefined),
     append: (receipt) =>
       new Promise((resolve, reject) => {
         if (closed) return reject(refuse("closed", "the node is stopping", "Ask another node.", true));
@@ -163,6 +184,57 @@ export async function openReceiptLog(path: string): Promise<ReceiptLog> {
   };
 }
 
+/**
+ * Looks through a file of receipts and changes nothing, so that a node may be running with it.
+ *
+ * @returns how many receipts it holds, and the bytes of an unfinished one at its end; `undefined` if there is no file yet, and one can be made
+ * @throws KeysteadError `receipts/not-opened`, `receipts/corrupt` {line}
+ * @example
+ * const found = await inspectReceiptLog("/var/lib/keystead/receipts.jsonl");
+ */
+export async function inspectReceiptLog(
+  path: string,
+): Promise<{ readonly count: number; readonly unfinishedBytes: number } | undefined> {
+  let handle: FileHandle;
+  try {
+    handle = await open(path, constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  } catch (cause) {
+    if (errnoOf(cause) !== "ENOENT") throw notOpened(path, cause);
+    await access(dirname(path), constants.W_OK | constants.X_OK).catch((refused: unknown) => {
+      throw notOpened(path, refused);
+    });
+    return undefined;
+  }
+  try {
+    if (!(await handle.stat()).isFile()) throw notOpened(path);
+    const { sequence, cutOff } = await scan(handle, path);
+    return { count: sequence, unfinishedBytes: cutOff };
+  } finally {
+    await handle.close();
+  }
+}
+
+const errnoOf = (cause: unknown): string | undefined =>
+  cause instanceof Error && "code" in cause && typeof cause.code === "string" ? cause.code : undefined;
+
+/** The system's word for it, such as ENOSPC: whoever reads the log looks for that. */
+function because(cause: unknown): string {
+  const errno = errnoOf(cause);
+  return errno === undefined ? "" : `: ${errno}`;
+}
+
+const notOpened = (path: string, cause?: unknown) =>
+  refuse(
+    "not-opened",
+    `${path} cannot be opened${because(cause)}`,
+    "Check the path and who may write there.",
+    false,
+    cause,
+  );
+
+const inUse = (path: string, message = `${path} grows while it is opened: something else writes to it`) =>
+  refuse("changed", message, "Give each node its own file of receipts, and restart this one.");
+
 async function openFile(path: string): Promise<FileHandle> {
   try {
     const handle = await open(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
@@ -174,7 +246,7 @@ async function openFile(path: string): Promise<FileHandle> {
     await handle.close();
     throw new Error("not a file");
   } catch (cause) {
-    throw refuse("not-opened", `${path} cannot be opened`, "Check the path and who may write there.", false, cause);
+    throw notOpened(path, cause);
   }
 }
 

@@ -9,6 +9,7 @@ import type { NodeInfo } from "../core/release-wire.ts";
 import { createNodeApp } from "./app.ts";
 import { createChallenges } from "./challenge.ts";
 import type { NodeConfig } from "./config.ts";
+import type { Decider } from "./decide.ts";
 import { createDstackWebhook } from "./dstack.ts";
 import type { Judge } from "./judge.ts";
 import { createJudgePool } from "./judge-pool.ts";
@@ -19,6 +20,7 @@ import {
   loadJudgeOptions,
   loadRoots,
   type NodeSurroundings,
+  notListening,
   openDecider,
 } from "./load.ts";
 import { createMetrics } from "./metrics.ts";
@@ -132,12 +134,15 @@ async function open(
     number: Number(latest.receipt.message.blockNumber),
     hash: latest.receipt.message.blockHash,
   };
-  const decider = await openDecider(
-    config,
-    pinned,
-    ({ code, message }) => log.warn({ code, message }, "looking at the chain failed"),
+  const decider: Decider = await openDecider(config, pinned, {
+    onError: ({ code, message }) => {
+      const failing = decider.status().endpoints.filter(({ state }) => state !== "ok");
+      const endpoints = failing.map(({ name, state, failures, lastError }) => ({ name, state, failures, lastError }));
+      log.warn({ code, message, endpoints }, "looking at the chain failed");
+    },
+    onRecovery: () => log.info({ block: decider.status().block?.number }, "the chain can be read again"),
     floor,
-  );
+  });
   opened.push(decider.stop);
   await decider.refresh().catch((error: unknown) => {
     const code = isKeysteadError(error) ? error.code : "unknown";
@@ -172,16 +177,21 @@ async function open(
   let stopping = false;
   const notReady = (): readonly string[] => {
     const { ready, reason } = decider.status();
+    const receiptFault = receipts.fault();
     return [
       ...(stopping ? ["node/stopping"] : []),
       ...(keysGone ? ["node/keys-gone"] : []),
+      ...(receiptFault === undefined ? [] : [receiptFault]),
       ...(ready ? [] : [reason ?? "chain/unavailable"]),
     ];
   };
   const webhook = createDstackWebhook({
     decider,
-    onFault: (error) =>
-      log.warn({ code: isKeysteadError(error) ? error.code : "unknown" }, "the dstack webhook could not decide"),
+    onFault: (error) => {
+      const { code, details } = isKeysteadError(error) ? error : { code: "unknown", details: {} };
+      const { field } = details as { readonly field?: unknown };
+      log.warn({ code, ...(typeof field === "string" ? { field } : {}) }, "the dstack webhook could not decide");
+    },
     onDecision: ({ route, boot, reason }) =>
       log.info({ route, app: boot.appId, tee: boot.teeVariant, reason }, "dstack decision"),
   });
@@ -239,15 +249,7 @@ async function listen(fetch: Parameters<typeof serve>[0]["fetch"], config: NodeC
       },
       (address) => resolve({ server: server as Server, port: address.port }),
     );
-    server.once("error", (cause) =>
-      reject(
-        new KeysteadError("node/not-listening", `${host}:${port} cannot be listened on`, {
-          argument: "listen",
-          remedy: "Choose another port, or stop what listens there.",
-          cause,
-        }),
-      ),
-    );
+    server.once("error", (cause) => reject(notListening(host, port, cause)));
   });
 }
 

@@ -45,6 +45,8 @@ export interface WatchOptions {
   readonly warm?: ((view: ChainView) => Promise<void>) | undefined;
   /** Told of every look that failed. */
   readonly onError?: ((error: KeysteadError) => void) | undefined;
+  /** Told of the first look that succeeds after some that failed. */
+  readonly onRecovery?: (() => void) | undefined;
 }
 
 /** Looks at the chain again and again. */
@@ -74,7 +76,7 @@ const LONGEST_WARMING_SECONDS = 60;
  * const { finalized } = await watch.current();
  */
 export function createWatch(options: WatchOptions): Watch {
-  const { deployment, quorum, clock, pollSeconds = 4, maxSilenceSeconds = 60, warm, onError } = options;
+  const { deployment, quorum, clock, pollSeconds = 4, maxSilenceSeconds = 60, warm, onError, onRecovery } = options;
   let view: ChainView | undefined;
   let heardAt = Number.NEGATIVE_INFINITY;
   let failure: KeysteadError | undefined;
@@ -139,7 +141,9 @@ export function createWatch(options: WatchOptions): Watch {
         view = next;
       }
       heardAt = asked;
+      const recovered = failure !== undefined;
       failure = undefined;
+      if (recovered) onRecovery?.();
     } catch (thrown) {
       const error = asEndpointError(thrown);
       failure = error;

@@ -127,6 +127,10 @@ let nodes = 0;
 /** What a test may change about its node. */
 export interface TestNodeOptions
   extends Partial<Pick<NodeAppOptions, "limits" | "shareRoot" | "webhook" | "notReady">> {
+  /** What the routes use in place of the node's own. */
+  readonly receipts?: NodeAppOptions["receipts"];
+  readonly challenges?: NodeAppOptions["challenges"];
+  readonly info?: NodeAppOptions["info"];
   readonly testTee?: boolean;
   readonly judge?: Judge;
   readonly roots?: Uint8Array;
@@ -170,28 +174,30 @@ export async function createTestNode(tees: TestTees, options: TestNodeOptions = 
   });
   const app = createNodeApp({
     releaser,
-    challenges,
-    receipts,
+    challenges: options.challenges ?? challenges,
+    receipts: options.receipts ?? receipts,
     metrics,
     limits: { ...DEFAULT_LIMITS, requestsPerSecond: 100_000, burst: 1_000_000, ...options.limits },
     log: { info: log, warn: log, error: log },
     shareRoot: options.shareRoot ?? true,
     notReady: options.notReady ?? (() => []),
     webhook: options.webhook,
-    info: () => ({
-      protocol: "keystead/v1",
-      version: "0.0.0",
-      chainId: String(DEPLOYMENT.chainId),
-      registry: DEPLOYMENT.registry,
-      policy: toHex(fill(20, 0xac)),
-      testTee,
-      receiptSigner: ring.receiptSigner,
-      environmentKey: ring.environmentKey,
-      rootEpoch: ring.rootEpoch,
-      evidenceKinds: ["tdx", "snp", "nitro"],
-      purposes: [],
-      challengeSeconds,
-    }),
+    info:
+      options.info ??
+      (() => ({
+        protocol: "keystead/v1",
+        version: "0.0.0",
+        chainId: String(DEPLOYMENT.chainId),
+        registry: DEPLOYMENT.registry,
+        policy: toHex(fill(20, 0xac)),
+        testTee,
+        receiptSigner: ring.receiptSigner,
+        environmentKey: ring.environmentKey,
+        rootEpoch: ring.rootEpoch,
+        evidenceKinds: ["tdx", "snp", "nitro"],
+        purposes: [],
+        challengeSeconds,
+      })),
   });
   const close = async () => {
     await receipts.close();

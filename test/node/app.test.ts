@@ -168,6 +168,24 @@ describe("node", function () {
       }
     });
 
+    it("given a malformed request, says where it is wrong, and quotes nothing of it", async () => {
+      const { request } = await honestRequest(node);
+      const { nonce: _, ...less } = request;
+      for (const [body, reason] of [
+        ["", "json/malformed"],
+        ['{"serviceId":1,"serviceId":2}', "json/duplicate-key"],
+        ["[]", "wire/malformed"],
+        [less, "nonce"],
+        [{ ...request, serviceId: "0x12-and-a-secret" }, "serviceId"],
+        [{ ...request, evidence: { kind: "tdx", quote: "a-secret" } }, "evidence.quote"],
+        [{ ...request, "a-secret": 1 }, "wire/malformed"],
+      ] as const) {
+        const problem = await problemOf(await post(node.app, "/v1/keys", body));
+        expect(problem).to.include({ status: 400, code: "request/malformed", reason });
+        expect(JSON.stringify(problem)).not.to.contain("secret");
+      }
+    });
+
     it("given a chain that cannot be asked, answers 503 with the reason; given a defect, 503 without one", async () => {
       const { request } = await honestRequest(node);
       const stale = new KeysteadError("chain/stale", "too old", { remedy: "Wait." });
@@ -323,7 +341,7 @@ describe("node", function () {
       // a machine that brings an older list of its own does not hide what the operator's says
       expect(await ask({ ...strict, snpCrlFiles: { milan: revoking } }, true)).to.match(/^snp\/.*revoked/);
       expect(await ask({ ...strict, snpCrlFiles: { milan: forged } }, true)).to.match(/^snp\/.*crl/);
-      expect(await ask({ ...strict, snpCrlFiles: { milan: "/nowhere" } }, true)).to.equal("internal");
+      expect(await ask({ ...strict, snpCrlFiles: { milan: "/nowhere" } }, true)).to.equal("collateral/unreadable");
     });
 
     it("given a Nitro document that is older than the node takes, refuses it", async () => {

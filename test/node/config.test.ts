@@ -59,6 +59,7 @@ describe("node configuration", () => {
   it("given what is wrong, names it", () => {
     const cases: readonly [object, string][] = [
       [{ unknown: 1 }, "config"],
+      [{ chain: { ...MINIMAL.chain, endpoints: [{ name: "own", url: "http://x", key: 1 }] } }, "chain.endpoints.0"],
       [{ listen: { port: 70_000 } }, "listen.port"],
       [{ listen: { prot: 1 } }, "listen"],
       [{ receipts: undefined }, "receipts"],
@@ -77,15 +78,24 @@ describe("node configuration", () => {
     ];
     for (const [changes, argument] of cases) {
       const error = errorOf(() => parse(changes));
-      expect([error.code, error.argument || "config"], JSON.stringify(changes)).to.deep.equal([
-        "config/invalid",
-        argument,
-      ]);
+      expect([error.code, error.argument], JSON.stringify(changes)).to.deep.equal(["config/invalid", argument]);
     }
     for (const text of ["a: [", "a: 1\na: 2", "!!js/function x", "[]", "", "just text"])
       expect(errorOf(() => parseNodeConfig(text, {}, "/")).code, text).to.equal("config/invalid");
     const misspelt = errorOf(() => parse({}, { KEYSTEAD_NODE__LISTEN__PROT: "1" }));
     expect([misspelt.code, misspelt.argument]).to.deep.equal(["config/invalid", "KEYSTEAD_NODE__LISTEN__PROT"]);
+    const oneUnderscore = errorOf(() => parse({}, { KEYSTEAD_NODE_LISTEN_PORT: "1" }));
+    expect([oneUnderscore.code, oneUnderscore.argument]).to.deep.equal(["config/invalid", "KEYSTEAD_NODE_LISTEN_PORT"]);
+  });
+
+  it("given a setting that there is not, says which there are; given a variable's value that is wrong, names the variable", () => {
+    expect(errorOf(() => parse({ listen: { prot: 1 } })).message).to.match(/"prot".*host, port/);
+    expect(errorOf(() => parse({ recipts: "x" })).message).to.match(/"recipts".*receipts/);
+    const fromOutside = errorOf(() =>
+      parse({}, { KEYSTEAD_NODE__LISTEN__PORT: "x", KEYSTEAD_NODE__CHAIN__QUORUM: "1" }),
+    );
+    expect(fromOutside.argument).to.equal("listen.port");
+    expect(fromOutside.message).to.contain("KEYSTEAD_NODE__LISTEN__PORT").and.not.to.contain("QUORUM");
   });
 
   it("given test roots, refuses every chain that is not a development chain", () => {

@@ -351,6 +351,7 @@ describe("decisions", function () {
       const serviceId = await createService(chain.suite, "silence");
       await chain.finalize();
       let silent = false;
+      const told: string[] = [];
       const provider = liar(chain.provider, (_method, answer) => {
         if (silent) throw { code: -32000, message: "no" };
         return answer;
@@ -359,6 +360,8 @@ describe("decisions", function () {
         maxAgeSeconds: FOREVER,
         maxSilenceSeconds: 60,
         pollSeconds: 60,
+        onError: ({ code }) => told.push(code),
+        onRecovery: () => told.push("recovered"),
       });
       const ask = () => decider.decide({ serviceId, machine: machineOf(V1) });
       expect((await ask()).allowed).to.equal(true);
@@ -373,6 +376,10 @@ describe("decisions", function () {
       clock.now += 2;
       expect((await ask()).allowed).to.equal(true);
       expect(decider.status().ready).to.equal(true);
+      expect(told.at(-1)).to.equal("recovered");
+      expect(told.slice(0, -1)).to.satisfy(
+        (codes: string[]) => codes.length > 0 && codes.every((code) => code === "chain/unreachable"),
+      );
     });
 
     it("when looking takes longer than silence may last, does not take what it saw for new", async () => {

@@ -11,7 +11,7 @@ const deployment = { chainId: 1, registry: pin("registry"), policy: pin("policy"
 async function open(urls: readonly string[], quorum: number): Promise<string | undefined> {
   const endpoints = urls.map((url, at) => ({ name: "abc"[at] ?? "", url }));
   const config = { chain: { endpoints, quorum, maxAgeSeconds: 1800 } } as unknown as NodeConfig;
-  return openDecider(config, deployment, () => undefined).then(
+  return openDecider(config, deployment).then(
     () => undefined,
     (error: unknown) => (isKeysteadError(error) ? error.code : String(error)),
   );

@@ -1,8 +1,10 @@
-import { appendFileSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "chai";
+import { isKeysteadError } from "../../src/core/errors.ts";
 import type { Receipt } from "../../src/core/release-wire.ts";
-import { openReceiptLog } from "../../src/node/receipts.ts";
+import { inspectReceiptLog, openReceiptLog } from "../../src/node/receipts.ts";
 import { type Folder, makeFolder } from "../helpers/cli.ts";
 
 const hex = (bytes: number, value: number): `0x${string}` => `0x${value.toString(16).padStart(2 * bytes, "0")}`;
@@ -115,12 +117,63 @@ describe("receipts", () => {
     expect(await codeOf(openReceiptLog(join(folder.path, "no", "folder")))).to.equal("receipts/not-opened");
   });
 
-  it("given another writer to the same file, writes nothing more", async () => {
+  it("given another writer to the same file, writes nothing more, and says so until the end", async () => {
     const log = await openReceiptLog(path);
     await log.append(receipt(1));
+    expect(log.fault()).to.equal(undefined);
     appendFileSync(path, "another\n");
     expect(await codeOf(log.append(receipt(2)))).to.equal("receipts/changed");
     expect(log.count()).to.equal(1);
+    expect(log.fault()).to.equal("receipts/changed");
     await log.close();
+  });
+
+  it("given a file whose unfinished end still grows, leaves it alone: another node is writing it", async () => {
+    writeFileSync(path, '{"sequence":1,');
+    const opening = codeOf(openReceiptLog(path));
+    setTimeout(() => appendFileSync(path, '"previous"'), 20);
+    expect(await opening).to.equal("receipts/changed");
+    expect(readFileSync(path, "utf8")).to.equal('{"sequence":1,"previous"');
+  });
+
+  it("given a disk that is full for a while, refuses with the system's word, leaves no half receipt, and recovers", async () => {
+    const log = await openReceiptLog(path);
+    await log.append(receipt(1));
+    const whole = readFileSync(path);
+    const probe = await open(path);
+    const handles: { datasync: () => Promise<void> } = Object.getPrototypeOf(probe);
+    const { datasync } = handles;
+    handles.datasync = async () => {
+      throw Object.assign(new Error("no space"), { code: "ENOSPC" });
+    };
+    try {
+      const error = await log.append(receipt(2)).catch((thrown: unknown) => thrown);
+      expect(isKeysteadError(error, "receipts/not-written") && error.message).to.match(/ENOSPC/);
+    } finally {
+      handles.datasync = datasync;
+      await probe.close();
+    }
+    expect(log.fault()).to.equal("receipts/not-written");
+    expect(readFileSync(path)).to.deep.equal(whole);
+    expect(await log.append(receipt(2))).to.equal(2);
+    expect(log.fault()).to.equal(undefined);
+    await log.close();
+  });
+
+  it("are counted without opening them as a node does: nothing is cut off, made or changed", async () => {
+    expect(await inspectReceiptLog(path)).to.equal(undefined);
+    expect(existsSync(path)).to.equal(false);
+    const log = await openReceiptLog(path);
+    await log.append(receipt(1));
+    await log.append(receipt(2));
+    appendFileSync(path, "half");
+    const before = readFileSync(path);
+    expect(await inspectReceiptLog(path)).to.deep.equal({ count: 2, unfinishedBytes: 4 });
+    expect(readFileSync(path)).to.deep.equal(before);
+    await log.close();
+    writeFileSync(path, "{}\n");
+    expect(await codeOf(inspectReceiptLog(path))).to.equal("receipts/corrupt");
+    for (const wrong of [join(folder.path, "no", "folder"), folder.path])
+      expect(await codeOf(inspectReceiptLog(wrong))).to.equal("receipts/not-opened");
   });
 });

@@ -7,10 +7,10 @@ import { createSystem } from "../../agent/system.ts";
 import { type Hex, toHex } from "../../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../../core/errors.ts";
 import { checkNode } from "../../node/check.ts";
-import { type NodeConfig, readNodeConfig } from "../../node/config.ts";
+import { CONFIG_VARIABLE, type NodeConfig, readNodeConfig } from "../../node/config.ts";
 import { buildIdentityBinding, hashEvidence } from "../../node/identity.ts";
 import type { Attest } from "../../node/join.ts";
-import { createKeyRing } from "../../node/keys.ts";
+import { createKeyRing, type RootSecret } from "../../node/keys.ts";
 import { loadDeployment, loadRoots, type NodeSurroundings, openFileStore } from "../../node/load.ts";
 import { startNode } from "../../node/server.ts";
 import { type OptionValues, text } from "../chain-input.ts";
@@ -18,19 +18,31 @@ import type { CommandContext, CommandModule } from "../command.ts";
 import { renderTable } from "../output.ts";
 import { repeatable } from "../repeatable.ts";
 
-const CONFIG_VARIABLE = "KEYSTEAD_NODE_CONFIG";
 const PASSPHRASE_VARIABLE = "KEYSTEAD_ROOT_PASSPHRASE";
 
+const HELP = `
+Environment: ${PASSPHRASE_VARIABLE} is the root file's passphrase where root.passphraseFile names none;
+KEYSTEAD_NODE__LISTEN__PORT=8701 stands before listen.port, and so for every setting. Settings: src/node/README.md.`;
+
 interface Options extends OptionValues {
-  readonly evidenceArg: readonly string[];
+  readonly evidenceArg?: readonly string[];
 }
 
 /** Where evidence of this machine comes from: its device, or a program that stands in for one. */
 function readAttest(options: Options): Attest {
   const program = text(options, "evidenceCommand");
   return async (binding) => {
-    const command = program === undefined ? undefined : [program, ...options.evidenceArg];
-    const device = await detectDevice(createSystem(), command === undefined ? {} : { device: "command", command });
+    const command = program === undefined ? undefined : [program, ...(options.evidenceArg ?? [])];
+    const choice = command === undefined ? {} : ({ device: "command", command } as const);
+    const device = await detectDevice(createSystem(), choice).catch((error: unknown) => {
+      if (!isKeysteadError(error, "device/none")) throw error;
+      throw new KeysteadError(error.code, error.message, {
+        argument: "evidence-command",
+        remedy: "Run this inside a confidential VM with its guest driver loaded, or give --evidence-command.",
+        details: error.details,
+        cause: error,
+      });
+    });
     return toWireEvidence(await device.attest(binding));
   };
 }
@@ -71,6 +83,15 @@ async function run(context: CommandContext, options: Options): Promise<0> {
   await node.close();
   if (isKeysteadError(end)) throw end;
   return 0;
+}
+
+function readHex(given: string, bytes: number, argument: string): Hex {
+  const text = given.toLowerCase();
+  if (new RegExp(`^0x[0-9a-f]{${2 * bytes}}$`).test(text)) return text as Hex;
+  throw new KeysteadError("usage/join", `--${argument} is not ${bytes} bytes in hex`, {
+    argument,
+    remedy: `Give 0x and ${2 * bytes} hex digits, as the policy publishes them: keystead audit --policy.`,
+  });
 }
 
 /** The root secrets' public face. */
@@ -137,7 +158,15 @@ async function init(context: CommandContext, options: Options): Promise<0> {
   await loadDeployment(config);
   const store = await openFileStore(config, surroundings);
   await store.create();
-  context.output().result({ written: store.description }, () => `A new root secret is in the ${store.description}.`);
+  context
+    .output()
+    .result({ written: store.description }, () =>
+      [
+        `A new root secret is in the ${store.description}.`,
+        "Nobody can restore it: keep a copy of the file, and its passphrase elsewhere.",
+        "Next: keystead node identity, for what the policy is to publish of this KMS; keystead node check; keystead node run.",
+      ].join("\n"),
+    );
   return 0;
 }
 
@@ -153,18 +182,19 @@ async function rotateRoot(context: CommandContext, options: Options): Promise<0>
   return 0;
 }
 
-async function join(context: CommandContext, url: string, options: Options): Promise<0> {
+async function join(context: CommandContext, url: string, options: Options): Promise<0 | 1> {
   const { config, surroundings } = await open(context, options);
   const [environmentKey, receiptSigner] = [text(options, "environmentKey"), text(options, "receiptSigner")];
   if (environmentKey === undefined || receiptSigner === undefined || config.root.store !== "file") {
     throw new KeysteadError("usage/join", "a node joins with a root file, and knows whom it joins", {
       argument: "join",
-      remedy: "Give --environment-key and --receipt-signer as the policy publishes them, and root.store: file.",
+      remedy:
+        "Give --environment-key and --receipt-signer as the policy publishes them (keystead audit --policy), and root.store: file.",
     });
   }
   const expected = {
-    environmentKey: environmentKey.toLowerCase() as Hex,
-    receiptSigner: receiptSigner.toLowerCase() as Hex,
+    environmentKey: readHex(environmentKey, 32, "environment-key"),
+    receiptSigner: readHex(receiptSigner, 20, "receipt-signer"),
   };
   const loaded = await loadDeployment(config);
   const store = await openFileStore(config, surroundings);
@@ -179,11 +209,23 @@ async function join(context: CommandContext, url: string, options: Options): Pro
       remedy: "This node has its root: start it.",
     });
   }
-  const roots = await loadRoots({ ...config, join: { url, ...expected } }, loaded, surroundings);
+  let roots: readonly RootSecret[];
+  try {
+    roots = await loadRoots({ ...config, join: { url, ...expected } }, loaded, surroundings);
+  } catch (error) {
+    // A denial is an answer; everything else is a failure to get one.
+    if (!isKeysteadError(error, "join/refused") || error.details.code !== "release/denied") throw error;
+    context.output().error(error);
+    return 1;
+  }
   for (const { secret } of roots) secret.fill(0);
   context
     .output()
-    .result({ joined: true, root_epochs: roots.length }, () => `Joined: ${roots.length} root epochs received.`);
+    .result(
+      { joined: true, root_epochs: roots.length },
+      () =>
+        `Joined: ${roots.length} root epoch${roots.length === 1 ? "" : "s"} received, in the ${store.description}. Next: keystead node check, then keystead node run.`,
+    );
   return 0;
 }
 
@@ -195,22 +237,25 @@ export const command: CommandModule = {
         .command(name, name === "run" ? { isDefault: true } : {})
         .description(description)
         .option("--config <file>", `the node's configuration (or ${CONFIG_VARIABLE} in the environment)`)
+        .addHelpText("after", HELP);
+    const withEvidence = (added: Command) =>
+      added
         .option("--evidence-command <program>", "a program that makes this machine's evidence, in place of its device")
         .addOption(repeatable("--evidence-arg <argument>", "an argument of that program; repeatable"));
-    add("run", "run the node until SIGTERM or SIGINT").action(
+    withEvidence(add("run", "run the node until SIGTERM or SIGINT")).action(
       context.action((options: Options) => run(context, options)),
     );
-    add("check", "check configuration, root secret, receipts, chain and limits, and start nothing").action(
+    add("check", "check configuration, address, evidence, receipts, root secret and chain, and start nothing").action(
       context.action((options: Options) => check(context, options)),
     );
     add("init", "make a new root secret in the configured file").action(
       context.action((options: Options) => init(context, options)),
     );
-    add("join <url>", "get the root secrets from a running node, as a machine that the policy allows")
+    withEvidence(add("join <url>", "get the root secrets from a running node, as a machine that the policy allows"))
       .option("--environment-key <key>", "the KMS's environment key, as the policy publishes it")
       .option("--receipt-signer <address>", "the KMS's receipt signer, as the policy publishes it")
       .action(context.action((url: string, options: Options) => join(context, url, options)));
-    add("identity", "what to publish of this KMS (publishKmsIdentity)")
+    withEvidence(add("identity", "what to publish of this KMS (publishKmsIdentity)"))
       .option("--evidence-out <file>", "make evidence that binds the identity to this machine, and write it there")
       .action(context.action((options: Options) => identity(context, options)));
     add("rotate-root", "add a root secret with the next epoch to the file").action(

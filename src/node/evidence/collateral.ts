@@ -58,20 +58,7 @@ const fail = (code: string, message: string, remedy: string, retryable: boolean,
  * const source = createPccsSource({ url: "https://api.trustedservices.intel.com", fetch });
  */
 export function createPccsSource(options: PccsOptions): CollateralSource {
-  const parsed = URL.canParse(options.url) ? new URL(options.url) : undefined;
-  if (
-    parsed === undefined ||
-    !["https:", "http:"].includes(parsed.protocol) ||
-    parsed.search !== "" ||
-    parsed.hash !== ""
-  ) {
-    throw fail("bad-url", `${options.url} is not an address of a PCCS`, "Give https://HOST[:PORT] of the PCCS.", false);
-  }
-  const base = parsed.href.replace(/\/+$/, "");
-  const rootCrl =
-    options.rootCaCrlUrl ??
-    (parsed.hostname === INTEL_HOST ? INTEL_ROOT_CRL : `${base}/sgx/certification/v4/rootcacrl`);
-  const get = (url: string) => request(url, options.fetch, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+  const { base, rootCrl, get } = openPccs(options);
   return {
     fetch: async ({ fmspc, ca }) => {
       const digits = toHex(fromHex(fmspc, "fmspc")).slice(2);
@@ -98,13 +85,54 @@ export function createPccsSource(options: PccsOptions): CollateralSource {
   };
 }
 
-interface Answer {
+/**
+ * Asks a PCCS for the two documents that every platform needs, and keeps nothing: whether it is there and speaks this protocol.
+ *
+ * @throws KeysteadError as {@link createPccsSource} and its `fetch`
+ * @example
+ * await probePccs({ url: "https://api.trustedservices.intel.com", fetch });
+ */
+export async function probePccs(options: PccsOptions): Promise<void> {
+  const { base, rootCrl, get } = openPccs(options);
+  const [qe, rootCaCrl] = await Promise.all([get(`${base}/tdx/certification/v4/qe/identity`), get(rootCrl)]);
+  splitSigned(qe, "enclaveIdentity");
+  readChainHeader(qe, "SGX-Enclave-Identity-Issuer-Chain");
+  readCrl(rootCaCrl);
+}
+
+function openPccs(options: PccsOptions) {
+  const parsed = URL.canParse(options.url) ? new URL(options.url) : undefined;
+  if (
+    parsed === undefined ||
+    !["https:", "http:"].includes(parsed.protocol) ||
+    parsed.search !== "" ||
+    parsed.hash !== ""
+  ) {
+    throw fail("bad-url", `${options.url} is not an address of a PCCS`, "Give https://HOST[:PORT] of the PCCS.", false);
+  }
+  const base = parsed.href.replace(/\/+$/, "");
+  const rootCrl =
+    options.rootCaCrlUrl ??
+    (parsed.hostname === INTEL_HOST ? INTEL_ROOT_CRL : `${base}/sgx/certification/v4/rootcacrl`);
+  const get = (url: string) => requestCollateral(url, options.fetch, options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
+  return { base, rootCrl, get };
+}
+
+/** A document as it came. */
+export interface Answer {
   readonly url: string;
   readonly headers: Headers;
   readonly body: Uint8Array;
 }
 
-async function request(url: string, fetch: FetchLike, timeoutMs: number): Promise<Answer> {
+/**
+ * Asks a vendor's server for one document, bounded in time and size.
+ *
+ * @throws KeysteadError `collateral/unreachable` (retryable), `collateral/not-found`, `collateral/http-status`, `collateral/too-large`
+ * @example
+ * const { body } = await requestCollateral("https://kdsintf.amd.com/vcek/v1/Milan/crl", fetch, 10_000);
+ */
+export async function requestCollateral(url: string, fetch: FetchLike, timeoutMs: number): Promise<Answer> {
   try {
     const response = await fetch(url, { signal: AbortSignal.timeout(timeoutMs), redirect: "error" });
     const { status } = response;

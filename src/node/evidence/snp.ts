@@ -27,9 +27,11 @@ import {
  * AMD publishes no TCB statuses: the report's TCB versions are returned, and the policy judges them.
  */
 
-type Product = Exclude<SnpProduct, undefined>;
+/** A processor family that AMD signs for. */
+export type Product = Exclude<SnpProduct, undefined>;
 
-const ARKS: Readonly<Record<Product, Uint8Array>> = { milan: ARK_MILAN, genoa: ARK_GENOA, turin: ARK_TURIN };
+/** AMD's root of each product, DER. */
+export const ARKS: Readonly<Record<Product, Uint8Array>> = { milan: ARK_MILAN, genoa: ARK_GENOA, turin: ARK_TURIN };
 const ARK_KEYS = Object.values(ARKS).map((der) => ({ der, key: new X509Certificate(der).publicKey }));
 /** Names in certificates: of the chain's CAs (with these three) and, for product names in leaves, of the products that share a chain. */
 const CHAIN_NAMES: Readonly<Record<Product, string>> = { milan: "Milan", genoa: "Genoa", turin: "Turin" };
@@ -285,6 +287,16 @@ function readProduct(leaf: Certificate, wrong: (why: string) => KeysteadError): 
 
 function checkCrl({ root, chain }: EndorsementKey, der: Uint8Array, atUnixSeconds: number): void {
   const crl = readCrl(der, root, "snp", "AMD CRL");
+  checkCrlDates(crl, atUnixSeconds);
+  // Of this chain, the list speaks of what the ARK issued: the ASK or ASVK. Endorsement keys all have the serial 0.
+  for (const certificate of chain.slice(1, 2)) checkRevoked(certificate, crl, "snp", "AMD signing key");
+}
+
+/** A list counts within its own dates alone: `snp/crl-expired`, `snp/crl-not-yet-valid`. */
+export function checkCrlDates(
+  crl: { readonly thisUpdate: number; readonly nextUpdate: number },
+  atUnixSeconds: number,
+): void {
   if (!(atUnixSeconds >= crl.thisUpdate && atUnixSeconds <= crl.nextUpdate)) {
     throw refuse(
       atUnixSeconds > crl.nextUpdate ? "crl-expired" : "crl-not-yet-valid",
@@ -293,8 +305,6 @@ function checkCrl({ root, chain }: EndorsementKey, der: Uint8Array, atUnixSecond
       { thisUpdate: crl.thisUpdate, nextUpdate: crl.nextUpdate },
     );
   }
-  // Of this chain, the list speaks of what the ARK issued: the ASK or ASVK. Endorsement keys all have the serial 0.
-  for (const certificate of chain.slice(1, 2)) checkRevoked(certificate, crl, "snp", "AMD signing key");
 }
 
 /** From version 3 on the report names its processor; before, only Milan and Genoa had firmware for it. */

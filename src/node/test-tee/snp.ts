@@ -51,6 +51,7 @@ export interface TestSnp {
   /** A revocation list, with the signing key's serial on it if `revoked`. */
   readonly issueCrl: (options?: {
     readonly revoked?: boolean;
+    /** Default: a day before. */
     readonly thisUpdate?: number;
     readonly nextUpdate?: number;
     readonly forged?: boolean;

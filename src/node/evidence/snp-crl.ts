@@ -1,0 +1,158 @@
+import { isKeysteadError, KeysteadError } from "../../core/errors.ts";
+import { type FetchLike, requestCollateral } from "./collateral.ts";
+import { ARKS, checkCrlDates, type Product } from "./snp.ts";
+import { parseCertificate, type RevocationList, readCrl } from "./x509.ts";
+
+/*
+ * AMD's revocation lists, one a product, signed by its ARK. Source: AMD, "Versioned Chip Endorsement Key (VCEK) Certificate and KDS Interface Specification"
+ * (57230): GET https://kdsintf.amd.com/vcek/v1/{product_name}/crl, DER. A server is not trusted: what it gives is verified before it is kept, and never takes
+ * the place of a newer list. A list that can't be had is no list that allows: whoever needs it waits, or is refused.
+ */
+
+const PRODUCT_NAMES: Readonly<Record<Product, string>> = { milan: "Milan", genoa: "Genoa", turin: "Turin" };
+const DEFAULT_TIMEOUT_MS = 10_000;
+const REFRESH_AFTER_SECONDS = 3600;
+const RETRY_AFTER_SECONDS = 30;
+
+/** What a list is judged by. */
+export interface SnpCrlOptions {
+  readonly atUnixSeconds: number;
+  /** Roots, DER, that are taken beside AMD's. */
+  readonly unsafeTestRoots?: readonly Uint8Array[] | undefined;
+}
+
+/**
+ * Verifies a revocation list of a product: signed by its pinned ARK (or a test root), and in date.
+ *
+ * @throws KeysteadError `snp/crl-malformed`, `snp/crl-issuer`, `snp/crl-signature`, `snp/crl-expired`, `snp/crl-not-yet-valid`
+ * @example
+ * verifySnpCrl(der, "milan", { atUnixSeconds }).nextUpdate;
+ */
+export function verifySnpCrl(
+  der: Uint8Array,
+  product: Product,
+  { atUnixSeconds, unsafeTestRoots = [] }: SnpCrlOptions,
+): RevocationList {
+  const list = readUnder(der, ARKS[product], unsafeTestRoots);
+  checkCrlDates(list, atUnixSeconds);
+  return list;
+}
+
+/** The list under the vendor's root, or under one of the others; the error is the vendor root's. */
+function readUnder(der: Uint8Array, root: Uint8Array, others: readonly Uint8Array[]): RevocationList {
+  try {
+    return readCrl(der, parseCertificate(root, "snp", "ARK"), "snp", "AMD CRL");
+  } catch (error) {
+    for (const other of others) {
+      try {
+        return readCrl(der, parseCertificate(other, "snp", "test root"), "snp", "AMD CRL");
+      } catch (failure) {
+        // A test root of another vendor's kind, or not the one that signed it.
+        if (!isKeysteadError(failure)) throw failure;
+      }
+    }
+    throw error;
+  }
+}
+
+/** Where lists come from. */
+export interface SnpCrlSourceOptions extends Pick<SnpCrlOptions, "unsafeTestRoots"> {
+  /** The address before `/vcek/v1/`: AMD's is https://kdsintf.amd.com. */
+  readonly url: string;
+  readonly fetch: FetchLike;
+  /** Default: ten seconds. */
+  readonly timeoutMs?: number;
+}
+
+/** Lists, verified and kept. */
+export interface SnpCrlSource {
+  /**
+   * The list of a product, DER, in date at `atUnixSeconds`. What is held is given at once and renewed beside, every hour; where nothing in date is held, the
+   * call waits for the server and fails with it.
+   *
+   * @throws KeysteadError `collateral/…` of the request, `collateral/older`, and those of {@link verifySnpCrl}
+   */
+  readonly get: (product: Product, atUnixSeconds: number) => Promise<Uint8Array>;
+}
+
+interface Held {
+  readonly der: Uint8Array;
+  readonly list: RevocationList;
+}
+
+interface Entry {
+  held: Held | undefined;
+  askedAt: number;
+  lastError: unknown;
+  pending: Promise<Held> | undefined;
+}
+
+/**
+ * AMD's revocation lists over HTTPS.
+ *
+ * @throws KeysteadError `collateral/bad-url`
+ * @example
+ * const crl = await createSnpCrlSource({ url: "https://kdsintf.amd.com", fetch }).get("milan", atUnixSeconds);
+ */
+export function createSnpCrlSource(options: SnpCrlSourceOptions): SnpCrlSource {
+  const { fetch, unsafeTestRoots, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+  const base = URL.canParse(options.url) ? new URL(options.url) : undefined;
+  if (base === undefined || !/^https?:$/.test(base.protocol) || base.search !== "" || base.hash !== "") {
+    throw new KeysteadError(
+      "collateral/bad-url",
+      `${options.url} is not an address of AMD's key distribution service`,
+      {
+        argument: "evidence.snpCrlUrl",
+        remedy: "Give https://kdsintf.amd.com, or a mirror's address before /vcek/v1.",
+      },
+    );
+  }
+  const address = (product: Product) => `${base.href.replace(/\/+$/, "")}/vcek/v1/${PRODUCT_NAMES[product]}/crl`;
+  const entries = new Map<Product, Entry>();
+
+  const renew = async (entry: Entry, product: Product, atUnixSeconds: number): Promise<Held> => {
+    entry.askedAt = atUnixSeconds;
+    try {
+      const { body: der } = await requestCollateral(address(product), fetch, timeoutMs);
+      const list = verifySnpCrl(der, product, { atUnixSeconds, unsafeTestRoots });
+      if (entry.held !== undefined && list.thisUpdate < entry.held.list.thisUpdate) {
+        throw new KeysteadError("collateral/older", `${address(product)} gives an older list than the one held`, {
+          argument: "evidence.snpCrlUrl",
+          remedy: "Let the mirror refresh what it holds.",
+          retryable: true,
+        });
+      }
+      entry.lastError = undefined;
+      entry.held = { der, list };
+      return entry.held;
+    } catch (error) {
+      entry.lastError = error;
+      throw error;
+    }
+  };
+
+  const start = (entry: Entry, product: Product, atUnixSeconds: number): Promise<Held> => {
+    entry.pending ??= renew(entry, product, atUnixSeconds).finally(() => {
+      entry.pending = undefined;
+    });
+    return entry.pending;
+  };
+
+  return {
+    get: async (product, atUnixSeconds) => {
+      const entry = entries.get(product) ?? { held: undefined, askedAt: 0, lastError: undefined, pending: undefined };
+      entries.set(product, entry);
+      const { held, lastError } = entry;
+      const since = atUnixSeconds - entry.askedAt;
+      const rested = lastError === undefined || since < 0 || since >= RETRY_AFTER_SECONDS;
+      if (held === undefined || atUnixSeconds < held.list.thisUpdate || atUnixSeconds > held.list.nextUpdate) {
+        if (entry.pending === undefined && !rested) throw lastError;
+        return (await start(entry, product, atUnixSeconds)).der;
+      }
+      const due = lastError === undefined ? since < 0 || since >= REFRESH_AFTER_SECONDS : rested;
+      // Its failure is kept; what is held is in date and stays.
+      if (due) start(entry, product, atUnixSeconds).catch(() => undefined);
+      return held.der;
+    },
+  };
+}
