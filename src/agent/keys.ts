@@ -1,4 +1,4 @@
-import { concatBytes, fromHex } from "../core/bytes.ts";
+import { fromHex, joinBytes } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { type KeyBundle, type ReleasedKey, STANDARD_PURPOSES } from "../core/key-bundle.ts";
 import { openSecrets, parseSealedSecrets } from "../core/sealed-secrets.ts";
@@ -27,7 +27,7 @@ export interface KeyChoice {
  * selectKeys(bundle, { purposes: ["disk"] });
  */
 export function selectKeys(bundle: KeyBundle, { purposes, allEpochs }: KeyChoice): readonly ReleasedKey[] {
-  const newest = Math.max(...bundle.keys.map(({ rootEpoch }) => rootEpoch));
+  const newest = newestRoot(bundle);
   const current = (key: ReleasedKey) => key.keyEpoch === bundle.keyEpoch && key.rootEpoch === newest;
   const chosen = bundle.keys.filter(
     (key) => (purposes?.includes(key.purpose) ?? true) && (allEpochs === true || current(key)),
@@ -68,7 +68,7 @@ export function formatKeys(bundle: KeyBundle, keys: readonly ReleasedKey[], form
     });
   }
   if (format === "env") {
-    const newest = Math.max(...bundle.keys.map(({ rootEpoch }) => rootEpoch));
+    const newest = newestRoot(bundle);
     return concatOnce(
       keys.flatMap(({ purpose, keyEpoch, rootEpoch, key }) => {
         const name = `KEYSTEAD_KEY_${purpose.toUpperCase().replaceAll("-", "_")}`;
@@ -125,6 +125,9 @@ export async function openPublished(bundle: KeyBundle, service: ServiceState, na
   return openSecrets(bytes, found.key, { chainId, registry, serviceId, name });
 }
 
+const newestRoot = ({ keys }: KeyBundle): number =>
+  keys.reduce((newest, { rootEpoch }) => Math.max(newest, rootEpoch), 0);
+
 const ascii = (text: string): Uint8Array => new TextEncoder().encode(text);
 
 /** Hex digits as bytes, without a string in between. */
@@ -140,7 +143,7 @@ function hexOf(key: Uint8Array): Uint8Array {
 
 /** Joins parts and wipes them. */
 function concatOnce(parts: readonly Uint8Array[]): Uint8Array {
-  const all = concatBytes(...parts);
+  const all = joinBytes(parts);
   for (const part of parts) part.fill(0);
   return all;
 }

@@ -1,4 +1,4 @@
-import { bytesToHex, concatBytes as concat, hexToBytes } from "@noble/hashes/utils.js";
+import { bytesToHex, hexToBytes } from "@noble/hashes/utils.js";
 import { KeysteadError } from "./errors.ts";
 
 /** Bytes as lower-case hex digits after `0x`. */
@@ -88,7 +88,23 @@ export function decodeUtf8(bytes: Uint8Array, argument: string): string {
  * concatBytes(Uint8Array.of(1), Uint8Array.of(2, 3)); // Uint8Array [1, 2, 3]
  */
 export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array {
-  return concat(...parts);
+  return joinBytes(parts);
+}
+
+/**
+ * Joins byte strings of a list, however many: as arguments of a function a hundred thousand do not fit the stack.
+ *
+ * @example
+ * joinBytes([Uint8Array.of(1), Uint8Array.of(2, 3)]); // Uint8Array [1, 2, 3]
+ */
+export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(parts.reduce((length, part) => length + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }
 
 /**

@@ -1,5 +1,5 @@
 import { utf8ToBytes } from "@noble/hashes/utils.js";
-import { concatBytes, decodeUtf8, fromHex, type Hex, toHex } from "./bytes.ts";
+import { concatBytes, decodeUtf8, fromHex, type Hex, joinBytes, toHex } from "./bytes.ts";
 import { KeysteadError } from "./errors.ts";
 import { type DeploymentId, encodeUint } from "./release.ts";
 
@@ -53,22 +53,23 @@ const ROOTS_MAGIC = utf8ToBytes("KSR1");
  */
 export function encodeKeyBundle(bundle: KeyBundle): Uint8Array {
   const { chainId, registry, serviceId, keyEpoch, keys } = bundle;
-  return concatBytes(
+  const head = [
     KEYS_MAGIC,
     encodeUint(chainId, 32),
     fromHex(registry, "registry"),
     fromHex(serviceId, "serviceId"),
     encodeUint(keyEpoch, 2),
     encodeUint(keys.length, 4),
-    ...keys.flatMap(({ rootEpoch, keyEpoch: epoch, purpose, key }) => [
-      encodeUint(rootEpoch, 2),
-      encodeUint(epoch, 2),
-      encodeUint(purpose.length, 1),
-      utf8ToBytes(purpose),
-      encodeUint(key.length, 1),
-      key,
-    ]),
-  );
+  ];
+  const each = keys.flatMap(({ rootEpoch, keyEpoch: epoch, purpose, key }) => [
+    encodeUint(rootEpoch, 2),
+    encodeUint(epoch, 2),
+    encodeUint(purpose.length, 1),
+    utf8ToBytes(purpose),
+    encodeUint(key.length, 1),
+    key,
+  ]);
+  return joinBytes([...head, ...each]);
 }
 
 /**

@@ -533,7 +533,7 @@ export function createKeyRing(roots: readonly RootSecret[], deployment: Deployme
       const keys = deriveKeys(grant);
       const { serviceId, keyEpoch } = grant;
       const plaintext = encodeKeyBundle({ ...deployment, serviceId, keyEpoch, keys });
-      wipe(...keys.map(({ key }) => key));
+      for (const { key } of keys) wipe(key);
       return await sealSigned(grant.recipientPublicKey, plaintext, RELEASE_INFO, grant.receiptDigest);
     },
     sealRoots: async (recipientPublicKey, receiptDigest) => {

@@ -1,6 +1,6 @@
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
-import { STANDARD_PURPOSES } from "../core/key-bundle.ts";
+import { MAX_EPOCHS, STANDARD_PURPOSES } from "../core/key-bundle.ts";
 import {
   hashForReceipt,
   hashSigned,
@@ -76,6 +76,9 @@ export interface Releaser {
   readonly secretsKey: (serviceId: Hex) => Promise<SecretsKeyAnswer>;
 }
 
+/** Keys in one answer beyond which it is a long one: a thousand take the thread that derives them some tenths of a second. */
+const LONG_ANSWER_KEYS = 1024;
+
 /** No machine: no registered image has all of its registers equal to none. */
 const NO_MACHINE = {
   kind: "tdx",
@@ -107,6 +110,25 @@ export function createReleaser(options: ReleaserOptions): Releaser {
       remedy: "Use real hardware.",
       details: { reason: "node/test-root" },
     });
+  };
+
+  /** A service rotates as often as it likes, and every rotation makes its answers longer: two long ones at once would keep everybody's keys waiting. */
+  let longAnswers = 0;
+  const oneLongAtOnce = async <T>(keys: number, act: () => Promise<T>): Promise<T> => {
+    if (keys <= LONG_ANSWER_KEYS) return await act();
+    if (longAnswers > 0) {
+      throw new KeysteadError("node/busy", "the node makes another long answer already", {
+        remedy: "Try again later, or ask another node.",
+        retryable: true,
+        details: { retryAfterSeconds: 1 },
+      });
+    }
+    longAnswers += 1;
+    try {
+      return await act();
+    } finally {
+      longAnswers -= 1;
+    }
   };
 
   /** What is signed, with its signature; and what is done at the same time with its digest. */
@@ -152,8 +174,11 @@ export function createReleaser(options: ReleaserOptions): Releaser {
       const message: KeyRelease = { serviceId, keyEpoch, historyHead, ...common(judgement, request, decision) };
       const purposes = [...new Set([...STANDARD_PURPOSES, ...(request.purposes ?? [])])];
       const recipientPublicKey = fromHex(request.recipientPublicKey, "recipientPublicKey");
-      const { base, result: sealed } = await sign("KeyRelease", message, (receiptDigest) =>
-        sealing(() => ring.sealKeys({ serviceId, keyEpoch, purposes, recipientPublicKey, receiptDigest })),
+      const keys = Math.min(keyEpoch + 1, MAX_EPOCHS) * (ring.rootEpoch + 1) * purposes.length;
+      const { base, result: sealed } = await oneLongAtOnce(keys, () =>
+        sign("KeyRelease", message, (receiptDigest) =>
+          sealing(() => ring.sealKeys({ serviceId, keyEpoch, purposes, recipientPublicKey, receiptDigest })),
+        ),
       );
       const receipt: KeyReceipt = { type: "KeyRelease", message: toWire(message), ...base };
       const sequence = await receipts.append(receipt);

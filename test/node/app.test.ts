@@ -125,6 +125,22 @@ describe("node", function () {
       expect(question?.machine.registers.mrtd).to.match(/^0x[0-9a-f]{96}$/);
     });
 
+    it("calls a SEV-SNP machine up to date by the operator's minimum alone", async () => {
+      const least = { bootloader: 9, tee: 2, snp: 23, microcode: 220 };
+      for (const [snpMinimumTcb, tcbStatus] of [
+        [{ genoa: least }, "OutOfDate"],
+        [{ milan: least }, "UpToDate"],
+        [{ milan: { ...least, snp: 24 } }, "OutOfDate"],
+      ] as const) {
+        const judge = createJudge({ ...tees.judgeOptions, snpMinimumTcb });
+        const strict = await createTestNode(tees, { judge });
+        await post(strict.app, "/v1/keys", (await honestRequest(strict, "snp")).request);
+        const [question] = strict.asked as { machine: { tcbStatus: string } }[];
+        expect(question?.machine.tcbStatus).to.equal(tcbStatus);
+        await strict.close();
+      }
+    });
+
     it("given a denial, says the contracts' decision and block, and writes no receipt", async () => {
       const before = node.receipts.count();
       for (const decision of ["ImagePending", "ImageRemoved", "TeeSuspended", "ServiceUnknown"] as const) {
@@ -336,6 +352,28 @@ describe("node", function () {
       expect(problem.status).to.equal(401);
       expect(problem.reason).to.match(/^nitro\//);
       await patient.close();
+    });
+
+    it("given a service that rotated its keys a thousand times, makes one such answer at once, and others beside it", async () => {
+      const gate = Promise.withResolvers<void>();
+      node.chain = {
+        ...node.chain,
+        decide: async ({ serviceId }) => {
+          await gate.promise;
+          return { ...ALLOWED, keyEpoch: serviceId === SERVICE ? 1023 : 1 };
+        },
+      };
+      const requests = [honestRequest(node), honestRequest(node), honestRequest(node, "tdx", toHex(fill(20, 0x5f)))];
+      const answers = (await Promise.all(requests)).map(({ request }) => post(node.app, "/v1/keys", request));
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      gate.resolve();
+      const [long, second, short] = await Promise.all(answers);
+      expect([long?.status, second?.status, short?.status].sort()).to.deep.equal([200, 200, 503]);
+      expect(short?.status).to.equal(200);
+      const busy = [long, second].find((response) => response?.status === 503);
+      expect(busy === undefined ? undefined : await problemOf(busy)).to.include({ code: "node/busy", retryable: true });
+      const { request } = await honestRequest(node);
+      expect((await post(node.app, "/v1/keys", request)).status).to.equal(200);
     });
 
     it("given a public key that nothing can be sealed to, refuses it", async () => {

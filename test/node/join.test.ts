@@ -2,7 +2,7 @@ import { serve } from "@hono/node-server";
 import { expect } from "chai";
 import { fromHex, type Hex, toHex } from "../../src/core/bytes.ts";
 import { encodeRootBundle, type RootBundle } from "../../src/core/key-bundle.ts";
-import { hashSealing, KMS_SUBJECT, ROOT_INFO } from "../../src/core/release.ts";
+import { hashSealing, hashSigned, KMS_SUBJECT, ROOT_INFO } from "../../src/core/release.ts";
 import { parseMessage, type RootResponse, rootRequestSchema, rootResponseSchema } from "../../src/core/release-wire.ts";
 import { seal } from "../../src/core/seal.ts";
 import { type JoinOptions, joinNode } from "../../src/node/join.ts";
@@ -117,6 +117,31 @@ describe("joining a node", () => {
     expect(await refusal(({ sealed, receipt }) => ({ sealed, receipt: { ...receipt, digest } }))).to.equal(
       "join/receipt",
     );
+  });
+
+  it("refuses a receipt of the expected signer about other evidence, or about another's key", async () => {
+    const about = (change: object): Edit => {
+      return ({ sealed, receipt }) => {
+        const message = { ...receipt.message, ...change };
+        const { blockNumber, policyVersion, issuedAt } = message;
+        const numbers = {
+          blockNumber: BigInt(blockNumber),
+          policyVersion: BigInt(policyVersion),
+          issuedAt: BigInt(issuedAt),
+        };
+        const hash = hashSigned("RootRelease", { ...message, ...numbers }, { ...DEPLOYMENT, testTee: true });
+        return {
+          sealed: { ...sealed, signature: node.ring.sign(hashSealing(hash, fromHex(sealed.enc, "enc"))) },
+          receipt: { ...receipt, message, digest: toHex(hash), signature: node.ring.sign(hash) },
+        };
+      };
+    };
+    edit = about({});
+    expect(await join()).to.have.length(1);
+    for (const field of ["evidenceHash", "recipientKeyHash"])
+      expect(await refusal(about({ [field]: toHex(fill(32, 9)) })), field).to.equal("join/receipt");
+    // The digest is what the roots are sealed under: what else the receipt says, the node that sealed has said.
+    expect(await refusal(about({ imageId: toHex(fill(32, 9)) }))).to.equal("seal/not-opened");
   });
 
   describe("given roots that somebody sealed under the genuine receipt", () => {

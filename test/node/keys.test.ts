@@ -6,6 +6,7 @@ import { expect } from "chai";
 import { keccak256, recoverAddress } from "ethers";
 import { fromHex, type Hex, toHex } from "../../src/core/bytes.ts";
 import { parseKeyBundle, parseRootBundle, STANDARD_PURPOSES } from "../../src/core/key-bundle.ts";
+import { MAX_PURPOSES } from "../../src/core/release-wire.ts";
 import { recoverSigner } from "../../src/core/release.ts";
 import { generateSealKeyPair } from "../../src/core/seal.ts";
 import {
@@ -140,6 +141,13 @@ describe("keys", () => {
         Array.from({ length: 1024 }, (_, index) => 977 + index),
       );
     });
+
+    it("given as many epochs and purposes as an answer may have, releases them all", async () => {
+      const further = Array.from({ length: MAX_PURPOSES }, (_, index) => `further-${index}`);
+      const purposes = [...STANDARD_PURPOSES, ...further];
+      const { bundle } = await releaseTo(createKeyRing(known(1), DEPLOYMENT), 1023, purposes);
+      expect(bundle.keys).to.have.length(1024 * purposes.length);
+    }).timeout(120_000);
   });
 
   describe("what leaves", () => {

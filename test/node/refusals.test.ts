@@ -198,6 +198,7 @@ describe("node: what is refused, and by which code", function () {
         "snp/wrong-root",
       ],
       ["debug", () => ({ attest: snp(undefined, { policy: 0xb0000n }) }), 401, "snp/debug"],
+      ["a privilege level that may not ask", () => ({ attest: snp(undefined, { vmpl: 1 }) }), 401, "snp/vmpl"],
     ],
     nitro: [
       [
