@@ -105,7 +105,7 @@ export async function openPublished(bundle: KeyBundle, service: ServiceState, na
   if (published === undefined) {
     throw new KeysteadError("agent/no-secrets", `the service has published no secrets under ${JSON.stringify(name)}`, {
       argument: "secret",
-      remedy: "Publish them: keystead secrets seal, then publishSealedSecrets.",
+      remedy: "Publish them: keystead secrets seal, then keystead service publish-secrets.",
       details: { name, published: [...service.secrets.keys()] },
     });
   }

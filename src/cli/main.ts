@@ -59,17 +59,27 @@ export async function run(args: readonly string[], io: Io): Promise<ExitCode> {
     if (error instanceof CommanderError && error.exitCode === 0) return 0;
     // help in place of a missing subcommand was printed already
     if (!(error instanceof CommanderError && error.code === "commander.help"))
-      output().error(toUsageError(error, asked));
+      output().error(toUsageError(error, named(args)));
     return 2;
   }
 }
 
+const NOT_KNOWN = new Set(["commander.unknownCommand", "commander.excessArguments"]);
+
+/** The command and its subcommand, as far as they are named before anything else. */
+function named(args: readonly string[]): readonly string[] {
+  const words = args.filter((word) => word !== "--json");
+  const end = words.findIndex((word) => !/^[a-z][a-z-]*$/.test(word));
+  return words.slice(0, end === -1 ? 2 : Math.min(2, end));
+}
+
 /** What commander refuses is wrong usage; everything else stays what it is. */
-function toUsageError(error: unknown, asked: string | undefined): unknown {
+function toUsageError(error: unknown, asked: readonly string[]): unknown {
   if (!(error instanceof CommanderError)) return error;
   return new KeysteadError(error.code.replace("commander.", "usage/"), error.message.replace(/^error: /, ""), {
     argument: "command line",
-    remedy: `See keystead ${asked === undefined || error.code === "commander.unknownCommand" ? "" : `${asked} `}--help.`,
+    // What is not known has no help: what is above it has.
+    remedy: `See ${["keystead", ...(NOT_KNOWN.has(error.code) ? asked.slice(0, -1) : asked)].join(" ")} --help.`,
   });
 }
 

@@ -81,13 +81,16 @@ export function describeError(error: KeysteadError): Readonly<Record<string, unk
   };
 }
 
+/** A cell of a table. Whatever is in it is made safe for a terminal, so colours come from here, and not from escapes in the text. */
+export type Cell = string | { readonly text: string; readonly paint: (text: string) => string };
+
 /**
  * A table without borders, columns two spaces apart.
  *
  * @example
- * renderTable([["mrtd", "a0…"]], ["register", "value"]);
+ * renderTable([["mrtd", "a0…"], ["rtmr0", { text: "differs", paint: colors.red }]], ["register", "value"]);
  */
-export function renderTable(rows: readonly (readonly string[])[], head: readonly string[] = []): string {
+export function renderTable(rows: readonly (readonly Cell[])[], head: readonly string[] = []): string {
   const bare = Object.fromEntries(
     [
       "top",
@@ -109,7 +112,11 @@ export function renderTable(rows: readonly (readonly string[])[], head: readonly
     chars: { ...bare, middle: "  " },
     style: { "padding-left": 0, "padding-right": 0, head: [], border: [] },
   });
-  table.push(...rows.map((row) => row.map((cell) => safeText(cell))));
+  table.push(
+    ...rows.map((row) =>
+      row.map((cell) => (typeof cell === "string" ? safeText(cell) : cell.paint(safeText(cell.text)))),
+    ),
+  );
   return table
     .toString()
     .split("\n")

@@ -55,6 +55,8 @@ const MIN_JUDGE_MS = 15_000;
 const MAX_LOG_BYTES = 4 * 1024 * 1024;
 /** Lines are written together: when there are so many bytes of them, or after so many milliseconds. At its end a node writes what is left. */
 const LOG_GROUP = { minLength: 8 * 1024, periodicFlush: 100 } as const;
+const SAME_FAILURE_SECONDS = 60;
+const NOTHING_TOLD = { code: "", at: 0 };
 const TEST_TEE_WARNING =
   "THIS NODE TAKES EVIDENCE UNDER TEST ROOTS: ANYONE CAN MAKE SUCH EVIDENCE. ITS KEYS PROTECT NOTHING.";
 
@@ -134,13 +136,20 @@ async function open(
     number: Number(latest.receipt.message.blockNumber),
     hash: latest.receipt.message.blockHash,
   };
+  let told = NOTHING_TOLD;
   const decider: Decider = await openDecider(config, pinned, {
     onError: ({ code, message }) => {
+      // It is looked every few seconds: the same failure is told once a minute.
+      if (code === told.code && clock() - told.at < SAME_FAILURE_SECONDS) return;
+      told = { code, at: clock() };
       const failing = decider.status().endpoints.filter(({ state }) => state !== "ok");
       const endpoints = failing.map(({ name, state, failures, lastError }) => ({ name, state, failures, lastError }));
       log.warn({ code, message, endpoints }, "looking at the chain failed");
     },
-    onRecovery: () => log.info({ block: decider.status().block?.number }, "the chain can be read again"),
+    onRecovery: () => {
+      told = NOTHING_TOLD;
+      log.info({ block: decider.status().block?.number }, "the chain can be read again");
+    },
     floor,
   });
   opened.push(decider.stop);

@@ -2,7 +2,7 @@ import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "chai";
 import { COMMANDS } from "../../src/cli/commands.ts";
-import { keystead } from "../helpers/cli.ts";
+import { keystead, keysteadHere } from "../helpers/cli.ts";
 
 const FOLDER = join(import.meta.dirname, "..", "..", "src", "cli", "commands");
 
@@ -24,6 +24,17 @@ describe("commands", () => {
     expect(keystead(["help", "decode"]).stdout)
       .to.equal(keystead(["decode", "--help"]).stdout)
       .and.include("Usage: keystead decode");
+  });
+
+  it("given a word or option that it does not know, points to the help that says which there are", async () => {
+    for (const [line, help] of [
+      ["node chek", "keystead node --help"],
+      ["secrets seel", "keystead secrets --help"],
+      ["secrets key --cnfig x", "keystead secrets key --help"],
+      ["--json agent", "keystead agent --help"],
+      ["frobnicate", "keystead --help"],
+    ] as const)
+      expect((await keysteadHere(line.split(" "))).stderr, line).to.include(`See ${help}.`);
   });
 
   it("given no command of its own, refuses it, whatever JavaScript calls so", () => {

@@ -47,6 +47,12 @@ describe("cli/output", () => {
     expect(safeText(`a${ESC}[2J\rb\u202ec\u0000`)).to.equal("a\\u{1b}[2J\\u{d}b\\u{202e}c\\u{0}");
     expect(safeText("zwölf\n")).to.equal("zwölf\n");
     expect(renderTable([[`x${ESC}`, "y"]])).to.equal("x\\u{1b}  y");
+    const paint = (text: string) => `${ESC}[31m${text}${ESC}[39m`;
+    const table = renderTable([
+      [{ text: `x${ESC}`, paint }, "y"],
+      ["longer than", "z"],
+    ]);
+    expect(table).to.equal(`${ESC}[31mx\\u{1b}${ESC}[39m      y\nlonger than  z`);
   });
 
   it("calls an error that is none of ours a defect, with exit 2", async () => {

@@ -145,8 +145,8 @@ async function check(context: CommandContext, options: Options): Promise<0 | 1 |
     renderTable(
       findings.map(({ check: name, state, detail }) => {
         const { green, red, yellow } = output.colors;
-        const mark = state === "ok" ? green("ok") : state === "failed" ? red("FAILED") : yellow("warning");
-        return [mark, name, detail];
+        const paint = { ok: green, warning: yellow, failed: red }[state];
+        return [{ text: state === "failed" ? "FAILED" : state, paint }, name, detail];
       }),
     ),
   );

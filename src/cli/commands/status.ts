@@ -67,7 +67,7 @@ export function renderStatus(found: GovernanceStatus, output: Output, now = BigI
       : renderTable(
           found.proposals.map((proposal) => [
             proposal.id,
-            paint[proposal.state](proposal.state),
+            { text: proposal.state, paint: paint[proposal.state] },
             proposal.headline,
             nextWords(proposal, now),
           ]),

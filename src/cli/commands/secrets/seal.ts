@@ -62,6 +62,11 @@ export async function seal(io: Io, name: string, options: SecretsOptions, output
       creation
         ? `sealedSecrets of addSecretKeyByImage: ${out === undefined ? ciphertext : `in ${out}`}`
         : `publishSealedSecrets as ${JSON.stringify(context.name)}, to ${registry}: ${"calldata" in call && out === undefined ? call.calldata : `calldata in ${out}`}`,
+      ...(creation
+        ? ["Next: keystead service create-sealed, with it as --secrets."]
+        : [
+            "Next: keystead service publish-secrets sends it (a Safe: keystead propose publish-secrets), with it as --ciphertext.",
+          ]),
     ].join("\n"),
   );
   return 0;
