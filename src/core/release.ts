@@ -191,20 +191,31 @@ export function hashSigned<T extends SignedType>(
   message: SignedMessages[T],
   context: SigningContext,
 ): Uint8Array {
-  const domain = buildDomain(context);
-  const domainHash = keccak_256(
-    concatBytes(
-      DOMAIN_TYPE,
-      hashText(domain.name),
-      hashText(domain.version),
-      encodeUint(domain.chainId, 32),
-      encodeField("verifyingContract", "address", domain.verifyingContract),
-    ),
-  );
+  const domainHash = hashDomain(context);
   const values = new Map<string, unknown>(Object.entries(message));
   const words = SIGNED_TYPES[type].map((field) => encodeField(field.name, field.type, values.get(field.name)));
   const struct = keccak_256(concatBytes(TYPE_HASHES.get(type) ?? new Uint8Array(0), ...words));
   return keccak_256(concatBytes(Uint8Array.of(0x19, 0x01), domainHash, struct));
+}
+
+let latestDomain: { readonly key: string; readonly hash: Uint8Array } | undefined;
+
+/** The domain's hash. The latest is kept: a node signs in one domain alone. */
+function hashDomain(context: SigningContext): Uint8Array {
+  const { name, version, chainId, verifyingContract } = buildDomain(context);
+  const key = `${name}/${version}/${chainId}/${verifyingContract}`;
+  if (latestDomain?.key === key) return latestDomain.hash;
+  const hash = keccak_256(
+    concatBytes(
+      DOMAIN_TYPE,
+      hashText(name),
+      hashText(version),
+      encodeUint(chainId, 32),
+      encodeField("verifyingContract", "address", verifyingContract),
+    ),
+  );
+  latestDomain = { key, hash };
+  return hash;
 }
 
 /** Begins what is signed of a sealed answer: unlike EIP-712's first byte, and unlike every receipt. */

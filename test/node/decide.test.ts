@@ -128,9 +128,13 @@ describe("decisions", function () {
         expect(await ask({ tcbStatus: "OutOfDate" }), `${again}`).to.equal("TcbNotAccepted");
         expect(await ask({ registers: machineOf(V2).registers })).to.equal("ImageUnknown");
         expect(await ask({}, other)).to.equal("ImageUnknown");
-        const image = V2 as Hex;
-        const hinted = { serviceId, machine: machineOf(V2), image };
+        const hinted = { serviceId, machine: machineOf(V2), image: V2 as Hex };
         expect((await decider.decide(hinted)).decision).to.equal("ImageUnknown");
+        const elsewhere = { serviceId: other, machine: machineOf(V1), image: V1 as Hex };
+        expect((await decider.decide(elsewhere)).decision).to.equal("ImageUnknown");
+        const platform = image(KIND.tdx, { 0: measured("mrtd") }) as Hex;
+        const loose = { serviceId, machine: machineOf(V1), platform };
+        expect((await decider.decide(loose)).decision).to.equal("PlatformNotAllowed");
       }
     });
 
