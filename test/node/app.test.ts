@@ -14,10 +14,12 @@ import {
   secretsKeySchema,
 } from "../../src/core/release-wire.ts";
 import { generateSealKeyPair } from "../../src/core/seal.ts";
+import { createChallenges } from "../../src/node/challenge.ts";
 import { createJudge, type JudgeOptions } from "../../src/node/judge.ts";
 import { createJudgePool } from "../../src/node/judge-pool.ts";
 import { DEFAULT_LIMITS, networkOf } from "../../src/node/limits.ts";
 import { purposeKeyByHand } from "../helpers/derivation.ts";
+import { errorOf } from "../helpers/errors.ts";
 import { fill } from "../helpers/evidence.ts";
 import {
   ALLOWED,
@@ -221,6 +223,18 @@ describe("node", function () {
         const answers = await Promise.all(Array.from({ length: 8 }, () => post(node.app, "/v1/keys", request)));
         expect(answers.filter(({ status }) => status === 200)).to.have.length(1);
         expect(answers.filter(({ status }) => status === 409)).to.have.length(7);
+      });
+
+      it("given more used nonces than it remembers, takes no more until some have expired", () => {
+        let time = 1000;
+        const challenges = createChallenges({ seconds: 10, clock: () => time, limit: 2 });
+        const take = () => challenges.take(fromHex(challenges.issue().nonce, "nonce"));
+        take();
+        take();
+        expect(errorOf(take)).to.include({ code: "node/busy", retryable: true });
+        time += 10;
+        take();
+        expect(challenges.size()).to.equal(1);
       });
 
       it("given a nonce whose evidence was refused, refuses it the next time", async () => {
@@ -561,8 +575,12 @@ describe("node", function () {
           controller.close();
         },
       });
-      const request = new Request("http://node/v1/keys", { method: "POST", body: chunks, duplex: "half" });
+      const [chunked, both] = chunks.tee();
+      const request = new Request("http://node/v1/keys", { method: "POST", body: chunked, duplex: "half" });
       expect(await problemOf(await node.app.request(request))).to.include({ status: 413 });
+      const headers = { "content-length": "2", "transfer-encoding": "chunked" };
+      const told = new Request("http://node/v1/keys", { method: "POST", body: both, duplex: "half", headers });
+      expect(await problemOf(await node.app.request(told))).to.include({ status: 413 });
     });
 
     it("given too many requests of one address, refuses with 429 and says when to come back; others go on", async () => {

@@ -116,7 +116,42 @@ describe("decisions", function () {
       expect(await decisionNow(serviceId, machineOf(V1, { tcbStatus: "SWHardeningNeeded" }))).to.equal("Allowed");
     });
 
+    it("keeps no answer for another TCB status, device, image, platform or service than was asked for", async () => {
+      const { decider } = await nodeNow();
+      const ask = async (changes: Partial<MachineFacts> = {}, id = serviceId) =>
+        (await decider.decide({ serviceId: id, machine: machineOf(V1, changes) })).decision;
+      const other = await createService(chain.suite, "not the same", { image: V2 });
+      await chain.finalize();
+      await decider.refresh();
+      for (const again of [1, 2]) {
+        expect(await ask(), `${again}`).to.equal("Allowed");
+        expect(await ask({ tcbStatus: "OutOfDate" }), `${again}`).to.equal("TcbNotAccepted");
+        expect(await ask({ registers: machineOf(V2).registers })).to.equal("ImageUnknown");
+        expect(await ask({}, other)).to.equal("ImageUnknown");
+        const image = V2 as Hex;
+        const hinted = { serviceId, machine: machineOf(V2), image };
+        expect((await decider.decide(hinted)).decision).to.equal("ImageUnknown");
+      }
+    });
+
     describe("and a hint", () => {
+      it("that is registered and that the machine is not, denies: what is registered is not what runs", async () => {
+        const hints = { image: V1 as Hex, platform: PLATFORM.tdx as Hex };
+        expect(await decisionNow(serviceId, machineOf(V2), hints)).to.equal("ImageUnknown");
+        expect(await decisionNow(serviceId, machineOf(V2), { image: V1 as Hex })).to.equal("ImageUnknown");
+        // Of this platform everything that the image names is the machine's, and one register is not.
+        const seam = image(KIND.tdx, {
+          ...{ 0: measured("mrtd"), 2: measured("rtmr1"), 3: measured("rtmr2") },
+          5: measured("another mr_seam"),
+        });
+        await policyBy("governor").allowPlatform(seam, "with another TDX module");
+        await chain.finalize();
+        const machine = machineOf(V1);
+        expect(await decisionNow(serviceId, machine, { platform: seam })).to.equal("PlatformNotAllowed");
+        const there = { ...machine.registers, mr_seam: measured("another mr_seam") as Hex };
+        expect(await decisionNow(serviceId, { ...machine, registers: there }, { platform: seam })).to.equal("Allowed");
+        expect(await decisionNow(serviceId, machineOf(V1, { kind: "snp" }), hints)).to.equal("ImageUnknown");
+      });
       it("that is the image and the platform, allows without reading histories", async () => {
         const provider = liar(chain.provider);
         const { decider } = await nodeNow([provider]);
