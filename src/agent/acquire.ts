@@ -1,5 +1,6 @@
 import type { Binding } from "../core/binding.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
+import type { DecisionName } from "../core/decision.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { challengeSchema, keysResponseSchema, type WireEvidence } from "../core/release-wire.ts";
 import { generateSealKeyPair } from "../core/seal.ts";
@@ -151,14 +152,30 @@ function isStale(error: unknown): boolean {
   return error.code === "agent/refused" && String(error.details.code).startsWith("nonce/");
 }
 
+const LISTED = "keystead audit SERVICE shows what is listed";
+const BY_POLICY = "keystead audit --policy shows what is allowed";
+/** What changes a decision. Nodes go by final blocks: what was just done counts minutes later. */
+const DENIALS: Readonly<Partial<Record<DecisionName, string>>> = {
+  ServiceUnknown: "Check --service and the node's deployment. A new service counts once its block is final.",
+  ImageUnknown: `Measure this machine's evidence (keystead measure) and compare: ${LISTED}. A new image is listed by keystead service add-image, and counts once that is final.`,
+  ImageRemoved: `Start a machine of an image that is listed: ${LISTED}.`,
+  ImagePending: "Time alone changes this: wait, with --wait SECONDS.",
+  ImageRetired: `Start a machine of the image that took its place: ${LISTED}.`,
+  ServiceTcbNotUpToDate: "Update the platform's firmware: the service insists on TCB status UpToDate.",
+  ServiceDeviceNotAllowed: "The service names its machines: keystead service set-device lists this one.",
+  ReleasePaused: "The guardian paused all releases. Time alone changes this: wait, with --wait SECONDS.",
+  TeeSuspended: `The policy does not take this kind of TEE now: ${BY_POLICY}.`,
+  TcbNotAccepted: `Update the platform's firmware, or see which TCB statuses the policy accepts: ${BY_POLICY}.`,
+  PlatformNotAllowed: `The platform (firmware, OS) is not allowed: ${BY_POLICY}; keystead propose allow-platform.`,
+  DeviceNotAllowed: `The policy names the machines that it allows: ${BY_POLICY}.`,
+};
+
 function denied(refusal: KeysteadError): KeysteadError {
   const { decision, block } = refusal.details;
   const passing = PASSING.has(decision);
   return new KeysteadError("agent/denied", refusal.message, {
     argument: "service",
-    remedy: passing
-      ? "Time alone changes this: wait, with --wait SECONDS."
-      : "The contracts do not allow this machine the keys: see keystead image check, and the service's history.",
+    remedy: DENIALS[decision as DecisionName] ?? "See keystead image check, and the histories of service and policy.",
     retryable: passing,
     details: { decision, block, node: refusal.details.node },
     cause: refusal,

@@ -1,4 +1,6 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { CollateralState } from "./evidence/collateral.ts";
 
 /** What a node counts, for Prometheus. No label has a value that a request chose. */
 export interface Metrics {
@@ -17,6 +19,9 @@ export interface MetricSources {
   readonly receipts: () => number;
   readonly usedNonces: () => number;
   readonly chain: () => { readonly ready: boolean; readonly ageSeconds: number | undefined };
+  /** What one judging thread holds of TDX collateral. */
+  readonly collateral: () => Promise<readonly Pick<CollateralState, "validUntil" | "lastError">[]>;
+  readonly clock: () => number;
   readonly testTee: boolean;
   /** Whether the process's own figures (memory, event loop) are collected as well. */
   readonly process: boolean;
@@ -49,6 +54,24 @@ export function createMetrics(sources: MetricSources): Metrics {
     "By how much the clock is ahead of the block that decides; -1: there is none.",
     () => sources.chain().ageSeconds ?? -1,
   );
+  const collateral = watchCollateral(sources);
+  new Gauge({
+    name: "keystead_collateral_failing",
+    help: "Platform families whose TDX collateral could not be renewed at the last try.",
+    registers,
+    async collect() {
+      this.set((await collateral()).filter(({ lastError }) => lastError !== undefined).length);
+    },
+  });
+  new Gauge({
+    name: "keystead_collateral_seconds_left",
+    help: "Until the first of the TDX collateral that is held expires; -1: none is held.",
+    registers,
+    async collect() {
+      const ends = (await collateral()).flatMap(({ validUntil }) => (validUntil === undefined ? [] : [validUntil]));
+      this.set(ends.length === 0 ? -1 : Math.floor(Math.min(...ends) - sources.clock()));
+    },
+  });
   gauge("keystead_test_tee", "1 where evidence under test roots is taken.", () => (sources.testTee ? 1 : 0));
   return {
     registry,
@@ -72,5 +95,30 @@ export function createMetrics(sources: MetricSources): Metrics {
       registers,
     }),
     inFlight: new Gauge({ name: "keystead_in_flight", help: "Requests being answered.", registers }),
+  };
+}
+
+type Held = Awaited<ReturnType<MetricSources["collateral"]>>;
+
+/** What a judging thread last said: one question at a time, whoever asks, and none that holds the other figures up for more than a second. */
+function watchCollateral({ collateral }: Pick<MetricSources, "collateral">): () => Promise<Held> {
+  let last: Held = [];
+  let asking: Promise<void> | undefined;
+  return async () => {
+    asking ??= collateral()
+      .then(
+        (held) => {
+          last = held;
+        },
+        // A thread that cannot answer is told of elsewhere.
+        () => undefined,
+      )
+      .finally(() => {
+        asking = undefined;
+      });
+    const timer = new AbortController();
+    await Promise.race([asking, sleep(1000, undefined, { signal: timer.signal, ref: false }).catch(() => undefined)]);
+    timer.abort();
+    return last;
   };
 }

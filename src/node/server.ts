@@ -164,6 +164,8 @@ async function open(
     receipts: receipts.count,
     usedNonces: challenges.size,
     chain: decider.status,
+    collateral: judge.collateral,
+    clock,
     testTee,
     process: true,
   });

@@ -169,6 +169,7 @@ describe("acquireKeys", () => {
       const error = await rejectionOf(acquired);
       expect(error).to.include({ code: "agent/denied", retryable: false });
       expect(error.details.decision).to.equal("ImageRemoved");
+      expect(error.remedy).to.contain("keystead audit");
       expect(slept).to.deep.equal([]);
     });
 

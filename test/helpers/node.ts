@@ -169,6 +169,8 @@ export async function createTestNode(tees: TestTees, options: TestNodeOptions = 
     receipts: receipts.count,
     usedNonces: challenges.size,
     chain: () => ({ ready: true, ageSeconds: 3 }),
+    collateral: judge.collateral,
+    clock,
     testTee,
     process: false,
   });

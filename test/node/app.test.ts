@@ -322,6 +322,20 @@ describe("node", function () {
       await mixed.close();
     });
 
+    it("given collateral that cannot be had, counts it, and shows that none is held", async () => {
+      const judge = createJudge({ ...tees.judgeOptions, collateralFiles: ["/nowhere"] });
+      const bare = await createTestNode(tees, { judge });
+      const figures = async () => await (await bare.app.request("/metrics")).text();
+      expect(await figures())
+        .to.contain("keystead_collateral_failing 0")
+        .and.contain("keystead_collateral_seconds_left -1");
+      expect((await post(bare.app, "/v1/keys", (await honestRequest(bare)).request)).status).to.equal(503);
+      expect(await figures())
+        .to.contain("keystead_collateral_failing 1")
+        .and.contain("keystead_collateral_seconds_left -1");
+      await bare.close();
+    });
+
     it("given no collateral, answers 503: what cannot be checked is not refused, and not allowed", async () => {
       const judge = createJudge({ ...tees.judgeOptions, collateralFiles: ["/nowhere/collateral.json"] });
       const blind = await createTestNode(tees, { judge });
@@ -493,6 +507,10 @@ describe("node", function () {
       expect(text).to.contain("keystead_test_tee 1");
       await down.close();
       const released = await (await node.app.request("/metrics")).text();
+      expect(released).to.contain("keystead_collateral_failing 0");
+      // the test TEE's collateral is good for thirty days
+      const left = Number(/keystead_collateral_seconds_left (\d+)/.exec(released)?.[1]);
+      expect(left).to.be.within(29 * 86_400, 30 * 86_400);
       expect(released).to.match(/keystead_releases_total\{what="keys",kind="tdx",outcome="released"\} \d/);
       expect(released).to.match(/keystead_releases_total\{what="keys",kind="tdx",outcome="nonce\/used"\} \d/);
     });
