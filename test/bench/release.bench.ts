@@ -19,7 +19,8 @@ import { benchmark } from "./benchmark.ts";
  * their evidence elsewhere.
  *
  * A benchmark shares its machine. The goals are for a node that has two cores to itself, so each is held in processor time, which other processes do not
- * change: releases by second of the node's own processor time, times two cores; the wall clock's figures are printed beside it.
+ * change: releases by second of the node's own processor time, times two cores. The clock's figures are printed beside it, and held to the goals as well by
+ * `npm run bench:release`, for a machine that does nothing else.
  */
 
 const CORES = 2;
@@ -49,6 +50,9 @@ const LIVE_SLACK_MB = 8;
 const RESIDENT_SLACK_MB = 48;
 /** The web server, the keys' thread, a judge: all of them are asked. */
 const THREADS = 3;
+
+/** Nothing else runs on the machine: then the clock counts too, although the clients share the node's cores. */
+const ALONE = process.env.KEYSTEAD_BENCH === "alone";
 
 const V1 = tdxImage("v1");
 const KEEP = { requestsPerSecond: 1e6, burst: 1e7, timeoutMs: 60_000 };
@@ -150,6 +154,7 @@ benchmark("releases", function () {
       `      here, beside its clients: ${(MEASURED / wall).toFixed(0)} a second, median ${percentile(times, 0.5).toFixed(1)} ms`,
     );
     expect(rate).to.be.at.least(RATE_GOAL);
+    if (ALONE) expect(MEASURED / wall, "by the clock").to.be.at.least(RATE_GOAL);
   });
 
   it(`answers 99 of 100 within ${P99_GOAL_MS} ms at ${STEADY_RATE} a second`, async function () {
@@ -183,7 +188,7 @@ benchmark("releases", function () {
       `      ${all.length} requests: median ${percentile(all, 0.5).toFixed(1)} ms, p99 ${p99.toFixed(1)} ms; goal ${P99_GOAL_MS}`,
     );
     console.log(`      p99 of each round: ${rounds} ms`);
-    if (process.env.KEYSTEAD_BENCH !== "alone") {
+    if (!ALONE) {
       console.log("      not held to the goal: delays count where the benchmark has its machine and disk to itself");
       this.skip();
     }
