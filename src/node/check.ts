@@ -109,7 +109,7 @@ export async function checkNode(config: NodeConfig, surroundings: NodeSurroundin
   if (snpCrlUrl !== undefined)
     await attempt("AMD's CRL", async () => {
       const source = createSnpCrlSource({ url: snpCrlUrl, fetch, unsafeTestRoots });
-      await source.get("milan", atUnixSeconds);
+      await source.get("milan", "vcek", atUnixSeconds);
       return [`${new URL(snpCrlUrl).host} answers`, undefined];
     });
   else if (!evidence.requireSnpCrl)

@@ -15,7 +15,7 @@ import {
   createPccsSource,
 } from "./evidence/collateral.ts";
 import { verifyNitroDocument } from "./evidence/nitro.ts";
-import { type Product, type SnpOptions, verifySnpReport } from "./evidence/snp.ts";
+import { type SnpOptions, type VerifiedSnp, verifySnpReport } from "./evidence/snp.ts";
 import { createSnpCrlSource } from "./evidence/snp-crl.ts";
 import { readTdxCollateralKey, verifyTdxQuote } from "./evidence/tdx.ts";
 import type { VerifiedTdxCollateral } from "./evidence/tdx-collateral.ts";
@@ -115,9 +115,12 @@ export function createJudge(options: JudgeOptions): Judge {
   const cache = createCollateralCache({ source, unsafeTestRoots });
   const { snpCrlFiles, snpCrlUrl } = options;
   const lists = snpCrlUrl === undefined ? undefined : createSnpCrlSource({ url: snpCrlUrl, fetch, unsafeTestRoots });
-  const listOf = async (product: Product, atUnixSeconds: number): Promise<Uint8Array | undefined> => {
+  const listOf = async (
+    { product, endorsement }: VerifiedSnp,
+    atUnixSeconds: number,
+  ): Promise<Uint8Array | undefined> => {
     const path = snpCrlFiles?.[product];
-    if (path === undefined) return await lists?.get(product, atUnixSeconds);
+    if (path === undefined) return await lists?.get(product, endorsement, atUnixSeconds);
     return await readFile(path).catch((cause: unknown) => {
       throw new KeysteadError("collateral/unreadable", `${path} cannot be read`, {
         argument: "evidence.snpCrlFiles",
@@ -144,7 +147,7 @@ export function createJudge(options: JudgeOptions): Judge {
     const given = await attempt("request/malformed", () => decodeCertificates(evidence.certificates));
     const snp: SnpOptions = { ...common, allowedVmpls: options.snpVmpls, requireCrl: false };
     const first = await attempt("evidence/not-genuine", () => verifySnpReport(bytes, given, snp));
-    const crl = await attempt("collateral/unavailable", () => listOf(first.product, atUnixSeconds));
+    const crl = await attempt("collateral/unavailable", () => listOf(first, atUnixSeconds));
     const last = crl === undefined ? given : { ...given, crl };
     const requireCrl = options.requireSnpCrl;
     return await attempt("evidence/not-genuine", () => verifySnpReport(bytes, last, { ...snp, requireCrl }));

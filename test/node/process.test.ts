@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { appendFileSync, readdirSync, readFileSync } from "node:fs";
 import { createServer, request as httpRequest, type Server } from "node:http";
 import { join } from "node:path";
 import { expect } from "chai";
@@ -308,6 +308,19 @@ describe("node process", function () {
     ]);
     expect(await ahead.kill("SIGTERM")).to.equal(0);
     seen.push(ahead.output());
+  });
+
+  it("given a writer beside it to its receipts, gives no keys, and tells balancers and its log so", async () => {
+    const node = await startNodeProcess(writeNodeConfig(tees, chain, "shared", { root: rootOf("first") }));
+    expect((await acquire(node.url)).status).to.equal(200);
+    appendFileSync(join(tees.folder.path, "shared.receipts.jsonl"), "another node's\n");
+    const { status, text } = await acquire(node.url);
+    expect([status, JSON.parse(text).code]).to.deep.equal([503, "node/failed"]);
+    const ready = await fetch(`${node.url}/ready`);
+    expect([ready.status, await ready.json()]).to.deep.equal([503, { ready: false, reasons: ["receipts/changed"] }]);
+    expect(await node.kill("SIGTERM")).to.equal(0);
+    expect(node.output().toString()).to.contain("something else writes to it");
+    seen.push(node.output());
   });
 
   it("given a public chain in the record, refuses test roots", async () => {

@@ -206,7 +206,8 @@ async function join(context: CommandContext, url: string, options: Options): Pro
     for (const { secret } of there) secret.fill(0);
     throw new KeysteadError("root/exists", `the ${store.description} is there already`, {
       argument: "root",
-      remedy: "This node has its root: start it.",
+      remedy:
+        "This node has its root: start it. After a rotation on another node, move the file away, and join by the new identity.",
     });
   }
   let roots: readonly RootSecret[];

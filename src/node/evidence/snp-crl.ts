@@ -1,11 +1,11 @@
 import { isKeysteadError, KeysteadError } from "../../core/errors.ts";
 import { type FetchLike, requestCollateral } from "./collateral.ts";
-import { ARKS, checkCrlDates, type Product } from "./snp.ts";
+import { ARKS, checkCrlDates, type Product, type VerifiedSnp } from "./snp.ts";
 import { parseCertificate, type RevocationList, readCrl } from "./x509.ts";
 
 /*
  * AMD's revocation lists, one a product, signed by its ARK. Source: AMD, "Versioned Chip Endorsement Key (VCEK) Certificate and KDS Interface Specification"
- * (57230): GET https://kdsintf.amd.com/vcek/v1/{product_name}/crl, DER. A server is not trusted: what it gives is verified before it is kept, and never takes
+ * (57230): GET https://kdsintf.amd.com/vcek/v1/{product_name}/crl, DER; /vlek/v1/… where an ASVK issued the machine's key. A server is not trusted: what it gives is verified before it is kept, and never takes
  * the place of a newer list. A list that can't be had is no list that allows: whoever needs it waits, or is refused.
  */
 
@@ -13,6 +13,9 @@ const PRODUCT_NAMES: Readonly<Record<Product, string>> = { milan: "Milan", genoa
 const DEFAULT_TIMEOUT_MS = 10_000;
 const REFRESH_AFTER_SECONDS = 3600;
 const RETRY_AFTER_SECONDS = 30;
+
+/** Which of AMD's two kinds of key signed a report: each kind has a list of its own. */
+export type Endorsement = VerifiedSnp["endorsement"];
 
 /** What a list is judged by. */
 export interface SnpCrlOptions {
@@ -57,7 +60,7 @@ function readUnder(der: Uint8Array, root: Uint8Array, others: readonly Uint8Arra
 
 /** Where lists come from. */
 export interface SnpCrlSourceOptions extends Pick<SnpCrlOptions, "unsafeTestRoots"> {
-  /** The address before `/vcek/v1/`: AMD's is https://kdsintf.amd.com. */
+  /** The address before `/vcek/v1/` and `/vlek/v1/`: AMD's is https://kdsintf.amd.com. */
   readonly url: string;
   readonly fetch: FetchLike;
   /** Default: ten seconds. */
@@ -72,7 +75,7 @@ export interface SnpCrlSource {
    *
    * @throws KeysteadError `collateral/…` of the request, `collateral/older`, and those of {@link verifySnpCrl}
    */
-  readonly get: (product: Product, atUnixSeconds: number) => Promise<Uint8Array>;
+  readonly get: (product: Product, endorsement: Endorsement, atUnixSeconds: number) => Promise<Uint8Array>;
 }
 
 interface Held {
@@ -81,6 +84,8 @@ interface Held {
 }
 
 interface Entry {
+  readonly address: string;
+  readonly product: Product;
   held: Held | undefined;
   askedAt: number;
   lastError: unknown;
@@ -92,7 +97,7 @@ interface Entry {
  *
  * @throws KeysteadError `collateral/bad-url`
  * @example
- * const crl = await createSnpCrlSource({ url: "https://kdsintf.amd.com", fetch }).get("milan", atUnixSeconds);
+ * const crl = await createSnpCrlSource({ url: "https://kdsintf.amd.com", fetch }).get("milan", "vcek", atUnixSeconds);
  */
 export function createSnpCrlSource(options: SnpCrlSourceOptions): SnpCrlSource {
   const { fetch, unsafeTestRoots, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
@@ -107,16 +112,17 @@ export function createSnpCrlSource(options: SnpCrlSourceOptions): SnpCrlSource {
       },
     );
   }
-  const address = (product: Product) => `${base.href.replace(/\/+$/, "")}/vcek/v1/${PRODUCT_NAMES[product]}/crl`;
-  const entries = new Map<Product, Entry>();
+  const root = base.href.replace(/\/+$/, "");
+  const entries = new Map<string, Entry>();
 
-  const renew = async (entry: Entry, product: Product, atUnixSeconds: number): Promise<Held> => {
+  const renew = async (entry: Entry, atUnixSeconds: number): Promise<Held> => {
+    const { address, product } = entry;
     entry.askedAt = atUnixSeconds;
     try {
-      const { body: der } = await requestCollateral(address(product), fetch, timeoutMs);
+      const { body: der } = await requestCollateral(address, fetch, timeoutMs);
       const list = verifySnpCrl(der, product, { atUnixSeconds, unsafeTestRoots });
       if (entry.held !== undefined && list.thisUpdate < entry.held.list.thisUpdate) {
-        throw new KeysteadError("collateral/older", `${address(product)} gives an older list than the one held`, {
+        throw new KeysteadError("collateral/older", `${address} gives an older list than the one held`, {
           argument: "evidence.snpCrlUrl",
           remedy: "Let the mirror refresh what it holds.",
           retryable: true,
@@ -131,27 +137,29 @@ export function createSnpCrlSource(options: SnpCrlSourceOptions): SnpCrlSource {
     }
   };
 
-  const start = (entry: Entry, product: Product, atUnixSeconds: number): Promise<Held> => {
-    entry.pending ??= renew(entry, product, atUnixSeconds).finally(() => {
+  const start = (entry: Entry, atUnixSeconds: number): Promise<Held> => {
+    entry.pending ??= renew(entry, atUnixSeconds).finally(() => {
       entry.pending = undefined;
     });
     return entry.pending;
   };
 
   return {
-    get: async (product, atUnixSeconds) => {
-      const entry = entries.get(product) ?? { held: undefined, askedAt: 0, lastError: undefined, pending: undefined };
-      entries.set(product, entry);
+    get: async (product, endorsement, atUnixSeconds) => {
+      const address = `${root}/${endorsement}/v1/${PRODUCT_NAMES[product]}/crl`;
+      const fresh = { address, product, held: undefined, askedAt: 0, lastError: undefined, pending: undefined };
+      const entry = entries.get(address) ?? fresh;
+      entries.set(address, entry);
       const { held, lastError } = entry;
       const since = atUnixSeconds - entry.askedAt;
       const rested = lastError === undefined || since < 0 || since >= RETRY_AFTER_SECONDS;
       if (held === undefined || atUnixSeconds < held.list.thisUpdate || atUnixSeconds > held.list.nextUpdate) {
         if (entry.pending === undefined && !rested) throw lastError;
-        return (await start(entry, product, atUnixSeconds)).der;
+        return (await start(entry, atUnixSeconds)).der;
       }
       const due = lastError === undefined ? since < 0 || since >= REFRESH_AFTER_SECONDS : rested;
       // Its failure is kept; what is held is in date and stays.
-      if (due) start(entry, product, atUnixSeconds).catch(() => undefined);
+      if (due) start(entry, atUnixSeconds).catch(() => undefined);
       return held.der;
     },
   };

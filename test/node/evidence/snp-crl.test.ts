@@ -64,14 +64,17 @@ describe("AMD's revocation lists over HTTP", function () {
   it("given a list that is signed and in date, takes it once, and each product's at its own address", async () => {
     const one = source();
     const all = await Promise.all([
-      one.get("milan", at),
-      one.get("milan", at),
-      one.get("genoa", at),
-      one.get("turin", at),
+      one.get("milan", "vcek", at),
+      one.get("milan", "vcek", at),
+      one.get("genoa", "vcek", at),
+      one.get("turin", "vcek", at),
     ]);
     for (const der of all) expect(der).to.deep.equal(lists.good);
-    await one.get("milan", at + HOUR - 1);
-    expect(asked).to.deep.equal(["/vcek/v1/Milan/crl", "/vcek/v1/Genoa/crl", "/vcek/v1/Turin/crl"]);
+    await one.get("milan", "vcek", at + HOUR - 1);
+    // a VLEK's issuer is on a list of its own
+    expect(await one.get("milan", "vlek", at)).to.deep.equal(lists.good);
+    const paths = ["/vcek/v1/Milan/crl", "/vcek/v1/Genoa/crl", "/vcek/v1/Turin/crl", "/vlek/v1/Milan/crl"];
+    expect(asked).to.deep.equal(paths);
   });
 
   it("given a list that was forged, is out of date, is none, or under a root that is not taken, takes none of them", async () => {
@@ -82,11 +85,11 @@ describe("AMD's revocation lists over HTTP", function () {
       [new Uint8Array(), /^snp\/crl-malformed$/],
     ] as const) {
       serve(body);
-      expect((await rejectionOf(source().get("milan", at))).code).to.match(code);
+      expect((await rejectionOf(source().get("milan", "vcek", at))).code).to.match(code);
     }
     serve(lists.good);
     const real = createSnpCrlSource({ url, fetch });
-    expect((await rejectionOf(real.get("milan", at))).code).to.match(/^snp\/crl-(issuer|signature)$/);
+    expect((await rejectionOf(real.get("milan", "vcek", at))).code).to.match(/^snp\/crl-(issuer|signature)$/);
     expect(errorOf(() => verifySnpCrl(lists.good, "genoa", { atUnixSeconds: at })).code).to.match(/^snp\/crl-/);
     const early = errorOf(() =>
       verifySnpCrl(lists.good, "milan", { atUnixSeconds: at - 2 * 86_400, unsafeTestRoots: [tees.snp.root] }),
@@ -97,41 +100,41 @@ describe("AMD's revocation lists over HTTP", function () {
   it("given a server that fails or stays silent, fails, and leaves it alone for half a minute", async () => {
     serve(lists.good, 500);
     const one = source();
-    expect((await rejectionOf(one.get("milan", at))).code).to.equal("collateral/unreachable");
+    expect((await rejectionOf(one.get("milan", "vcek", at))).code).to.equal("collateral/unreachable");
     serve(lists.good);
-    expect((await rejectionOf(one.get("milan", at + 29))).code).to.equal("collateral/unreachable");
+    expect((await rejectionOf(one.get("milan", "vcek", at + 29))).code).to.equal("collateral/unreachable");
     expect(asked).to.have.length(1);
-    expect(await one.get("milan", at + 30)).to.deep.equal(lists.good);
+    expect(await one.get("milan", "vcek", at + 30)).to.deep.equal(lists.good);
     serve(lists.good, 0);
-    expect((await rejectionOf(source(100).get("milan", at))).code).to.equal("collateral/unreachable");
+    expect((await rejectionOf(source(100).get("milan", "vcek", at))).code).to.equal("collateral/unreachable");
     serve(lists.good, 404);
-    expect((await rejectionOf(source().get("milan", at))).code).to.equal("collateral/not-found");
+    expect((await rejectionOf(source().get("milan", "vcek", at))).code).to.equal("collateral/not-found");
   });
 
   it("given an hour, renews beside; what does not verify or is older never takes the place of what is held", async () => {
     serve(lists.newer);
     const one = source();
-    await one.get("milan", at);
+    await one.get("milan", "vcek", at);
     for (const [index, body] of [lists.good, lists.forged, lists.expired].entries()) {
       serve(body);
       const later = at + HOUR + 60 * index;
-      expect(await one.get("milan", later)).to.deep.equal(lists.newer);
+      expect(await one.get("milan", "vcek", later)).to.deep.equal(lists.newer);
       await settle(index + 2);
-      expect(await one.get("milan", later + 1)).to.deep.equal(lists.newer);
+      expect(await one.get("milan", "vcek", later + 1)).to.deep.equal(lists.newer);
     }
     expect(asked).to.have.length(4);
     // and when what is held ends, nothing takes its place
     serve(lists.good, 500);
-    expect((await rejectionOf(one.get("milan", at + 3 * 86_400))).code).to.equal("collateral/unreachable");
+    expect((await rejectionOf(one.get("milan", "vcek", at + 3 * 86_400))).code).to.equal("collateral/unreachable");
   });
 
   it("given a newer list, goes by it from then on", async () => {
     const one = source();
-    await one.get("milan", at);
+    await one.get("milan", "vcek", at);
     serve(lists.revoking);
-    await one.get("milan", at + HOUR);
+    await one.get("milan", "vcek", at + HOUR);
     await settle(2);
-    expect(await one.get("milan", at + HOUR + 1)).to.deep.equal(lists.revoking);
+    expect(await one.get("milan", "vcek", at + HOUR + 1)).to.deep.equal(lists.revoking);
   });
 
   it("given what is no address, refuses it", () => {
