@@ -7,6 +7,7 @@ import { hashSealing, hashSigned, KMS_SUBJECT, recoverSigner } from "../../src/c
 import {
   infoSchema,
   type KeyReceipt,
+  MAX_PURPOSES,
   parseMessage,
   problemSchema,
   receiptsPageSchema,
@@ -402,6 +403,18 @@ describe("node", function () {
       expect(busy === undefined ? undefined : await problemOf(busy)).to.include({ code: "node/busy", retryable: true });
       const { request } = await honestRequest(node);
       expect((await post(node.app, "/v1/keys", request)).status).to.equal(200);
+    });
+
+    it("given purposes that none may have, or too many, refuses the request", async () => {
+      const many = Array.from({ length: MAX_PURPOSES + 1 }, (_, index) => `p${index}`);
+      for (const purposes of [["Disk"], [""], ["-a"], ["a b"], ["\u00e4"], ["a".repeat(65)], many]) {
+        const { request } = await honestRequest(node);
+        const problem = await problemOf(await post(node.app, "/v1/keys", { ...request, purposes }));
+        expect(problem, purposes[0]).to.include({ status: 400, code: "request/malformed" });
+      }
+      const { request } = await honestRequest(node);
+      const most = { ...request, purposes: ["a".repeat(64), ...many.slice(2)] };
+      expect((await post(node.app, "/v1/keys", most)).status).to.equal(200);
     });
 
     it("given a public key that nothing can be sealed to, refuses it", async () => {
