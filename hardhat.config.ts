@@ -34,6 +34,7 @@ export default defineConfig({
   plugins: [toolbox, upgrades, stableTypes],
   solidity: {
     // One profile's settings for both: what tests measure is what gets deployed.
+    splitTestsCompilation: true,
     profiles: {
       default: { compilers: [compiler] },
       production: { compilers: [compiler] },
