@@ -2,14 +2,14 @@ import type { Command } from "commander";
 import type { Standing } from "../governance/execute.ts";
 import { formatTime } from "../governance/words.ts";
 import type { CommandContext } from "./command.ts";
-import { keyOption, RELAYER_VARIABLE } from "./key-input.ts";
+import { keyOptions, RELAYER_VARIABLE } from "./key-input.ts";
 import { type ExitCode, safeText } from "./output.ts";
 import { SENDING_OPTIONS } from "./proposal-input.ts";
 
 /** The arguments and options of every command that sends a proposal's transactions. */
 export function addActingOptions(command: Command): Command {
   command.argument("<folder>", "a proposal's folder");
-  for (const { flags, description } of [...SENDING_OPTIONS, keyOption(RELAYER_VARIABLE)]) {
+  for (const { flags, description } of [...SENDING_OPTIONS, ...keyOptions(RELAYER_VARIABLE)]) {
     command.option(flags, description);
   }
   return command.addHelpText(

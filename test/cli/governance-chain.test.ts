@@ -91,7 +91,7 @@ describe("keystead verify --rpc, simulate, lint, status", function () {
 
   it("given a terminal: the picture is drawn over itself every second, and the time left counts down", async () => {
     for (const person of ["alice", "bob"] as const) {
-      expect((await world.run(person, ["sign", folder, "--step", "schedule"])).code).to.equal(0);
+      expect((await world.run(person, ["sign", folder, "--step", "schedule", "--yes"])).code).to.equal(0);
     }
     const scheduled = await world.run("relayer", ["execute", folder, "--deployment", world.record, "--json"]);
     expect([scheduled.code, scheduled.stderr]).to.deep.equal([0, ""]);
