@@ -1,13 +1,11 @@
 import type { Command } from "commander";
 import { decodeUtf8, fromHex, type Hex, toHex } from "../../core/bytes.ts";
-import { KeysteadError } from "../../core/errors.ts";
 import { writeSignature } from "../../governance/folder.ts";
 import { checkSigner, requireSignable, type SignerCheck } from "../../governance/owners.ts";
-import { parseParameter } from "../../governance/parameters.ts";
 import type { SigningAs } from "../../governance/present/screen.ts";
 import { importSignature, signStep } from "../../governance/sign.ts";
 import { hashesToSign, type SignatureRecord } from "../../governance/signatures.ts";
-import { type PlannedTransaction, planStep } from "../../governance/transactions.ts";
+import type { PlannedTransaction } from "../../governance/transactions.ts";
 import { typedDataOf } from "../../governance/typed-data.ts";
 import type { OptionValues } from "../chain-input.ts";
 import type { CommandContext, CommandModule } from "../command.ts";
@@ -19,29 +17,13 @@ import {
   openEndpoint,
   openProposal,
   PROPOSAL_OPTIONS,
+  plannedBy,
   refusing,
-  stepOf,
   type VerifiedProposal,
 } from "../proposal-input.ts";
 import { type Asked, renderAsked, requireYes } from "../sign-screen.ts";
 
 const SIGNATURE_LIMIT = 64 * 1024;
-
-/** A step of the operation by options, with the nonce that it is to have. */
-function plannedBy({ operation }: VerifiedProposal, options: OptionValues): PlannedTransaction {
-  const step = stepOf(options.step) ?? (operation.timelock === null ? "execute" : undefined);
-  if (step === undefined) {
-    throw new KeysteadError("usage/step", "which step is to be signed is not said", {
-      argument: "step",
-      remedy: "Add --step schedule, execute, cancel, rollback or rollback-execute.",
-    });
-  }
-  const { nonce } = options;
-  return planStep(operation, step, {
-    safe: addressOption(options, "safe"),
-    ...(typeof nonce === "string" ? { nonce: BigInt(String(parseParameter("wei", nonce, "nonce"))) } : {}),
-  });
-}
 
 async function readSignature(context: CommandContext, text: string): Promise<Hex> {
   if (/^0x[0-9a-fA-F]*$/.test(text)) return toHex(fromHex(text, "signature"));
