@@ -1337,9 +1337,9 @@
             "type": "uint8"
           },
           {
-            "internalType": "uint16",
+            "internalType": "uint32",
             "name": "mask",
-            "type": "uint16"
+            "type": "uint32"
           },
           {
             "internalType": "uint40",
@@ -1409,9 +1409,9 @@
             "type": "uint8"
           },
           {
-            "internalType": "uint16",
+            "internalType": "uint32",
             "name": "mask",
-            "type": "uint16"
+            "type": "uint32"
           },
           {
             "internalType": "uint40",
