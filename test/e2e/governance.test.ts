@@ -69,7 +69,15 @@ for (const name of ["anvil", "hardhat"] as const) {
       const signers = ["carol", "alice", "bob"] as const;
       const runs = await Promise.all(
         signers.map((person) =>
-          chain.spawn(person, ["sign", folderOf("001-tdx"), "--step", "schedule", "--deployment", chain.record, "--yes"]),
+          chain.spawn(person, [
+            "sign",
+            folderOf("001-tdx"),
+            "--step",
+            "schedule",
+            "--deployment",
+            chain.record,
+            "--yes",
+          ]),
         ),
       );
       for (const [i, run] of runs.entries()) {
