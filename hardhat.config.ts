@@ -30,6 +30,9 @@ const publicNetwork = (name: string, chainId: number, chainType: "l1" | "op" | "
   accounts: [configVariable("KEYSTEAD_DEPLOYER_KEY")],
 });
 
+/** Where a run of Mocha writes its report, as JSON. */
+const report = process.env.KEYSTEAD_MOCHA_JSON;
+
 export default defineConfig({
   plugins: [toolbox, upgrades, stableTypes],
   solidity: {
@@ -47,7 +50,11 @@ export default defineConfig({
   typechain: { outDir: `${import.meta.dirname}/typechain-types` },
   paths: { ignition: "./deploy" },
   test: {
-    mocha: { timeout: 120_000 },
+    mocha: {
+      timeout: 120_000,
+      // What tools/compatibility.ts reads; with none, people do.
+      ...(report === undefined ? {} : { reporter: "json", reporterOption: { output: report } }),
+    },
     solidity: {
       fuzz: { runs: 256 },
       // `npm run test:invariants` sets 256 runs; every other run of the tests takes fewer, for time.
