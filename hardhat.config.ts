@@ -30,8 +30,12 @@ const publicNetwork = (name: string, chainId: number, chainType: "l1" | "op" | "
   accounts: [configVariable("KEYSTEAD_DEPLOYER_KEY")],
 });
 
-/** Where a run of Mocha writes its report, as JSON. */
-const report = process.env.KEYSTEAD_MOCHA_JSON;
+/** What tools/compatibility.ts reads, written to the file that it names; without one, people read. */
+const json = process.env.KEYSTEAD_MOCHA_JSON;
+const reporter =
+  json === undefined
+    ? { reporter: `${import.meta.dirname}/tools/test-reporter.cjs` }
+    : { reporter: "json", reporterOption: { output: json } };
 
 export default defineConfig({
   plugins: [toolbox, upgrades, stableTypes],
@@ -50,11 +54,7 @@ export default defineConfig({
   typechain: { outDir: `${import.meta.dirname}/typechain-types` },
   paths: { ignition: "./deploy" },
   test: {
-    mocha: {
-      timeout: 120_000,
-      // What tools/compatibility.ts reads; with none, people do.
-      ...(report === undefined ? {} : { reporter: "json", reporterOption: { output: report } }),
-    },
+    mocha: { timeout: 120_000, ...(process.env.KEYSTEAD_TEST_REPORT && { reporter: reporter }) },
     solidity: {
       fuzz: { runs: 256 },
       // `npm run test:invariants` sets 256 runs; every other run of the tests takes fewer, for time.
