@@ -11,6 +11,7 @@ import { addChainOptions, openProposalChain, PROPOSALS_FOLDER } from "../proposa
 import { progressOf, refusing } from "../proposal-input.ts";
 import { collectTraces, renderTraces, tracesJson } from "../trace-output.ts";
 import { readDeploymentFile } from "./decode.ts";
+import { exitOf } from "./simulate.ts";
 
 interface Options extends OptionValues {
   readonly deployment: string;
@@ -91,8 +92,8 @@ async function preview(context: CommandContext, options: Options): Promise<ExitC
     },
     () => render(found, renderTraces(traces, names, operations, output), output),
   );
-  if (!found.ok) return 1;
-  return found.proposals.some(({ unjudged }) => unjudged.length > 0) ? 2 : 0;
+  const exits = found.proposals.map(({ differences, unjudged }) => exitOf({ ok: differences.length === 0, unjudged }));
+  return exits.includes(1) ? 1 : exits.includes(2) ? 2 : 0;
 }
 
 const replacer = (_: string, value: unknown) => (typeof value === "bigint" ? value.toString() : value);

@@ -60,7 +60,7 @@ export const simulationJson = (found: Simulation): object =>
   JSON.parse(JSON.stringify(found, (_, value) => (typeof value === "bigint" ? value.toString() : value)));
 
 /** 1 where it differs, 2 where something could not be judged that should be, else 0. */
-const exitOf = (found: Simulation): ExitCode => {
+export const exitOf = (found: Pick<Simulation, "ok" | "unjudged">): ExitCode => {
   if (!found.ok) return 1;
   return found.unjudged.some((item) => item.includes("no expected state")) ? 2 : 0;
 };
