@@ -117,7 +117,7 @@ abstract contract Governed is IGoverned, AccessControlUpgradeable, UUPSUpgradeab
         }
     }
 
-    function _isContract(address account) private view returns (bool) {
+    function _isContract(address account) internal view returns (bool) {
         if (account.code.length == 0) return false;
         bytes3 prefix;
         assembly ("memory-safe") {

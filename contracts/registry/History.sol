@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {ServiceId} from "../types/Ids.sol";
+
 /**
  * @title History
  * @notice Emits a log and folds it into a hash chain, from one and the same bytes.
@@ -81,6 +83,15 @@ library History {
             mstore(0x00, head)
             mstore(0x20, record)
             next := keccak256(0x00, 0x40)
+        }
+    }
+
+    /// @notice The next head of the chain over all services: `keccak256(head ‖ serviceId)`, 52 bytes hashed.
+    function appendService(bytes32 head, ServiceId serviceId) internal pure returns (bytes32 next) {
+        assembly ("memory-safe") {
+            mstore(0x00, head)
+            mstore(0x20, serviceId)
+            next := keccak256(0x00, 0x34)
         }
     }
 }

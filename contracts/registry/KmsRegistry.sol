@@ -74,7 +74,7 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
     /// @param policyProxy The PlatformPolicy proxy. Being immutable, it changes by upgrade only.
     /// @custom:oz-upgrades-unsafe-allow constructor
     constructor(address policyProxy) {
-        if (policyProxy.code.length == 0) revert KmsRegistry_PolicyNotAContract(policyProxy);
+        if (!_isContract(policyProxy)) revert KmsRegistry_PolicyNotAContract(policyProxy);
         POLICY = policyProxy;
     }
 
@@ -86,7 +86,10 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
     /* ANYONE */
 
     /// @inheritdoc IKmsRegistry
-    function createService(ServiceConfig calldata config, bytes32 salt) external returns (ServiceId serviceId) {
+    function createService(
+        ServiceConfig calldata config,
+        bytes32 salt
+    ) external onlyProxy returns (ServiceId serviceId) {
         (serviceId, ) = _createService(config, salt);
     }
 
@@ -96,7 +99,7 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
         bytes32 salt,
         bytes calldata firstImage,
         string calldata imageDescription
-    ) external returns (ServiceId serviceId, ImageId imageId) {
+    ) external onlyProxy returns (ServiceId serviceId, ImageId imageId) {
         Service storage created;
         (serviceId, created) = _createService(config, salt);
         imageId = _listImage(created, created.word, serviceId, firstImage, imageDescription);
@@ -110,11 +113,12 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
         bytes32 salt,
         string calldata description,
         bytes calldata sealedSecrets
-    ) external returns (ServiceId serviceId) {
+    ) external onlyProxy returns (ServiceId serviceId) {
         _checkText(description);
         if (sealedSecrets.length > MAX_CIPHERTEXT)
             revert KmsRegistry_BadCiphertext(sealedSecrets.length, MAX_CIPHERTEXT);
         (bytes32 imageId, uint8 kind, uint16 mask) = ImageCodec.check(onlyImage, ImageCodec.SEALED);
+        _checkServable(kind, requireUpToDateTcb);
 
         Service storage created;
         (serviceId, created) = _newService(salt);
@@ -128,10 +132,19 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
         uint8 flags = ServiceWords.EXISTS | ServiceWords.SEEDED | _rules(devices, requireUpToDateTcb);
         ServiceWord word = ServiceWords.create(address(0), 0, flags);
         (uint256 sequence, uint256 previousBlock) = _nextEvent(created, word);
-        bytes memory data = abi.encode(onlyImage, requireUpToDateTcb, description, sequence, previousBlock);
+        bytes memory data = abi.encode(
+            onlyImage,
+            requireUpToDateTcb,
+            description,
+            block.timestamp,
+            sequence,
+            previousBlock
+        );
         _chain(created, AddSecretKeyByImage.selector, _topic(serviceId), _topic(msg.sender), imageId, data);
         _listDevices(created, serviceId, devices);
-        if (sealedSecrets.length != 0) _publish(created, created.word, serviceId, "", sealedSecrets);
+        if (sealedSecrets.length != 0) {
+            _publish(created, created.word, serviceId, "", sealedSecrets, uint40(block.timestamp));
+        }
     }
 
     /* SERVICE ADMIN */
@@ -192,9 +205,17 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
     /// @inheritdoc IKmsRegistry
     function rotateServiceKey(ServiceId serviceId) external returns (uint16 keyEpoch) {
         (Service storage own, ServiceWord word) = _ownService(serviceId);
+        uint40 since = uint40(block.timestamp);
+        uint40 earliest = own.rotatedAt + ROTATION_INTERVAL;
+        if (own.rotatedAt != 0 && since < earliest) revert KmsRegistry_RotationTooEarly(serviceId, earliest);
         keyEpoch = ++own.keyEpoch;
+        own.rotatedAt = since;
         (uint256 sequence, uint256 previousBlock) = _nextEvent(own, word);
-        _chain(own, abi.encode(RotateServiceKey.selector, serviceId, msg.sender, keyEpoch, sequence, previousBlock), 3);
+        _chain(
+            own,
+            abi.encode(RotateServiceKey.selector, serviceId, msg.sender, keyEpoch, since, sequence, previousBlock),
+            3
+        );
     }
 
     /// @inheritdoc IKmsRegistry
@@ -206,7 +227,8 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
         if (ciphertext.length == 0 || ciphertext.length > MAX_CIPHERTEXT) {
             revert KmsRegistry_BadCiphertext(ciphertext.length, MAX_CIPHERTEXT);
         }
-        _publish(own, word, serviceId, name, ciphertext);
+        uint40 effectiveFrom = word.has(ServiceWords.SEEDED) ? _afterNotice(word) : uint40(block.timestamp);
+        _publish(own, word, serviceId, name, ciphertext, effectiveFrom);
     }
 
     /// @inheritdoc IKmsRegistry
@@ -234,11 +256,12 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
     /// @inheritdoc IKmsRegistry
     function setServiceGuardian(ServiceId serviceId, address guardian) external {
         (Service storage own, ServiceWord word) = _ownService(serviceId);
-        address previous = _guardian(own);
+        (address previous, address former, uint40 left) = _guardians(own);
         bool underWay = own.nextGuardianFrom > block.timestamp;
         if (guardian == (underWay ? own.nextGuardian : previous)) revert KmsRegistry_Unchanged(serviceId);
 
         uint40 effectiveFrom = previous == address(0) ? uint40(block.timestamp) : _afterNotice(word);
+        (own.formerGuardian, own.formerGuardianLeft) = (former, left);
         own.guardian = previous;
         own.nextGuardian = guardian;
         own.nextGuardianFrom = effectiveFrom;
@@ -260,46 +283,19 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
     }
 
     /// @inheritdoc IKmsRegistry
-    function setDevice(ServiceId serviceId, bytes32 deviceId, bool allowed) external {
+    function restrictServiceDevices(ServiceId serviceId, bytes32[] calldata devices) external {
         (Service storage own, ServiceWord word) = _ownService(serviceId);
-        if (!word.has(ServiceWords.RESTRICT_DEVICES)) revert KmsRegistry_DevicesNotRestricted(serviceId);
-        bool listed = own.devices[deviceId] != 0;
-        if (allowed && listed) revert KmsRegistry_DeviceAlreadyListed(serviceId, deviceId);
-        if (!allowed && !listed) revert KmsRegistry_DeviceNotListed(serviceId, deviceId);
-        _setDevice(own, word, serviceId, deviceId, allowed, allowed ? _afterNotice(word) : uint40(block.timestamp));
-    }
-
-    /// @inheritdoc IKmsRegistry
-    function setRequireUpToDateTcb(ServiceId serviceId, bool required) external {
-        (Service storage own, ServiceWord word) = _ownService(serviceId);
-        // In force for good, in force but ending, or not in force.
-        bool inForce = _requiresUpToDateTcb(own, word);
-        bool ending = inForce && own.tcbRuleEnds != 0;
-        if (required ? inForce && !ending : !inForce || ending) revert KmsRegistry_Unchanged(serviceId);
-
-        uint40 effectiveFrom = required ? uint40(block.timestamp) : _afterNotice(word);
-        own.tcbRuleEnds = required ? 0 : effectiveFrom;
-        (uint256 sequence, uint256 previousBlock) = _nextEvent(own, word.with(ServiceWords.REQUIRE_UP_TO_DATE_TCB));
-        _chain(
-            own,
-            abi.encode(
-                SetRequireUpToDateTcb.selector,
-                serviceId,
-                msg.sender,
-                required,
-                effectiveFrom,
-                sequence,
-                previousBlock
-            ),
-            3
-        );
+        if (word.has(ServiceWords.RESTRICT_DEVICES)) revert KmsRegistry_DevicesAlreadyRestricted(serviceId);
+        if (devices.length == 0) revert KmsRegistry_EmptyBatch();
+        own.word = word.with(ServiceWords.RESTRICT_DEVICES);
+        _listDevices(own, serviceId, devices);
     }
 
     /// @inheritdoc IKmsRegistry
     function transferServiceAdmin(ServiceId serviceId, address pendingAdmin) external {
         (Service storage own, ServiceWord word) = _ownService(serviceId);
         address previous = own.pendingAdmin;
-        if (pendingAdmin == previous) revert KmsRegistry_Unchanged(serviceId);
+        if (pendingAdmin == previous || pendingAdmin == word.admin()) revert KmsRegistry_Unchanged(serviceId);
         own.pendingAdmin = pendingAdmin;
         (uint256 sequence, uint256 previousBlock) = _nextEvent(own, word);
         _chain(
@@ -329,24 +325,78 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
 
     /// @inheritdoc IKmsRegistry
     function removeImageFromService(ServiceId serviceId, ImageId imageId, string calldata reason) external {
-        Service storage its = _service(serviceId);
-        ServiceWord word = its.word;
-        if (msg.sender != word.admin()) _checkGuardian(its, word, serviceId);
+        (Service storage its, , uint40 bound) = _guardedService(serviceId);
         _checkText(reason);
-        ImageSlot storage slot = its.images[imageId];
-        ImageWord record = slot.word;
+        ImageWord record = its.images[imageId].word;
         if (!record.isListed()) revert KmsRegistry_ImageNotListed(serviceId, imageId);
-        slot.word = record.removed();
+        _checkMayStop(bound, record.activeFrom(), serviceId);
+        _removeImage(its, serviceId, imageId, record, reason);
+    }
 
+    /// @inheritdoc IKmsRegistry
+    function removeImagesFromService(
+        ServiceId serviceId,
+        ImageId[] calldata imageIds,
+        string calldata reason
+    ) external returns (uint256 removed) {
+        if (imageIds.length == 0) revert KmsRegistry_EmptyBatch();
+        (Service storage its, , uint40 bound) = _guardedService(serviceId);
+        _checkText(reason);
+        for (uint256 i = 0; i < imageIds.length; ++i) {
+            ImageWord record = its.images[imageIds[i]].word;
+            if (!record.isListed() || !_mayStop(bound, record.activeFrom())) continue;
+            _removeImage(its, serviceId, imageIds[i], record, reason);
+            ++removed;
+        }
+    }
+
+    /// @inheritdoc IKmsRegistry
+    function withdrawPendingSecrets(ServiceId serviceId, string calldata reason) external {
+        (Service storage its, ServiceWord word, uint40 bound) = _guardedService(serviceId);
+        _checkText(reason);
         (uint256 sequence, uint256 previousBlock) = _nextEvent(its, word);
-        bytes memory data = abi.encode(reason, sequence, previousBlock);
+        bytes memory data = abi.encode(reason, block.timestamp, bound, sequence, previousBlock);
+        bytes32 topic0 = WithdrawPendingSecrets.selector;
+        _chain(its, abi.encodePacked(topic0, _topic(serviceId), _topic(msg.sender), data), 3);
+    }
+
+    /* SERVICE ADMIN; TO TIGHTEN, SERVICE GUARDIAN TOO */
+
+    /// @inheritdoc IKmsRegistry
+    function setDevice(ServiceId serviceId, bytes32 deviceId, bool allowed) external {
+        (Service storage its, ServiceWord word, uint40 bound) = _serviceToSet(serviceId, !allowed);
+        if (!word.has(ServiceWords.RESTRICT_DEVICES)) revert KmsRegistry_DevicesNotRestricted(serviceId);
+        uint40 allowedFrom = its.devices[deviceId];
+        if (allowed && allowedFrom != 0) revert KmsRegistry_DeviceAlreadyListed(serviceId, deviceId);
+        if (!allowed && allowedFrom == 0) revert KmsRegistry_DeviceNotListed(serviceId, deviceId);
+        _checkMayStop(bound, allowedFrom, serviceId);
+        _setDevice(its, word, serviceId, deviceId, allowed, allowed ? _afterNotice(word) : uint40(block.timestamp));
+    }
+
+    /// @inheritdoc IKmsRegistry
+    function setRequireUpToDateTcb(ServiceId serviceId, bool required) external {
+        (Service storage its, ServiceWord word, uint40 bound) = _serviceToSet(serviceId, required);
+        // In force for good, in force but ending, or not in force.
+        bool inForce = _requiresUpToDateTcb(its, word);
+        bool ending = inForce && its.tcbRuleEnds != 0;
+        if (required ? inForce && !ending : !inForce || ending) revert KmsRegistry_Unchanged(serviceId);
+        _checkMayStop(bound, its.tcbRuleEnds, serviceId);
+
+        uint40 effectiveFrom = required ? uint40(block.timestamp) : _afterNotice(word);
+        its.tcbRuleEnds = required ? 0 : effectiveFrom;
+        (uint256 sequence, uint256 previousBlock) = _nextEvent(its, word.with(ServiceWords.REQUIRE_UP_TO_DATE_TCB));
         _chain(
             its,
-            RemoveImageFromService.selector,
-            _topic(serviceId),
-            _topic(msg.sender),
-            ImageId.unwrap(imageId),
-            data
+            abi.encode(
+                SetRequireUpToDateTcb.selector,
+                serviceId,
+                msg.sender,
+                required,
+                effectiveFrom,
+                sequence,
+                previousBlock
+            ),
+            3
         );
     }
 
@@ -356,7 +406,7 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
     function acceptServiceAdmin(ServiceId serviceId) external {
         (Service storage its, ServiceWord word) = _existing(serviceId);
         address pendingAdmin = its.pendingAdmin;
-        if (msg.sender != pendingAdmin) revert KmsRegistry_NotPendingAdmin(serviceId, msg.sender, pendingAdmin);
+        if (!_isSender(pendingAdmin)) revert KmsRegistry_NotPendingAdmin(serviceId, msg.sender, pendingAdmin);
         its.pendingAdmin = address(0);
         (uint256 sequence, uint256 previousBlock) = _nextEvent(its, word.withAdmin(msg.sender));
         _chain(
@@ -395,9 +445,15 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
         shown.upgradeable = word.has(ServiceWords.UPGRADEABLE);
         shown.admin = word.admin();
         shown.pendingAdmin = its.pendingAdmin;
-        shown.guardian = _guardian(its);
+        (address current, address former, uint40 left) = _guardians(its);
+        shown.guardian = current;
+        if (former != address(0) && block.timestamp < left + word.noticePeriod()) {
+            shown.formerGuardian = former;
+            shown.formerGuardianUntil = left + word.noticePeriod();
+        }
         shown.noticePeriod = word.noticePeriod();
         shown.keyEpoch = its.keyEpoch;
+        shown.rotatedAt = its.rotatedAt;
         shown.requireUpToDateTcb = _requiresUpToDateTcb(its, word);
         shown.restrictDevices = word.has(ServiceWords.RESTRICT_DEVICES);
         if (shown.requireUpToDateTcb) shown.tcbRuleEnds = its.tcbRuleEnds;
@@ -419,7 +475,8 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
                 activeUntil: record.activeUntil(),
                 state: ImageState(record.state()),
                 kind: record.kind(),
-                mask: record.mask()
+                mask: record.mask(),
+                restrictsDevices: record.restrictsDevices()
             });
     }
 
@@ -445,6 +502,16 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
     /// @inheritdoc IKmsRegistry
     function historyHead(ServiceId serviceId) external view returns (bytes32) {
         return _service(serviceId).historyHead;
+    }
+
+    /// @inheritdoc IKmsRegistry
+    function servicesHead() external view returns (bytes32) {
+        return _registryStorage().servicesHead;
+    }
+
+    /// @inheritdoc IKmsRegistry
+    function serviceCount() external view returns (uint256) {
+        return _registryStorage().serviceCount;
     }
 
     /// @inheritdoc IGoverned

@@ -30,6 +30,9 @@ using ImageWords for ImageWord global;
 library ServiceWords {
     uint8 internal constant EXISTS = 1;
     uint8 internal constant UPGRADEABLE = 2;
+    /// @dev Thrown after the 4,294,967,295th event of a service: no further one can be numbered.
+    error ServiceWords_NoEventLeft();
+
     /// @dev It has had its first image.
     uint8 internal constant SEEDED = 4;
     uint8 internal constant REQUIRE_UP_TO_DATE_TCB = 8;
@@ -83,6 +86,7 @@ library ServiceWords {
 
     /// @dev The word after one more event, in this block.
     function next(ServiceWord word) internal view returns (ServiceWord) {
+        if (sequence(word) == type(uint32).max) revert ServiceWords_NoEventLeft();
         uint256 number;
         unchecked {
             number = uint256(sequence(word)) + 1;

@@ -9,6 +9,7 @@ import { fetchServiceAnchors } from "./anchor.ts";
 import { auditPolicyAt } from "./policy.ts";
 import { fetchProxyCode, type ProxyCode } from "./proxy.ts";
 import { type PolicyAudit, type ServiceAudit, worstVerdict } from "./result.ts";
+import { auditServiceSet, type ServiceSet } from "./service-set.ts";
 import { judgeService, parseAddress, type ReadOptions, readAt } from "./walk.ts";
 
 /** A service id as a topic: 20 bytes, then zeros. */
@@ -38,11 +39,10 @@ export interface SuiteAudit {
   readonly policy: PolicyAudit;
   /** Which code the proxies run: a history says what the contracts did, this says which contracts they are. */
   readonly code: { readonly registry: ProxyCode; readonly policy: ProxyCode };
-  /**
-   * Every service that has a log in the range, in the order of their first logs. Each one's history is judged on its own; that no whole service was
-   * withheld rests on the endpoint's word, for no head covers the set of services.
-   */
+  /** Every service that has a log in the range, in the order of their first logs. Each one's history is judged on its own. */
   readonly services: readonly ServiceAudit[];
+  /** Whether those are all services of the registry: the list held against the chain of creations. */
+  readonly set: ServiceSet;
   /** Logs of the registry that are about no service: no version known here emits any. Where there are some, the suite is not proven. */
   readonly unaccounted: readonly RawLog[];
   /** JSON-RPC calls that it took. */
@@ -67,15 +67,15 @@ export async function auditSuite(client: Client, options: SuiteOptions): Promise
       registry: await fetchProxyCode(client, block, registry),
       policy: await fetchProxyCode(client, block, policyAddress),
     };
-    const { services, unaccounted } = await auditServicesAt(client, registry, block, options);
-    const verdicts = [policy, ...services].map((audit) => audit.verdict);
+    const { services, set, unaccounted } = await auditServicesAt(client, registry, block, options);
+    const verdicts = [policy, set, ...services].map((audit) => audit.verdict);
     if (unaccounted.length !== 0) verdicts.push("consistent");
     for (const { faults, basis } of Object.values(code)) {
       verdicts.push(faults.length !== 0 ? "broken" : basis === "proof" ? "proven" : "consistent");
     }
     const verdict = worstVerdict(verdicts);
     const calls = client.calls() - before;
-    return { chainId: client.chainId, block, verdict, policy, code, services, unaccounted, calls };
+    return { chainId: client.chainId, block, verdict, policy, code, services, set, unaccounted, calls };
   });
 }
 
@@ -91,7 +91,7 @@ export async function auditServicesAt(
   registry: Hex,
   block: Block,
   options: ReadOptions & { readonly fromBlock: number },
-): Promise<Pick<SuiteAudit, "services" | "unaccounted">> {
+): Promise<Pick<SuiteAudit, "services" | "set" | "unaccounted">> {
   const logs = await scanLogs(client, { address: registry }, options.fromBlock, block.number, options);
   await requireAllServices(client, registry, block, logs, options);
   const chained = logs.filter((log) => !isGovernedLog(log));
@@ -121,7 +121,20 @@ export async function auditServicesAt(
     options.onService?.(judged, byService.size);
     return audit;
   });
-  return { services: audits, unaccounted };
+  const set = await auditServiceSet(client, block, registry, createdIn(logs));
+  return { services: audits, set, unaccounted };
+}
+
+/**
+ * The services that some logs of a registry create, in their order.
+ *
+ * @example
+ * createdIn(await scanLogs(client, { address: registry }, fromBlock, toBlock));
+ */
+export function createdIn(logs: readonly RawLog[]): readonly Hex[] {
+  return logs.flatMap(({ topics }) =>
+    topics[0] !== undefined && CREATIONS.includes(topics[0]) ? [(topics[1] ?? "0x").slice(0, 42) as Hex] : [],
+  );
 }
 
 /** The first event of every service is one of these. */

@@ -35,10 +35,10 @@ describe("KmsRegistry: adding images", () => {
       await expectHistory(registry, serviceId, receipt, [
         {
           name: "AddImageToService",
-          fields: { admin: admin.address, imageId: imageId(V1), image: V1, description: "first", activeFrom: time },
+          fields: { actor: admin.address, imageId: imageId(V1), image: V1, description: "first", activeFrom: time },
         },
       ]);
-      expect(await registry.image(serviceId, imageId(V1))).to.deep.equal([BigInt(time), 0n, STATE.listed, 1n, 0x1fn]);
+      expect(await registry.image(serviceId, imageId(V1))).to.deep.equal([BigInt(time), 0n, STATE.listed, 1n, 0x1fn, false]);
       expect(await registry.isImageActive(serviceId, imageId(V1))).to.equal(true);
     });
 
@@ -49,7 +49,7 @@ describe("KmsRegistry: adding images", () => {
       await expectHistory(registry, serviceId, receipt, [
         {
           name: "AddImageToService",
-          fields: { admin: admin.address, imageId: imageId(V2), image: V2, description: "second", activeFrom },
+          fields: { actor: admin.address, imageId: imageId(V2), image: V2, description: "second", activeFrom },
         },
       ]);
       expect((await registry.image(serviceId, imageId(V2))).activeFrom).to.equal(BigInt(activeFrom));
@@ -77,7 +77,7 @@ describe("KmsRegistry: adding images", () => {
         0n,
         STATE.listed,
         1n,
-        0x1fn,
+        0x1fn, false,
       ]);
       expect(await registry.isImageActive(serviceId, imageId(V1))).to.equal(false);
     });
@@ -97,7 +97,7 @@ describe("KmsRegistry: adding images", () => {
         0n,
         STATE.listed,
         1n,
-        0x1fn,
+        0x1fn, false,
       ]);
     });
 
@@ -238,7 +238,7 @@ describe("KmsRegistry: adding images", () => {
         batch.map(({ image: bytes, description }, index) => ({
           name: "AddImageToService",
           fields: {
-            admin: admin.address,
+            actor: admin.address,
             imageId: imageId(bytes),
             image: bytes,
             description,

@@ -24,6 +24,7 @@ export function OverviewPage() {
       {[suite.code.registry, suite.code.policy].flatMap(({ faults }) => faults).length > 0 ? (
         <p class="panel bad">The endpoint gives false proofs of the code behind a proxy.</p>
       ) : null}
+      <FaultList faults={suite.set.faults} />
       {suite.unaccounted.length > 0 ? (
         <p class="panel warn">
           The registry has {plural(suite.unaccounted.length, "log")} that no known version emits.
