@@ -9,12 +9,15 @@ import {ServiceId} from "../types/Ids.sol";
  *
  *     head' = keccak256(head ‖ keccak256(topic0 ‖ … ‖ topicN ‖ data))
  *
- * The chain covers the raw log, so an auditor checks it without knowing any ABI, and one storage proof of the head proves every log before it.
- * Because `record` is at once what is logged and what is hashed, no event can be emitted differently from how it is chained.
+ * The chain covers the raw log, so an auditor checks it without knowing any ABI, and one storage proof of the head
+ * proves every log before it.
+ * Because `record` is at once what is logged and what is hashed, no event can be emitted differently from how it is
+ * chained.
  */
 library History {
     /**
-     * @notice Emits `record` as a log with `topics` topics and returns the chain's next head. For events of static fields: there `abi.encode(topics…, fields…)` is
+     * @notice Emits `record` as a log with `topics` topics and returns the chain's next head. For events of static
+     * fields: there `abi.encode(topics…, fields…)` is
      * topics ‖ data.
      * @param head The chain's head so far; zero before the first event.
      * @param record The topics, 32 bytes each, followed by the log's data.
@@ -52,8 +55,10 @@ library History {
     }
 
     /**
-     * @notice The same for events with dynamic fields, whose offsets count from the start of the data: four topics apart from `data`, no copy. For the length of one
-     * keccak256 the topics stand in the 128 bytes before the data's first byte; what stood there is put back, but for the length of `data`, which is used up.
+     * @notice The same for events with dynamic fields, whose offsets count from the start of the data: four topics
+     * apart from `data`, no copy. For the length of one
+     * keccak256 the topics stand in the 128 bytes before the data's first byte; what stood there is put back, but for
+     * the length of `data`, which is used up.
      */
     function append(
         bytes32 head,

@@ -9,8 +9,10 @@ import {ImageId, ServiceId} from "../types/Ids.sol";
  * @title IKmsRegistry
  * @notice Which measured images may receive the keys of which service.
  *
- * Every event ends with `sequence`, which grows by exactly one per event of its service and starts at 1, and `previousBlock`, the block of that
- * service's previous event (0 for its first). Every such log is folded into the service's `historyHead` (see History). Times are seconds since 1970.
+ * Every event ends with `sequence`, which grows by exactly one per event of its service and starts at 1, and
+ * `previousBlock`, the block of that
+ * service's previous event (0 for its first). Every such log is folded into the service's `historyHead` (see
+ * History). Times are seconds since 1970.
  * Texts are untrusted: never render them as markup.
  */
 interface IKmsRegistry is IGoverned {
@@ -23,11 +25,13 @@ interface IKmsRegistry is IGoverned {
 
     /**
      * @notice An upgradeable service.
-     * @param admin Who is to manage it; not zero. Nobody becomes admin without wanting to: unless it is the sender, it is offered the service and has to
+     * @param admin Who is to manage it; not zero. Nobody becomes admin without wanting to: unless it is the sender,
+     * it is offered the service and has to
      * accept; until then the sender is admin.
      * @param noticePeriod Seconds that every image but the first waits before it is active; at most MAX_NOTICE_PERIOD.
      * @param description At most MAX_TEXT bytes.
-     * @param devices The only devices that count, at most MAX_DEVICES to start with, no duplicates. Empty: any device counts, for good.
+     * @param devices The only devices that count, at most MAX_DEVICES to start with, no duplicates. Empty: any device
+     * counts, for good.
      * @param requireUpToDateTcb Only TCB status UpToDate counts, whatever the policy accepts.
      */
     struct ServiceConfig {
@@ -84,11 +88,12 @@ interface IKmsRegistry is IGoverned {
         uint40 activeUntil;
         ImageState state;
         uint8 kind;
-        uint16 mask;
+        uint32 mask;
         bool restrictsDevices;
     }
 
-    /// @notice An upgradeable service was created by its admin, who may have offered it to `pendingAdmin` (zero: to nobody). If it starts with devices, they
+    /// @notice An upgradeable service was created by its admin, who may have offered it to `pendingAdmin` (zero: to
+    /// nobody). If it starts with devices, they
     /// follow, one SetDevice each; images listed after a service's first SetDevice count on listed devices only.
     event CreateService(
         ServiceId indexed serviceId,
@@ -100,7 +105,8 @@ interface IKmsRegistry is IGoverned {
         uint32 sequence,
         uint40 previousBlock
     );
-    /// @notice A service with exactly one image, for ever, was created. Its devices follow, one SetDevice each, and its secrets, one PublishSealedSecrets with an
+    /// @notice A service with exactly one image, for ever, was created. Its devices follow, one SetDevice each, and
+    /// its secrets, one PublishSealedSecrets with an
     /// empty name.
     event AddSecretKeyByImage(
         ServiceId indexed serviceId,
@@ -162,7 +168,8 @@ interface IKmsRegistry is IGoverned {
         uint32 sequence,
         uint40 previousBlock
     );
-    /// @notice Secrets published before this event do not count if their `effectiveFrom` is later than `since` and earlier than `before`.
+    /// @notice Secrets published before this event do not count if their `effectiveFrom` is later than `since` and
+    /// earlier than `before`.
     event WithdrawPendingSecrets(
         ServiceId indexed serviceId,
         address indexed actor,
@@ -181,7 +188,8 @@ interface IKmsRegistry is IGoverned {
         uint32 sequence,
         uint40 previousBlock
     );
-    /// @notice Who may remove images beside the admin was set: `guardian` from `effectiveFrom` on, `previous` until then.
+    /// @notice Who may remove images beside the admin was set: `guardian` from `effectiveFrom` on, `previous` until
+    /// then.
     event SetServiceGuardian(
         ServiceId indexed serviceId,
         address indexed admin,
@@ -245,7 +253,8 @@ interface IKmsRegistry is IGoverned {
     error KmsRegistry_AdminMissing();
     /// @notice Thrown when the caller is not the service's admin (`admin` zero: it has none, and never will).
     error KmsRegistry_NotAdmin(ServiceId serviceId, address caller, address admin);
-    /// @notice Thrown when the caller is neither the service's admin nor its guardian, nor one that left and may still stop this.
+    /// @notice Thrown when the caller is neither the service's admin nor its guardian, nor one that left and may
+    /// still stop this.
     error KmsRegistry_NeitherAdminNorGuardian(ServiceId serviceId, address caller);
     /// @notice Thrown when the caller is not the successor that the admin named.
     error KmsRegistry_NotPendingAdmin(ServiceId serviceId, address caller, address pendingAdmin);
@@ -253,7 +262,8 @@ interface IKmsRegistry is IGoverned {
     error KmsRegistry_ImageAlreadyListed(ServiceId serviceId, ImageId imageId);
     /// @notice Thrown when the image to remove or retire is not listed (never, removed, or its end has passed).
     error KmsRegistry_ImageNotListed(ServiceId serviceId, ImageId imageId);
-    /// @notice Thrown when an image's end does not lie ahead, and after its `activeFrom` (`earliest`), or would come later than it is set (`latest`).
+    /// @notice Thrown when an image's end does not lie ahead, and after its `activeFrom` (`earliest`), or would come
+    /// later than it is set (`latest`).
     error KmsRegistry_BadRetirement(
         ServiceId serviceId,
         ImageId imageId,
@@ -277,7 +287,8 @@ interface IKmsRegistry is IGoverned {
     error KmsRegistry_DevicesNotRestricted(ServiceId serviceId);
     /// @notice Thrown when the service has a list of devices already: setDevice changes it.
     error KmsRegistry_DevicesAlreadyRestricted(ServiceId serviceId);
-    /// @notice Thrown when an image could never be served: only TCB status UpToDate counts, for good, and its TEE kind reports no status.
+    /// @notice Thrown when an image could never be served: only TCB status UpToDate counts, for good, and its TEE
+    /// kind reports no status.
     error KmsRegistry_KindWithoutTcbStatus(uint8 kind);
     /// @notice Thrown when the latest rotation is less than a day old.
     error KmsRegistry_RotationTooEarly(ServiceId serviceId, uint40 earliest);
@@ -328,7 +339,8 @@ interface IKmsRegistry is IGoverned {
 
     /* SERVICE ADMIN */
 
-    /// @notice Lists an image. The first of the service's life is active at once, every later one after the notice period.
+    /// @notice Lists an image. The first of the service's life is active at once, every later one after the notice
+    /// period.
     /// @param image Canonical bytes, checked for use under a service (see ImageCodec).
     /// @param description At most MAX_TEXT bytes.
     /// @return imageId keccak256 of `image`.
@@ -344,14 +356,17 @@ interface IKmsRegistry is IGoverned {
         NewImage[] calldata images
     ) external returns (ImageId[] memory imageIds);
 
-    /// @notice Gives an image an end, so that the version that an upgrade supersedes has a grace window. It may only be shortened afterwards.
+    /// @notice Gives an image an end, so that the version that an upgrade supersedes has a grace window. It may only
+    /// be shortened afterwards.
     /// @param lastMoment From this time on the image is not active; ahead of now and of its `activeFrom`.
     function retireImageFromService(ServiceId serviceId, ImageId imageId, uint40 lastMoment) external;
 
-    /// @notice Raises the key epoch by one, at most once a day. Older epochs' keys are still released, so that old state can be read.
+    /// @notice Raises the key epoch by one, at most once a day. Older epochs' keys are still released, so that old
+    /// state can be read.
     function rotateServiceKey(ServiceId serviceId) external returns (uint16 keyEpoch);
 
-    /// @notice Publishes secrets sealed to the KMS's environment key; of a name's ciphertexts in force, the latest counts. Before the service's first image they are in
+    /// @notice Publishes secrets sealed to the KMS's environment key; of a name's ciphertexts in force, the latest
+    /// counts. Before the service's first image they are in
     /// force at once, for nobody relies on the service; afterwards they wait out the notice period, as images do.
     /// @param name 1 to MAX_NAME bytes.
     /// @param ciphertext 1 to MAX_CIPHERTEXT bytes.
@@ -360,12 +375,14 @@ interface IKmsRegistry is IGoverned {
     /// @notice Lengthens the notice period. It never shrinks.
     function extendNoticePeriod(ServiceId serviceId, uint24 noticePeriod) external;
 
-    /// @notice Names who may remove images beside the admin. Naming the first works at once; replacing or dismissing one waits out the notice
+    /// @notice Names who may remove images beside the admin. Naming the first works at once; replacing or dismissing
+    /// one waits out the notice
     /// period. A guardian that left may, for one notice period, still stop what was announced before it left.
     /// @param guardian Zero: none.
     function setServiceGuardian(ServiceId serviceId, address guardian) external;
 
-    /// @notice Starts a list of devices in a service that has none. It holds for images listed from now on; those listed before count on any device still.
+    /// @notice Starts a list of devices in a service that has none. It holds for images listed from now on; those
+    /// listed before count on any device still.
     /// @param devices 1 to MAX_DEVICES, no duplicates; they count at once.
     function restrictServiceDevices(ServiceId serviceId, bytes32[] calldata devices) external;
 
@@ -373,7 +390,8 @@ interface IKmsRegistry is IGoverned {
     /// @param pendingAdmin Zero: withdraw the offer.
     function transferServiceAdmin(ServiceId serviceId, address pendingAdmin) external;
 
-    /// @notice Gives up the service for good: no further image can be listed. What is pending takes effect still, unless the guardian stops it. An offer to a
+    /// @notice Gives up the service for good: no further image can be listed. What is pending takes effect still,
+    /// unless the guardian stops it. An offer to a
     /// successor is withdrawn.
     function renounceServiceAdmin(ServiceId serviceId) external;
 
@@ -383,7 +401,8 @@ interface IKmsRegistry is IGoverned {
     /// @param reason At most MAX_TEXT bytes.
     function removeImageFromService(ServiceId serviceId, ImageId imageId, string calldata reason) external;
 
-    /// @notice Removes those of several images that are listed, and skips the others: nobody can make a batch of vetoes fail by removing one of them first.
+    /// @notice Removes those of several images that are listed, and skips the others: nobody can make a batch of
+    /// vetoes fail by removing one of them first.
     /// @param reason At most MAX_TEXT bytes, the same for each.
     /// @return removed How many were removed.
     function removeImagesFromService(
@@ -398,7 +417,8 @@ interface IKmsRegistry is IGoverned {
 
     /* SERVICE ADMIN; TO TIGHTEN, SERVICE GUARDIAN TOO */
 
-    /// @notice Lists a device (after the notice period), or takes one off (at once), in a service that has a list of devices.
+    /// @notice Lists a device (after the notice period), or takes one off (at once), in a service that has a list of
+    /// devices.
     function setDevice(ServiceId serviceId, bytes32 deviceId, bool allowed) external;
 
     /// @notice Lets only TCB status UpToDate count (at once), or what the policy accepts (after the notice period).
@@ -423,7 +443,8 @@ interface IKmsRegistry is IGoverned {
     /// @return Whether the image may receive keys now, as far as the service goes.
     function isImageActive(ServiceId serviceId, ImageId imageId) external view returns (bool);
 
-    /// @return allowed Whether the device counts now, for an image that is bound to the list. In a service that has no list, any does.
+    /// @return allowed Whether the device counts now, for an image that is bound to the list. In a service that has
+    /// no list, any does.
     /// @return allowedFrom From when on the device counts; 0 if it is not listed.
     function isDeviceAllowed(
         ServiceId serviceId,
@@ -433,7 +454,8 @@ interface IKmsRegistry is IGoverned {
     /// @return The head of the service's hash chain; zero if the service does not exist.
     function historyHead(ServiceId serviceId) external view returns (bytes32);
 
-    /// @return The head of the chain over all services, in order of creation: head' = keccak256(head ‖ serviceId), 52 bytes hashed; zero before the first.
+    /// @return The head of the chain over all services, in order of creation: head' = keccak256(head ‖ serviceId), 52
+    /// bytes hashed; zero before the first.
     function servicesHead() external view returns (bytes32);
 
     /// @return How many services there are.

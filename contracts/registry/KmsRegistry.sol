@@ -11,19 +11,21 @@ import {ImageId, ServiceId} from "../types/Ids.sol";
 import {TcbStatus} from "../types/TcbStatus.sol";
 import {IKmsRegistry} from "./IKmsRegistry.sol";
 import {ImageCodec} from "./ImageCodec.sol";
-import {ServiceStore} from "./ServiceStore.sol";
+import {ServiceSettings} from "./ServiceSettings.sol";
 import {ImageWord, ImageWords, ServiceWord, ServiceWords} from "./Words.sol";
 
 /**
  * @title KmsRegistry
- * @notice Which measured images may receive the keys of which service. Key-delivery nodes ask `authorize` before they release anything.
+ * @notice Which measured images may receive the keys of which service. Key-delivery nodes ask `authorize` before they
+ * release anything.
  *
  * TWO KINDS OF SERVICE, decided at creation and final
  *
- *     upgradeable    createService, then addImageToService over the years. An admin manages it; whoever relies on it can see every new image coming,
- *                    for the length of the notice period, and leave.
- *     sealed         addSecretKeyByImage. Exactly one image, no admin, no guardian, rules and secrets final. Nobody can change it: not its creator, and
- *                    governance only by upgrading this contract, in public, after the timelock.
+ *     upgradeable    createService, then addImageToService over the years. An admin manages it; whoever relies on it
+ *                    can see every new image coming, for the length of the notice period, and leave.
+ *     immutable      addSecretKeyByImage. Exactly one image, no admin, no guardian, rules and secrets final. No call
+ *                    changes it, its creator's neither; an upgrade of this contract could, in public, after the
+ *                    timelock, and governance can pause or suspend what its image runs on.
  *
  * AN IMAGE'S LIFE
  *
@@ -32,41 +34,70 @@ import {ImageWord, ImageWords, ServiceWord, ServiceWords} from "./Words.sol";
  *                │                    │                  │
  *                └────────────────────┴──────remove──────┴──► removed ──add──► pending
  *
- * The first image of a service's life skips the notice period, for nobody relied on the service before it. That happens once: removing images does not
- * bring it back. An image is active while activeFrom ≤ now < activeUntil (0: no end).
+ * The first image of a service's life skips the notice period, for nobody relied on the service before it. That happens
+ * once: removing images does not bring it back. An image is active while activeFrom ≤ now < activeUntil (0: no end).
  *
  * LANES, PER SERVICE
  *
- *     tightening (remove, retire, drop a device, demand an up-to-date TCB) works at once
- *     loosening (a new image, a new device, lifting the TCB rule, replacing the guardian that can veto) waits out the notice period
+ *     tightening   at once; admin or guardian     remove an image, drop a device, demand an up-to-date TCB, withdraw
+ *                                                 secrets that are not in force yet
+ *                  at once; admin                 retire an image, start a list of devices, extend the notice period
+ *     loosening    after the notice period; admin a new image, a new device, lifting the TCB rule, new secrets (they
+ *                                                 change what an image does), replacing the guardian that can veto
  *
- * The notice period itself only grows. Whether a service names its devices is decided at creation and final.
+ * What the guardian may stop, it may stop until it takes effect, and nobody can take that away meanwhile: a guardian
+ * that
+ * left keeps its veto, for one notice period, over what was announced before it left, whoever came after it and whether
+ * or not the admin renounced. What it can never do is loosen.
  *
  * ROLES
  *
- *     service admin      manages its service; hands over in two steps; may renounce, which is final
- *     service guardian   may remove images (veto), and nothing else; stays after the admin has renounced
- *     GOVERNOR           upgrades this contract; has no power over any service
+ *     service admin      whoever creates a service; hands over in two steps, so that nobody becomes admin without
+ *                        accepting; may renounce, which is final
+ *     service guardian   tightens, and nothing else; stays after the admin has renounced
+ *     GOVERNOR           upgrades this contract; has no power over any service beside that
  *
- * GUARDIAN_ROLE has no function here and no holder.
+ * GUARDIAN_ROLE has no function here, and should have no holder.
  *
  * HISTORY
  *
- * Every change of a service is an event, folded into the service's `historyHead` from the same bytes that are logged. The first event is CreateService or
- * AddSecretKeyByImage; the devices, image and secrets that come with a creation follow it as events of their own, so that each fact is told in one way. All
- * state can be rebuilt from the logs alone.
+ * Every change of a service is an event, folded into the service's `historyHead` from the same bytes that are logged.
+ * The
+ * first event is CreateService or AddSecretKeyByImage; the devices, image and secrets that come with a creation
+ * follow it
+ * as events of their own. Whatever a view answers can be rebuilt from the logs and a time. Creations are chained too
+ * (`servicesHead`, `serviceCount`), so that a list of services can be proven complete.
  *
  * STORAGE
  *
- * In ServiceStore. A change touches two slots of its service (the word and the head) and one of an image; a request reads the image's slot alone, and the service's word where
- * the TCB is not up to date. Key epoch, successor, guardian and pending loosenings are cold. Words.sol says how the two words are laid out.
+ * In ServiceStore. A change touches two slots of its service (the word and the head) and one of an image; a request
+ * reads
+ * the image's slot alone, and the service's word where the TCB is not up to date. Words.sol says how the two words are
+ * laid out.
  *
  * DANGERS
  *
- * `description`, `reason`, `name` are whatever their author wrote. An admin with a notice period of 0 can list an image and use it in one block. Where `block.number`
- * is not the block of the log (Arbitrum), `previousBlock` does not locate events.
+ * The notice period covers what a service lets run (images, devices, TCB, secrets) and who can stop it (guardian). It
+ * does
+ * not cover: the office of admin, which changes hands as fast as it is offered and accepted; a rotation of the key,
+ * at most
+ * one a day; a tightening, which can take a service down; and what a program fetches by itself. So a stolen admin key
+ * can
+ * deny service at once, and can let its own image run after one notice period unless somebody stops it: the guardian,
+ * or
+ * the owner with the same key. A guardian that its key dismissed can stop what was announced before it left, and not
+ * what
+ * is announced later: whoever relies on the service has two notice periods from the dismissal. A rogue guardian denies
+ * service until one notice period after its dismissal, and never gets a key. A service without guardian has the admin's
+ * key alone: where it is stolen, the thief may name the first guardian at once.
+ *
+ * A credential that must be replaced at once does not belong into sealed secrets of a service with a notice period.
+ * `description`, `reason`, `name` are whatever their author wrote. An admin with a notice period of 0 can list an
+ * image and
+ * use it in one block. Where `block.number` is not the block of the log (Arbitrum), `previousBlock` does not locate
+ * events.
  */
-contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
+contract KmsRegistry is ServiceSettings, Governed, MulticallUpgradeable {
     /// @inheritdoc IKmsRegistry
     /// @custom:oz-upgrades-unsafe-allow state-variable-immutable
     address public immutable POLICY;
@@ -117,7 +148,7 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
         _checkText(description);
         if (sealedSecrets.length > MAX_CIPHERTEXT)
             revert KmsRegistry_BadCiphertext(sealedSecrets.length, MAX_CIPHERTEXT);
-        (bytes32 imageId, uint8 kind, uint16 mask) = ImageCodec.check(onlyImage, ImageCodec.SEALED);
+        (bytes32 imageId, uint8 kind, uint32 mask) = ImageCodec.check(onlyImage, ImageCodec.SEALED);
         _checkServable(kind, requireUpToDateTcb);
 
         Service storage created;
@@ -145,259 +176,6 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
         if (sealedSecrets.length != 0) {
             _publish(created, created.word, serviceId, "", sealedSecrets, uint40(block.timestamp));
         }
-    }
-
-    /* SERVICE ADMIN */
-
-    /// @inheritdoc IKmsRegistry
-    function addImageToService(
-        ServiceId serviceId,
-        bytes calldata newImage,
-        string calldata description
-    ) external returns (ImageId) {
-        (Service storage own, ServiceWord word) = _ownService(serviceId);
-        return _listImage(own, word, serviceId, newImage, description);
-    }
-
-    /// @inheritdoc IKmsRegistry
-    function addImagesToService(
-        ServiceId serviceId,
-        NewImage[] calldata images
-    ) external returns (ImageId[] memory imageIds) {
-        if (images.length == 0) revert KmsRegistry_EmptyBatch();
-        (Service storage own, ) = _ownService(serviceId);
-        imageIds = new ImageId[](images.length);
-        for (uint256 i = 0; i < images.length; ++i) {
-            imageIds[i] = _listImage(own, own.word, serviceId, images[i].image, images[i].description);
-        }
-    }
-
-    /// @inheritdoc IKmsRegistry
-    function retireImageFromService(ServiceId serviceId, ImageId imageId, uint40 lastMoment) external {
-        (Service storage own, ServiceWord word) = _ownService(serviceId);
-        ImageSlot storage slot = own.images[imageId];
-        ImageWord record = slot.word;
-        if (!record.isListed()) revert KmsRegistry_ImageNotListed(serviceId, imageId);
-        uint40 previous = record.activeUntil();
-        uint40 earliest = record.activeFrom() > block.timestamp ? record.activeFrom() : uint40(block.timestamp);
-        if (lastMoment <= earliest || (previous != 0 && lastMoment >= previous)) {
-            revert KmsRegistry_BadRetirement(serviceId, imageId, lastMoment, earliest, previous);
-        }
-        slot.word = record.withActiveUntil(lastMoment);
-
-        (uint256 sequence, uint256 previousBlock) = _nextEvent(own, word);
-        _chain(
-            own,
-            abi.encode(
-                RetireImageFromService.selector,
-                serviceId,
-                msg.sender,
-                imageId,
-                previous,
-                lastMoment,
-                sequence,
-                previousBlock
-            ),
-            4
-        );
-    }
-
-    /// @inheritdoc IKmsRegistry
-    function rotateServiceKey(ServiceId serviceId) external returns (uint16 keyEpoch) {
-        (Service storage own, ServiceWord word) = _ownService(serviceId);
-        uint40 since = uint40(block.timestamp);
-        uint40 earliest = own.rotatedAt + ROTATION_INTERVAL;
-        if (own.rotatedAt != 0 && since < earliest) revert KmsRegistry_RotationTooEarly(serviceId, earliest);
-        keyEpoch = ++own.keyEpoch;
-        own.rotatedAt = since;
-        (uint256 sequence, uint256 previousBlock) = _nextEvent(own, word);
-        _chain(
-            own,
-            abi.encode(RotateServiceKey.selector, serviceId, msg.sender, keyEpoch, since, sequence, previousBlock),
-            3
-        );
-    }
-
-    /// @inheritdoc IKmsRegistry
-    function publishSealedSecrets(ServiceId serviceId, string calldata name, bytes calldata ciphertext) external {
-        (Service storage own, ServiceWord word) = _ownService(serviceId);
-        if (bytes(name).length == 0 || bytes(name).length > MAX_NAME) {
-            revert KmsRegistry_BadName(bytes(name).length, MAX_NAME);
-        }
-        if (ciphertext.length == 0 || ciphertext.length > MAX_CIPHERTEXT) {
-            revert KmsRegistry_BadCiphertext(ciphertext.length, MAX_CIPHERTEXT);
-        }
-        uint40 effectiveFrom = word.has(ServiceWords.SEEDED) ? _afterNotice(word) : uint40(block.timestamp);
-        _publish(own, word, serviceId, name, ciphertext, effectiveFrom);
-    }
-
-    /// @inheritdoc IKmsRegistry
-    function extendNoticePeriod(ServiceId serviceId, uint24 noticePeriod) external {
-        (Service storage own, ServiceWord word) = _ownService(serviceId);
-        _checkNoticePeriod(noticePeriod);
-        uint24 previous = word.noticePeriod();
-        if (noticePeriod <= previous) revert KmsRegistry_NoticePeriodNotLonger(serviceId, previous, noticePeriod);
-        (uint256 sequence, uint256 previousBlock) = _nextEvent(own, word.withNoticePeriod(noticePeriod));
-        _chain(
-            own,
-            abi.encode(
-                ExtendNoticePeriod.selector,
-                serviceId,
-                msg.sender,
-                previous,
-                noticePeriod,
-                sequence,
-                previousBlock
-            ),
-            3
-        );
-    }
-
-    /// @inheritdoc IKmsRegistry
-    function setServiceGuardian(ServiceId serviceId, address guardian) external {
-        (Service storage own, ServiceWord word) = _ownService(serviceId);
-        (address previous, address former, uint40 left) = _guardians(own);
-        bool underWay = own.nextGuardianFrom > block.timestamp;
-        if (guardian == (underWay ? own.nextGuardian : previous)) revert KmsRegistry_Unchanged(serviceId);
-
-        uint40 effectiveFrom = previous == address(0) ? uint40(block.timestamp) : _afterNotice(word);
-        (own.formerGuardian, own.formerGuardianLeft) = (former, left);
-        own.guardian = previous;
-        own.nextGuardian = guardian;
-        own.nextGuardianFrom = effectiveFrom;
-        (uint256 sequence, uint256 previousBlock) = _nextEvent(own, word);
-        _chain(
-            own,
-            abi.encode(
-                SetServiceGuardian.selector,
-                serviceId,
-                msg.sender,
-                guardian,
-                previous,
-                effectiveFrom,
-                sequence,
-                previousBlock
-            ),
-            4
-        );
-    }
-
-    /// @inheritdoc IKmsRegistry
-    function restrictServiceDevices(ServiceId serviceId, bytes32[] calldata devices) external {
-        (Service storage own, ServiceWord word) = _ownService(serviceId);
-        if (word.has(ServiceWords.RESTRICT_DEVICES)) revert KmsRegistry_DevicesAlreadyRestricted(serviceId);
-        if (devices.length == 0) revert KmsRegistry_EmptyBatch();
-        own.word = word.with(ServiceWords.RESTRICT_DEVICES);
-        _listDevices(own, serviceId, devices);
-    }
-
-    /// @inheritdoc IKmsRegistry
-    function transferServiceAdmin(ServiceId serviceId, address pendingAdmin) external {
-        (Service storage own, ServiceWord word) = _ownService(serviceId);
-        address previous = own.pendingAdmin;
-        if (pendingAdmin == previous || pendingAdmin == word.admin()) revert KmsRegistry_Unchanged(serviceId);
-        own.pendingAdmin = pendingAdmin;
-        (uint256 sequence, uint256 previousBlock) = _nextEvent(own, word);
-        _chain(
-            own,
-            abi.encode(
-                TransferServiceAdmin.selector,
-                serviceId,
-                msg.sender,
-                pendingAdmin,
-                previous,
-                sequence,
-                previousBlock
-            ),
-            4
-        );
-    }
-
-    /// @inheritdoc IKmsRegistry
-    function renounceServiceAdmin(ServiceId serviceId) external {
-        (Service storage own, ServiceWord word) = _ownService(serviceId);
-        own.pendingAdmin = address(0);
-        (uint256 sequence, uint256 previousBlock) = _nextEvent(own, word.withAdmin(address(0)));
-        _chain(own, abi.encode(RenounceServiceAdmin.selector, serviceId, msg.sender, sequence, previousBlock), 3);
-    }
-
-    /* SERVICE ADMIN OR SERVICE GUARDIAN */
-
-    /// @inheritdoc IKmsRegistry
-    function removeImageFromService(ServiceId serviceId, ImageId imageId, string calldata reason) external {
-        (Service storage its, , uint40 bound) = _guardedService(serviceId);
-        _checkText(reason);
-        ImageWord record = its.images[imageId].word;
-        if (!record.isListed()) revert KmsRegistry_ImageNotListed(serviceId, imageId);
-        _checkMayStop(bound, record.activeFrom(), serviceId);
-        _removeImage(its, serviceId, imageId, record, reason);
-    }
-
-    /// @inheritdoc IKmsRegistry
-    function removeImagesFromService(
-        ServiceId serviceId,
-        ImageId[] calldata imageIds,
-        string calldata reason
-    ) external returns (uint256 removed) {
-        if (imageIds.length == 0) revert KmsRegistry_EmptyBatch();
-        (Service storage its, , uint40 bound) = _guardedService(serviceId);
-        _checkText(reason);
-        for (uint256 i = 0; i < imageIds.length; ++i) {
-            ImageWord record = its.images[imageIds[i]].word;
-            if (!record.isListed() || !_mayStop(bound, record.activeFrom())) continue;
-            _removeImage(its, serviceId, imageIds[i], record, reason);
-            ++removed;
-        }
-    }
-
-    /// @inheritdoc IKmsRegistry
-    function withdrawPendingSecrets(ServiceId serviceId, string calldata reason) external {
-        (Service storage its, ServiceWord word, uint40 bound) = _guardedService(serviceId);
-        _checkText(reason);
-        (uint256 sequence, uint256 previousBlock) = _nextEvent(its, word);
-        bytes memory data = abi.encode(reason, block.timestamp, bound, sequence, previousBlock);
-        bytes32 topic0 = WithdrawPendingSecrets.selector;
-        _chain(its, abi.encodePacked(topic0, _topic(serviceId), _topic(msg.sender), data), 3);
-    }
-
-    /* SERVICE ADMIN; TO TIGHTEN, SERVICE GUARDIAN TOO */
-
-    /// @inheritdoc IKmsRegistry
-    function setDevice(ServiceId serviceId, bytes32 deviceId, bool allowed) external {
-        (Service storage its, ServiceWord word, uint40 bound) = _serviceToSet(serviceId, !allowed);
-        if (!word.has(ServiceWords.RESTRICT_DEVICES)) revert KmsRegistry_DevicesNotRestricted(serviceId);
-        uint40 allowedFrom = its.devices[deviceId];
-        if (allowed && allowedFrom != 0) revert KmsRegistry_DeviceAlreadyListed(serviceId, deviceId);
-        if (!allowed && allowedFrom == 0) revert KmsRegistry_DeviceNotListed(serviceId, deviceId);
-        _checkMayStop(bound, allowedFrom, serviceId);
-        _setDevice(its, word, serviceId, deviceId, allowed, allowed ? _afterNotice(word) : uint40(block.timestamp));
-    }
-
-    /// @inheritdoc IKmsRegistry
-    function setRequireUpToDateTcb(ServiceId serviceId, bool required) external {
-        (Service storage its, ServiceWord word, uint40 bound) = _serviceToSet(serviceId, required);
-        // In force for good, in force but ending, or not in force.
-        bool inForce = _requiresUpToDateTcb(its, word);
-        bool ending = inForce && its.tcbRuleEnds != 0;
-        if (required ? inForce && !ending : !inForce || ending) revert KmsRegistry_Unchanged(serviceId);
-        _checkMayStop(bound, its.tcbRuleEnds, serviceId);
-
-        uint40 effectiveFrom = required ? uint40(block.timestamp) : _afterNotice(word);
-        its.tcbRuleEnds = required ? 0 : effectiveFrom;
-        (uint256 sequence, uint256 previousBlock) = _nextEvent(its, word.with(ServiceWords.REQUIRE_UP_TO_DATE_TCB));
-        _chain(
-            its,
-            abi.encode(
-                SetRequireUpToDateTcb.selector,
-                serviceId,
-                msg.sender,
-                required,
-                effectiveFrom,
-                sequence,
-                previousBlock
-            ),
-            3
-        );
     }
 
     /* THE ADMIN'S SUCCESSOR */
@@ -526,7 +304,8 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
 
     /* POLICY */
 
-    /// @dev A policy that fails, answers with less than a word, or with a number that is no decision here, is a denial. Not a `try`: that reverts, uncaught,
+    /// @dev A policy that fails, answers with less than a word, or with a number that is no decision here, is a
+    /// denial. Not a `try`: that reverts, uncaught,
     /// where it cannot decode the answer.
     function _askPolicy(uint8 kind, BootRequest calldata request) private view returns (Decision) {
         bytes memory question = abi.encodeCall(

@@ -10,7 +10,8 @@ import {ImageWord, ImageWords, ServiceWord, ServiceWords} from "./Words.sol";
 
 /**
  * @title ServiceStore
- * @notice KmsRegistry's storage, and every write to it: creation, images, rules, secrets, history. Who may call what is KmsRegistry's business; that each write
+ * @notice KmsRegistry's storage, and every write to it: creation, images, rules, secrets, history. Who may call what
+ * is KmsRegistry's business; that each write
  * emits and chains exactly what it changed is this contract's.
  */
 abstract contract ServiceStore is IKmsRegistry {
@@ -24,7 +25,8 @@ abstract contract ServiceStore is IKmsRegistry {
     uint256 internal constant MAX_CIPHERTEXT = 32_768;
     /// @dev The most devices that a service can start with.
     uint256 internal constant MAX_DEVICES = 64;
-    /// @dev The shortest time between two rotations, in seconds. Nodes hand out 1,024 epochs: whoever holds a stolen admin key needs 1,023 days to
+    /// @dev The shortest time between two rotations, in seconds. Nodes hand out 1,024 epochs: whoever holds a stolen
+    /// admin key needs 1,023 days to
     /// push one of today out of their reach.
     uint40 internal constant ROTATION_INTERVAL = 1 days;
 
@@ -132,7 +134,7 @@ abstract contract ServiceStore is IKmsRegistry {
         string calldata description
     ) internal returns (ImageId imageId) {
         _checkText(description);
-        (bytes32 id, uint8 kind, uint16 mask) = ImageCodec.check(newImage, ImageCodec.SERVICE);
+        (bytes32 id, uint8 kind, uint32 mask) = ImageCodec.check(newImage, ImageCodec.SERVICE);
         imageId = ImageId.wrap(id);
         ImageSlot storage slot = its.images[imageId];
         if (slot.word.isListed()) revert KmsRegistry_ImageAlreadyListed(serviceId, imageId);
@@ -246,7 +248,8 @@ abstract contract ServiceStore is IKmsRegistry {
      * @dev The service, if the caller may tighten it.
      * @return its The service.
      * @return word Its word.
-     * @return bound NO_BOUND for admin and guardian. For a guardian that left, one notice period after that: what was announced before it left takes
+     * @return bound NO_BOUND for admin and guardian. For a guardian that left, one notice period after that: what was
+     * announced before it left takes
      * effect earlier, and nothing else does.
      */
     function _guardedService(

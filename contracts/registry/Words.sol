@@ -7,18 +7,21 @@ pragma solidity 0.8.37;
  *
  *     admin:160 ‖ noticePeriod:24 ‖ flags:8 ‖ sequence:32 ‖ lastUpdateBlock:32
  *
- * A word and not a struct: an event changes three of these fields, and the compiler writes a packed struct field by field, 200 gas each. Neither number can reach its end: 2^32
- * events cost more gas than all blocks of a century hold, and 2^32 blocks of a quarter of a second take 34 years (a block too far would make a pointer for speed
- * useless, nothing else).
+ * A word and not a struct: an event changes three of these fields, and the compiler writes a packed struct field by
+ * field, 200 gas each. After 2^32 - 1 events a service takes no further one (that many cost 38 Tgas, a quarter of all that
+ * Ethereum holds in a year; days of a chain with 100 Mgas a second: whoever pays for them stops a service whose admin key
+ * they hold, which they can do for less). 2^32 blocks of a quarter of a second take 34 years; a block too far would make a
+ * pointer for speed useless, nothing else.
  */
 type ServiceWord is uint256;
 
 /**
  * @dev An image under a service, in one storage word, low bits first:
  *
- *     activeFrom:40 ‖ activeUntil:40 ‖ state:8 ‖ kind:8 ‖ mask:16 ‖ restrictsDevices:8
+ *     activeFrom:40 ‖ activeUntil:40 ‖ state:8 ‖ kind:8 ‖ mask:32 ‖ restrictsDevices:8
  *
- * `restrictsDevices` repeats what its service decided at creation, for good, so that a request need not read the service.
+ * `restrictsDevices`: whether its service had a list of devices when the image was listed, so that a request need not
+ * read the service.
  */
 type ImageWord is uint256;
 
@@ -107,13 +110,13 @@ library ImageWords {
     uint256 private constant STATE_SHIFT = 80;
     uint256 private constant KIND_SHIFT = 88;
     uint256 private constant MASK_SHIFT = 96;
-    uint256 private constant DEVICES_SHIFT = 112;
+    uint256 private constant DEVICES_SHIFT = 128;
 
     /// @dev A listed image without an end.
     function list(
         uint40 activeFrom_,
         uint8 kind_,
-        uint16 mask_,
+        uint32 mask_,
         bool restrictsDevices_
     ) internal pure returns (ImageWord) {
         return
@@ -142,8 +145,8 @@ library ImageWords {
         return uint8(ImageWord.unwrap(word) >> KIND_SHIFT);
     }
 
-    function mask(ImageWord word) internal pure returns (uint16) {
-        return uint16(ImageWord.unwrap(word) >> MASK_SHIFT);
+    function mask(ImageWord word) internal pure returns (uint32) {
+        return uint32(ImageWord.unwrap(word) >> MASK_SHIFT);
     }
 
     function restrictsDevices(ImageWord word) internal pure returns (bool) {

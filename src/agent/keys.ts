@@ -110,7 +110,8 @@ export async function openPublished(
   const published = inForce.get(name);
   if (published === undefined) {
     const from = pendingSecrets(service, service.at).find((each) => each.name === name)?.effectiveFrom;
-    const when = from === undefined ? "" : ` yet: they wait out the notice period until ${new Date(from * 1000).toISOString()}`;
+    const when =
+      from === undefined ? "" : ` yet: they wait out the notice period until ${new Date(from * 1000).toISOString()}`;
     const message = `the service has no secrets in force under ${JSON.stringify(name)}${when}`;
     throw new KeysteadError("agent/no-secrets", message, {
       argument: "secret",

@@ -198,7 +198,10 @@ export const PHRASES: Readonly<Record<ContractName, Readonly<Record<string, Phra
       );
     },
     withdrawPendingSecrets: (a) =>
-      words("sealed secret", `${service(a)}: withdraw all secrets that are not in force yet, because ${text(a.reason)}`),
+      words(
+        "sealed secret",
+        `${service(a)}: withdraw all secrets that are not in force yet, because ${text(a.reason)}`,
+      ),
     restrictServiceDevices: (a) =>
       words(
         "device",

@@ -57,7 +57,10 @@ export async function tellStory(suite: Suite): Promise<Story> {
   await (await registry.createServiceWithImage(config, salt("story"), tdxImage("v1"), "first")).wait();
   await (await registry.setServiceGuardian(id, serviceGuardian.address)).wait();
   await mark();
-  const batch = [tdxImage("v2"), snpImage("v2"), dstackPinnedImage("v2")].map((bytes) => ({ image: bytes, description: "" }));
+  const batch = [tdxImage("v2"), snpImage("v2"), dstackPinnedImage("v2")].map((bytes) => ({
+    image: bytes,
+    description: "",
+  }));
   await (await registry.addImagesToService(id, batch)).wait();
   await (await registry.setDevice(id, measured("device c", 32), true)).wait();
   await (await registry.setDevice(id, measured("device a", 32), false)).wait();

@@ -236,9 +236,7 @@ describe("KmsRegistry: what an owner gets wrong once and for ever", () => {
   it("an image that could never be served is refused: UpToDate for good, of a TEE that reports no status", async () => {
     const { registry, admin, deployer } = await networkHelpers.loadFixture(openSuite);
     const refused = (call: Promise<unknown>) =>
-      expect(call)
-        .to.be.revertedWithCustomError(registry, "KmsRegistry_KindWithoutTcbStatus")
-        .withArgs(KIND.nitro);
+      expect(call).to.be.revertedWithCustomError(registry, "KmsRegistry_KindWithoutTcbStatus").withArgs(KIND.nitro);
     await refused(registry.addSecretKeyByImage(nitroImage("x"), [], true, bytes32("n"), "", "0x"));
     const strict = config(deployer.address, { requireUpToDateTcb: true });
     await refused(registry.createServiceWithImage(strict, bytes32("n"), nitroImage("x"), ""));

@@ -95,7 +95,10 @@ describe("KmsRegistry: sealed secrets (publishSealedSecrets)", () => {
     const receipt = await mined(own.publishSealedSecrets(serviceId, "env", bytes(1000)));
     const effectiveFrom = await timeOf(receipt);
     await expectHistory(registry, serviceId, receipt, [
-      { name: "PublishSealedSecrets", fields: { actor: admin.address, name: "env", ciphertext: bytes(1000), effectiveFrom } },
+      {
+        name: "PublishSealedSecrets",
+        fields: { actor: admin.address, name: "env", ciphertext: bytes(1000), effectiveFrom },
+      },
     ]);
   });
 
@@ -105,7 +108,10 @@ describe("KmsRegistry: sealed secrets (publishSealedSecrets)", () => {
     const receipt = await mined(own.publishSealedSecrets(serviceId, "env", bytes(11)));
     const effectiveFrom = await timeOf(receipt);
     await expectHistory(registry, serviceId, receipt, [
-      { name: "PublishSealedSecrets", fields: { actor: admin.address, name: "env", ciphertext: bytes(11), effectiveFrom } },
+      {
+        name: "PublishSealedSecrets",
+        fields: { actor: admin.address, name: "env", ciphertext: bytes(11), effectiveFrom },
+      },
     ]);
   });
 
