@@ -43,6 +43,7 @@ getContractFactory(name: 'ScriptedPolicy', signerOrOptions?: ethers.Signer | Fac
 getContractFactory(name: 'ServiceSettings', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ServiceSettings__factory>
 getContractFactory(name: 'ServiceStore', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ServiceStore__factory>
 getContractFactory(name: 'ServiceWords', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ServiceWords__factory>
+getContractFactory(name: 'Stillborn', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Stillborn__factory>
 getContractFactory(name: 'TimelockController', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.TimelockController__factory>
 
 getContractAt(name: 'Actor', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Actor>
@@ -78,6 +79,7 @@ getContractAt(name: 'ScriptedPolicy', address: string | ethers.Addressable, sign
 getContractAt(name: 'ServiceSettings', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ServiceSettings>
 getContractAt(name: 'ServiceStore', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ServiceStore>
 getContractAt(name: 'ServiceWords', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ServiceWords>
+getContractAt(name: 'Stillborn', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Stillborn>
 getContractAt(name: 'TimelockController', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.TimelockController>
 
 deployContract(name: 'Actor', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Actor>
@@ -113,6 +115,7 @@ deployContract(name: 'ScriptedPolicy', signerOrOptions?: ethers.Signer | DeployC
 deployContract(name: 'ServiceSettings', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceSettings>
 deployContract(name: 'ServiceStore', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceStore>
 deployContract(name: 'ServiceWords', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceWords>
+deployContract(name: 'Stillborn', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Stillborn>
 deployContract(name: 'TimelockController', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.TimelockController>
 
 deployContract(name: 'Actor', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Actor>
@@ -148,6 +151,7 @@ deployContract(name: 'ScriptedPolicy', args: any[], signerOrOptions?: ethers.Sig
 deployContract(name: 'ServiceSettings', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceSettings>
 deployContract(name: 'ServiceStore', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceStore>
 deployContract(name: 'ServiceWords', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceWords>
+deployContract(name: 'Stillborn', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Stillborn>
 deployContract(name: 'TimelockController', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.TimelockController>
 
     // default types

@@ -72,5 +72,7 @@ export type { ServiceStore } from './contracts/registry/ServiceStore.js';
 export { ServiceStore__factory } from './factories/contracts/registry/ServiceStore__factory.js';
 export type { ServiceWords } from './contracts/registry/Words.sol/ServiceWords.js';
 export { ServiceWords__factory } from './factories/contracts/registry/Words.sol/ServiceWords__factory.js';
+export type { Stillborn } from './contracts/mocks/GovernedHarness.sol/Stillborn.js';
+export { Stillborn__factory } from './factories/contracts/mocks/GovernedHarness.sol/Stillborn__factory.js';
 export type { TimelockController } from './@openzeppelin/contracts/governance/TimelockController.js';
 export { TimelockController__factory } from './factories/@openzeppelin/contracts/governance/TimelockController__factory.js';

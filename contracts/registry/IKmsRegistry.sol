@@ -431,7 +431,8 @@ interface IKmsRegistry is IGoverned {
 
     /* VIEWS */
 
-    /// @notice Whether a machine may have a service's keys: registry and policy in one answer. Never reverts.
+    /// @notice Whether a machine may have a service's keys: registry and policy in one answer. On a well-formed request it
+    /// never reverts; calldata that is not one is met with a revert.
     function authorize(BootRequest calldata request) external view returns (Decision);
 
     /// @return The service; all zero if it does not exist.

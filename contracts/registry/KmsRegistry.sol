@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {MulticallUpgradeable} from "@openzeppelin/contracts-upgradeable/utils/MulticallUpgradeable.sol";
 
+import {ContractAccount} from "../governance/ContractAccount.sol";
 import {Governed} from "../governance/Governed.sol";
 import {IGoverned} from "../governance/IGoverned.sol";
 import {IPlatformPolicy} from "../policy/IPlatformPolicy.sol";
@@ -105,7 +106,7 @@ contract KmsRegistry is ServiceSettings, Governed, MulticallUpgradeable {
     /// @param policyProxy The PlatformPolicy proxy. Being immutable, it changes by upgrade only.
     /// @custom:oz-upgrades-unsafe-allow constructor
     constructor(address policyProxy) {
-        if (!_isContract(policyProxy)) revert KmsRegistry_PolicyNotAContract(policyProxy);
+        if (!ContractAccount.isContract(policyProxy)) revert KmsRegistry_PolicyNotAContract(policyProxy);
         POLICY = policyProxy;
     }
 

@@ -1,5 +1,5 @@
 import { type Block, fetchBlock } from "../chain/block.ts";
-import { type Client, mapLimited } from "../chain/client.ts";
+import type { Client } from "../chain/client.ts";
 import { reorg, scanLogs } from "../chain/logs.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, type KeysteadError } from "../core/errors.ts";
@@ -8,6 +8,7 @@ import { type Anchor, fetchPolicyAnchor, fetchServiceAnchors } from "./anchor.ts
 import { createdIn } from "./all.ts";
 import { type Change, compareInspections } from "./changes.ts";
 import { type Inspection, inspect, type Subjects } from "./inspect.ts";
+import { fetchProxyCode, type ProxyCode } from "./proxy.ts";
 import { type Audit, worstVerdict } from "./result.ts";
 import { auditServiceSet } from "./service-set.ts";
 import type { StandingOptions } from "./standing.ts";
@@ -34,6 +35,8 @@ export type Sighting =
 
 /** The longest pause between looks at an endpoint that does not answer, in milliseconds. */
 const LONGEST_PAUSE = 60_000;
+/** Blocks before the last look that are asked for again. */
+const OVERLAP = 32;
 
 /**
  * Watches subjects as blocks arrive: tells the first inspection, then what changed, and when the chain can't be read. Goes on through outages, with pauses
@@ -99,9 +102,9 @@ export async function inspectAgain(
   options: StandingOptions,
   known: Inspection,
 ): Promise<Inspection> {
-  return readAt(client, options, async (block) => {
+  return readAt(client, options, async (block, client, options) => {
     if (block.number === known.block.number && block.hash === known.block.hash) return known;
-    const here = { ...options, at: block.number, witnesses: [] };
+    const here = { ...options, at: block.number, witnesses: [], within: true };
     const whole = () => inspect(client, subjects, here);
     // After a reorganisation, or where there was something wrong, everything is looked at again.
     const later = block.number > known.block.number;
@@ -125,6 +128,12 @@ export async function inspectAgain(
   });
 }
 
+const sameCode = (now: ProxyCode, before: ProxyCode | undefined) =>
+  now.basis === before?.basis &&
+  now.implementation === before.implementation &&
+  now.codeHash === before.codeHash &&
+  now.proxyCodeHash === before.proxyCodeHash;
+
 /** What a block's heads and the logs up to it say has changed; undefined where only a whole inspection can tell. */
 async function findTouched(client: Client, subjects: Subjects, known: Inspection, block: Block) {
   const { registry, policy } = subjects;
@@ -139,23 +148,25 @@ async function findTouched(client: Client, subjects: Subjects, known: Inspection
   const moved = known.services.filter((audit, at) => !sameHead(anchors[at], audit)).map(({ serviceId }) => serviceId);
   const fresh = new Set<Hex>();
   let set = known.set;
-  if (known.all) {
-    const governed = await mapLimited([registry, policy], 1, async (address) => {
-      if (address === undefined) return false;
-      const logs = await scanLogs(client, { address }, known.block.number + 1, block.number);
-      if (address === registry) {
-        for (const log of logs) {
-          const id = (log.topics[1] ?? "0x").slice(0, 42) as Hex;
-          if (!isGovernedLog(log) && !ids.includes(id)) fresh.add(id);
-        }
-        set = await auditServiceSet(client, block, address, createdIn(logs), known.set);
-      }
-      return logs.some(isGovernedLog);
-    });
-    // Roles or code changed, which the whole inspection looks at.
-    if (governed.includes(true)) return undefined;
+  if (known.all && registry !== undefined && policy !== undefined) {
+    // By state and not by its events: no answer that leaves logs out hides an upgrade.
+    for (const [address, before] of [
+      [registry, known.code?.registry],
+      [policy, known.code?.policy],
+    ] as const) {
+      if (!sameCode(await fetchProxyCode(client, block, address), before)) return undefined;
+    }
+    // Some blocks again that were looked at before: a node that was behind then left out what is new in them.
+    const from = Math.max(0, known.block.number + 1 - OVERLAP);
+    const logs = await scanLogs(client, { address: registry }, from, block.number, { once: true });
+    for (const log of logs) {
+      const id = (log.topics[1] ?? "0x").slice(0, 42) as Hex;
+      if (!isGovernedLog(log) && !ids.includes(id)) fresh.add(id);
+    }
+    const created = createdIn(logs).filter((id) => !ids.includes(id));
+    set = await auditServiceSet(client, block, registry, created, known.set);
     // A service is missing: the whole inspection asks for all logs again before anybody is accused.
-    if (set?.verdict === "broken") return undefined;
+    if (set.verdict === "broken") return undefined;
   }
   return { withPolicy, services: [...moved, ...fresh], set };
 }

@@ -301,8 +301,10 @@ function Code() {
         })}
       </div>
       <p class="muted small">
-        Scanned from block {settings.fromBlock.toLocaleString("en")}. That no whole service was withheld rests on the
-        endpoint's word; a service whose page you open by its id can't be withheld.
+        Scanned from block {settings.fromBlock.toLocaleString("en")}.{" "}
+        {suite.set.verdict === "proven"
+          ? `These are all ${suite.set.count.toLocaleString("en")} services: the chain over creations proves it.`
+          : "That no whole service was withheld is not proven; a service whose page you open by its id can't be withheld."}
       </p>
     </Section>
   );
