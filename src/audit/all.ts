@@ -95,7 +95,9 @@ type FullOptions = ReadOptions & { readonly fromBlock: number };
 /** Every service with logs, and each one's head. Where that is not every service, everything is asked again before anybody is accused. */
 async function listServices(client: Client, registry: Hex, block: Block, options: FullOptions): Promise<Listed> {
   const listed = await listOnce(client, registry, block, options);
-  return listed.set.verdict === "broken" ? listOnce(client, registry, block, { ...options, cache: undefined }) : listed;
+  return listed.set.verdict === "broken" && options.cache === undefined
+    ? listOnce(client, registry, block, options)
+    : listed;
 }
 
 async function listOnce(client: Client, registry: Hex, block: Block, options: FullOptions): Promise<Listed> {

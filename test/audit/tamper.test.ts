@@ -106,7 +106,9 @@ describe("audit of a lying endpoint", () => {
     ],
     [
       "edits an image's register",
-      stubborn((log, at) => [at === 3 ? { ...log, data: log.data.replace(/01010000001f..../, "01010000001f0000") } : log]),
+      stubborn((log, at) => [
+        at === 3 ? { ...log, data: log.data.replace(/01010000001f..../, "01010000001f0000") } : log,
+      ]),
       ["edited"],
     ],
     [

@@ -151,7 +151,10 @@ describe("history", () => {
     ],
     [
       "a well-formed edit",
-      honest.with(6, logOf(REGISTRY, "RotateServiceKey", [SERVICE, ADMIN, 9, 1_700_000_000, 7, 19], { blockNumber: 21 })),
+      honest.with(
+        6,
+        logOf(REGISTRY, "RotateServiceKey", [SERVICE, ADMIN, 9, 1_700_000_000, 7, 19], { blockNumber: 21 }),
+      ),
       {},
       [{ code: "edited" }],
     ],
@@ -218,7 +221,9 @@ describe("history", () => {
   });
 
   it("given 4 billion missing events, it answers at once", () => {
-    const late = logOf(REGISTRY, "RotateServiceKey", [SERVICE, ADMIN, 1, 1_700_000_000, 2 ** 32 - 1, 10], { blockNumber: 11 });
+    const late = logOf(REGISTRY, "RotateServiceKey", [SERVICE, ADMIN, 1, 1_700_000_000, 2 ** 32 - 1, 10], {
+      blockNumber: 11,
+    });
     const { faults } = verify([at(0), late], { count: 2 ** 32 - 1 });
     expect(faults.map(({ code, from, to }) => [code, from, to])).to.deep.equal([["dropped", 2, 2 ** 32 - 2]]);
   });
