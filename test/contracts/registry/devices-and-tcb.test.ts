@@ -101,7 +101,7 @@ describe("KmsRegistry: devices (setDevice)", () => {
     }
   });
 
-  it("given a service that started without devices, any device counts, and a list cannot be started", async () => {
+  it("given a service that started without devices, any device counts, and setDevice starts no list", async () => {
     const { own, registry, serviceId } = await networkHelpers.loadFixture(serviceWithImage);
     expect(await registry.isDeviceAllowed(serviceId, DEVICE.other)).to.deep.equal([true, 0n]);
     for (const allowed of [true, false]) {
