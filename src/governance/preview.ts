@@ -120,9 +120,12 @@ async function queue(
   if (phase === "done") return undefined;
   const { terms, side } = lifeOf(operation, "operation");
   if (terms === null || side === null) return { id, operation, phase, readyAt: null, rank: 0 };
-  const { readyAt = null } =
-    phase === "unset" ? {} : await fetchTimelockState(client, block, terms.address, side.operationId as Hex);
-  return { id, operation, phase, readyAt, rank: phase === "unset" ? 2 : 1 };
+  // what expired has to be scheduled again
+  const unscheduled = phase === "unset" || phase === "expired";
+  const { readyAt = null } = unscheduled
+    ? {}
+    : await fetchTimelockState(client, block, terms.address, side.operationId as Hex);
+  return { id, operation, phase, readyAt, rank: unscheduled ? 2 : 1 };
 }
 
 /** On the copy, where others were played before: time has passed there. */

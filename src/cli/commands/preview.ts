@@ -20,7 +20,7 @@ interface Options extends OptionValues {
 }
 
 const whenOf = ({ phase, readyAt }: PreviewedProposal): string => {
-  if (readyAt === null) return phase === "unset" ? "not scheduled, or direct" : phase;
+  if (readyAt === null) return phase === "unset" ? "not scheduled, or direct" : `${phase}: to be scheduled again`;
   return `ready ${formatTime(readyAt)}`;
 };
 
