@@ -61,7 +61,8 @@ const refuse = (code: string, message: string, details: Readonly<Record<string, 
   });
 
 /**
- * Reads an AWS Nitro attestation document: one untagged COSE_Sign1 in strict CBOR, with known fields only.
+ * Reads an AWS Nitro attestation document: one untagged COSE_Sign1 in strict CBOR, with known fields only. The payload's own map
+ * may be of indefinite length, as in documents written since mid-2025 (before: definite); nothing else may.
  *
  * @throws KeysteadError `nitro/too-large`, `nitro/not-cose-sign1`, `nitro/tagged`, `nitro/unknown-algorithm`, `nitro/unprotected-header`, `nitro/signature-length`,
  * `nitro/unknown-field` {field}, `nitro/bad-field` {field}, and those of `decodeCbor`
@@ -106,7 +107,7 @@ export function parseNitroDocument(bytes: Uint8Array): NitroDocument {
       },
     );
   }
-  const fields = decodeCbor(payload, "document payload");
+  const fields = decodeCbor(payload, "document payload", "indefinite-map");
   if (!(fields instanceof Map)) throw refuse("bad-field", "the payload is not a map", { field: "payload" });
   const map: CborMap = fields;
   for (const key of map.keys()) {

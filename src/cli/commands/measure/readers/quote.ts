@@ -19,6 +19,8 @@ const OFFSETS: Readonly<Record<string, number>> = {
   rtmr3: 520,
 };
 
+const BODY_NAMES = { "td1.0": "TD 1.0", "td1.5": "TD 1.5", extended: "extended (type 4)" } as const;
+
 async function read(io: Io, { inputs }: ReaderArguments): Promise<Measurement> {
   const file: InputFile = await io.readFile(inputs[0] ?? "-", { limit: EVIDENCE_LIMIT, argument: "quote" });
   const evidence = decodeEvidenceFile(file, ["tdx-quote", "sgx-quote"], "quote");
@@ -44,7 +46,7 @@ async function read(io: Io, { inputs }: ReaderArguments): Promise<Measurement> {
 
 function factsOf({ header, body, signatureData, length, padding }: TdxQuote, encoding: string): Record<string, string> {
   const facts: Record<string, string> = {
-    format: `TDX quote, version ${header.version}, ${body.type === "td1.5" ? "TD 1.5" : "TD 1.0"} body`,
+    format: `TDX quote, version ${header.version}, ${BODY_NAMES[body.type]} body`,
     encoding,
     length: `${length} bytes${padding > 0 ? ` and ${padding} bytes of zero padding` : ""}`,
     td_attributes: toHex(body.tdAttributes),
@@ -54,6 +56,13 @@ function factsOf({ header, body, signatureData, length, padding }: TdxQuote, enc
   };
   if (body.teeTcbSvn2 !== undefined) facts.tee_tcb_svn_2 = toHex(body.teeTcbSvn2);
   if (body.mrServiceTd !== undefined) facts.mr_service_td = toHex(body.mrServiceTd);
+  if (body.extension !== undefined) {
+    const { vmId, tdId, deviceInfo, serviceTdHistory } = body.extension;
+    facts.vm_id = String(vmId);
+    facts.td_id = toHex(tdId);
+    facts.device_info = toHex(deviceInfo);
+    facts.service_td_history = toHex(serviceTdHistory);
+  }
   facts.report_data = toHex(body.reportData);
   facts.certification_data = `type ${signatureData.certificationType}, ${signatureData.certificationData.length} bytes`;
   return facts;
