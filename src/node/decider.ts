@@ -1,8 +1,8 @@
 import { type AuthorizeRequest, confirmDecision, type Evaluation, evaluate, slotsOf } from "../chain/authorize.ts";
 import type { Block } from "../chain/block.ts";
 import { type Catalogue, type CatalogueList, type CatalogueSource, extendCatalogue } from "../chain/catalogue.ts";
-import { type DstackTexts, readDstackTexts } from "../chain/dstack-facts.ts";
 import { mapLimited } from "../chain/client.ts";
+import { type DstackTexts, readDstackTexts } from "../chain/dstack-facts.ts";
 import type { PinnedDeployment } from "../chain/pins.ts";
 import { createQuorum, type QuorumOptions } from "../chain/quorum.ts";
 import { decodePolicyCounters, policySlots, serviceSlots, slotHex } from "../chain/slots.ts";

@@ -5,7 +5,7 @@ import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
-import { type Receipt, parseMessage, receiptSchema } from "../core/release-wire.ts";
+import { parseMessage, type Receipt, receiptSchema } from "../core/release-wire.ts";
 
 /*
  * Receipts, one line of JSON each, appended and flushed before anything that they are for leaves the node. A flush serves every receipt that waits for one

@@ -207,7 +207,10 @@ async function open(
       log.info({ route, app: boot.appId, tee: boot.teeVariant, reason }, "dstack decision"),
   });
   const app = createNodeApp({
-    releaser: createReleaser({ ring, judge, decider, challenges, receipts, testTee, clock }),
+    releaser: createReleaser({
+      ...{ ring, judge, decider, challenges, receipts, testTee, clock },
+      onJudged: metrics.machines.note,
+    }),
     challenges,
     receipts,
     info: () => info,

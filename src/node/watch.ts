@@ -1,11 +1,11 @@
-import type { Hex } from "../core/bytes.ts";
-import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { confirmPolicy } from "../chain/authorize.ts";
 import type { Block } from "../chain/block.ts";
 import { asEndpointError, type EndpointHealth } from "../chain/endpoint.ts";
 import { checkPin, type PinnedDeployment } from "../chain/pins.ts";
 import { createProvenState, type ProvenState } from "../chain/proven.ts";
 import type { Agreement, Quorum } from "../chain/quorum.ts";
+import type { Hex } from "../core/bytes.ts";
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 
 /** A block whose state can be proved, and the code that the proxies run there. */
 export interface Snapshot {

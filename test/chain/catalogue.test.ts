@@ -1,7 +1,7 @@
 import { expect } from "chai";
-import { connect, type Eip1193Provider } from "../../src/chain/client.ts";
-import { type Catalogue, extendCatalogue, MAX_CATALOGUE_EVENTS } from "../../src/chain/catalogue.ts";
 import { fetchBlock } from "../../src/chain/block.ts";
+import { type Catalogue, extendCatalogue, MAX_CATALOGUE_EVENTS } from "../../src/chain/catalogue.ts";
+import { connect, type Eip1193Provider } from "../../src/chain/client.ts";
 import { createProvenState, type ProvenState } from "../../src/chain/proven.ts";
 import { serviceSlots, slotHex } from "../../src/chain/slots.ts";
 import type { Hex } from "../../src/core/bytes.ts";

@@ -153,7 +153,7 @@ export async function createTestNode(tees: TestTees, options: TestNodeOptions = 
   };
   const asked: unknown[] = [];
   const clock = () => Date.now() / 1000 + node.skewSeconds;
-  const challenges = createChallenges({ seconds: challengeSeconds, clock });
+  const challenges = createChallenges({ seconds: challengeSeconds, clock, stopwatch: clock });
   const decider: ReleaseDecider = {
     decide: (question) => {
       asked.push(question);
@@ -164,7 +164,6 @@ export async function createTestNode(tees: TestTees, options: TestNodeOptions = 
       return node.chain.decideKms(question);
     },
   };
-  const releaser = createReleaser({ ring, judge, decider, challenges, receipts, testTee, clock });
   const metrics = createMetrics({
     receipts: receipts.count,
     usedNonces: challenges.size,
@@ -173,6 +172,10 @@ export async function createTestNode(tees: TestTees, options: TestNodeOptions = 
     clock,
     testTee,
     process: false,
+  });
+  const releaser = createReleaser({
+    ...{ ring, judge, decider, challenges, receipts, testTee, clock },
+    onJudged: metrics.machines.note,
   });
   const app = createNodeApp({
     releaser,

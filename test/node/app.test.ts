@@ -228,7 +228,7 @@ describe("node", function () {
 
       it("given more used nonces than it remembers, takes no more until some have expired", () => {
         let time = 1000;
-        const challenges = createChallenges({ seconds: 10, clock: () => time, limit: 2 });
+        const challenges = createChallenges({ seconds: 10, clock: () => time, stopwatch: () => time, limit: 2 });
         const take = () => challenges.take(fromHex(challenges.issue().nonce, "nonce"));
         take();
         take();
@@ -674,7 +674,7 @@ describe("node", function () {
     it("given a thread that died, answers 503 and makes another", async () => {
       const deaths: string[] = [];
       const judge = createJudgePool(
-        { ...tees.judgeOptions, pccs: { url: "not an address" } },
+        { ...tees.judgeOptions, pccs: { urls: ["not an address"], early: false } },
         { threads: 1, timeoutMs: 60_000, onDeath: (reason) => deaths.push(reason) },
       );
       const broken = await createTestNode(tees, {

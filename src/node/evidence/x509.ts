@@ -3,7 +3,17 @@ import { createHash, type KeyObject, X509Certificate as NodeCertificate, verify 
 import { BasicConstraintsExtension, KeyUsageFlags, KeyUsagesExtension, X509Certificate, X509Crl } from "@peculiar/x509";
 import { decodeUtf8, equalBytes, fromBase64, type Hex, toHex } from "../../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../../core/errors.ts";
-import { DER_BIT_STRING, DER_INTEGER, DER_SEQUENCE, type DerItem, readDer, readDerList, readDerSerial } from "./der.ts";
+import {
+  DER_BIT_STRING,
+  DER_INTEGER,
+  DER_SEQUENCE,
+  type DerItem,
+  encodeDerSequence,
+  readDer,
+  readDerList,
+  readDerSerial,
+} from "./der.ts";
+import { checkValidity } from "./time.ts";
 
 /*
  * Certificate chains and revocation lists, as far as TEE vendors use them (RFC 5280 §6, without policies and name constraints: a critical extension
@@ -151,11 +161,11 @@ function readAlgorithm(algorithm: object): { readonly name: string; readonly has
   return { name, hash: hash && "name" in hash && typeof hash.name === "string" ? hash.name : undefined };
 }
 
-const PEM_BLOCK = /-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=\n]+?)\n?-----END CERTIFICATE-----\n?/y;
+const PEM_BLOCK = /-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=\n]+?)\n?-----END CERTIFICATE-----\n*/y;
 
 /**
  * Splits a PEM chain into the DER of its certificates. Only the plain form is taken (header, canonical base64 in lines, footer); CRLF counts as a
- * line end, and zero bytes may follow, since quotes carry their chain with C's terminator.
+ * line end, blank lines may follow a certificate, and zero bytes the last one, since quotes carry their chain with C's terminator.
  *
  * @throws KeysteadError `{room}/chain-malformed`
  * @example
@@ -298,7 +308,7 @@ function notIssued({ room, argument }: ChainRules, issuer: Certificate): Keystea
 }
 
 /**
- * Checks that every certificate of a chain is inside its dates.
+ * Checks that every certificate of a chain is inside its dates; the first may lie {@link CLOCK_TOLERANCE_SECONDS} ahead.
  *
  * @param atUnixSeconds the time to judge at
  * @throws KeysteadError `{room}/certificate-expired`, `{room}/certificate-not-yet-valid` {subject, notBefore, notAfter}
@@ -307,16 +317,13 @@ function notIssued({ room, argument }: ChainRules, issuer: Certificate): Keystea
  */
 export function checkDates(chain: readonly Certificate[], atUnixSeconds: number, room: Room, argument: string): void {
   for (const { commonName, notBefore, notAfter } of chain) {
-    if (atUnixSeconds >= notBefore && atUnixSeconds <= notAfter) continue;
-    const expired = atUnixSeconds > notAfter;
-    throw refuse(
-      room,
-      expired ? "certificate-expired" : "certificate-not-yet-valid",
+    checkValidity({ from: notBefore, until: notAfter }, atUnixSeconds, {
+      code: `${room}/certificate`,
       argument,
-      `${argument}: ${JSON.stringify(commonName)} is valid from ${isoTime(notBefore)} to ${isoTime(notAfter)}, not at ${isoTime(atUnixSeconds)}`,
-      "Get new evidence, and check the clock.",
-      { subject: commonName, notBefore, notAfter },
-    );
+      what: `${argument}: ${JSON.stringify(commonName)}`,
+      remedy: "Get new evidence, and check the clock.",
+      details: { subject: commonName, notBefore, notAfter },
+    });
   }
 }
 
@@ -361,7 +368,7 @@ export function readCrl(der: Uint8Array, issuer: Certificate, room: Room, argume
   const expected = ALGORITHMS[room];
   const key = room === "snp" ? { key: issuer.publicKey, padding: 6, saltLength: 48 } : issuer.publicKey; // 6: RSA_PKCS1_PSS_PADDING
   const signed = verify(expected.node, parts.signed, key, parts.signature);
-  const list = signed ? attemptCrl(room, argument, () => readEntries(der, parts, argument)) : undefined;
+  const list = signed ? attemptCrl(room, argument, () => readEntries(parts, argument)) : undefined;
   const { name, hash } = list?.signatureAlgorithm ?? {};
   if (list === undefined || name !== expected.name || hash !== expected.hash) {
     throw refuse(
@@ -391,6 +398,8 @@ interface CrlParts {
   readonly fields: readonly DerItem[];
   readonly issuer: Uint8Array;
   readonly signed: Uint8Array;
+  readonly algorithm: Uint8Array;
+  readonly signatureItem: Uint8Array;
   readonly signature: Uint8Array;
 }
 
@@ -407,18 +416,28 @@ function splitCrl(der: Uint8Array, argument: string): CrlParts {
   if (issuer?.tag !== DER_SEQUENCE || !equalBytes(algorithm.bytes, innerAlgorithm.bytes))
     throw new RangeError("no issuer, or two algorithms");
   if (signature?.tag !== DER_BIT_STRING || signature.value[0] !== 0) throw new RangeError("no signature");
-  return { fields, issuer: issuer.bytes, signed: signed.bytes, signature: signature.value.subarray(1) };
+  return {
+    fields,
+    issuer: issuer.bytes,
+    signed: signed.bytes,
+    algorithm: algorithm.bytes,
+    signatureItem: signature.bytes,
+    signature: signature.value.subarray(1),
+  };
 }
 
-function readEntries(der: Uint8Array, { fields, ...parts }: CrlParts, argument: string): RevocationList {
-  const parsed = new X509Crl(new Uint8Array(der));
+function readEntries({ fields, ...parts }: CrlParts, argument: string): RevocationList {
+  // After the two times: the entries, where there are any, then the extensions under [0].
+  const listed = fields[5]?.tag === DER_SEQUENCE ? fields[5] : undefined;
+  if (fields.length > (listed === undefined ? 6 : 7)) throw new RangeError("fields that no list has");
+  // The library takes seconds for a hundred thousand entries: it reads everything but them.
+  const parsed = new X509Crl(new Uint8Array(withoutEntries(fields, listed, parts)));
   const { nextUpdate } = parsed;
   if (nextUpdate === undefined || parsed.extensions.some(({ critical }) => critical))
     throw new RangeError("no next update, or a part of a list");
-  // After the two times: the entries, where there are any, then the extensions under [0].
-  const entries = fields[5]?.tag === DER_SEQUENCE ? readDerList(fields[5], argument) : [];
-  const revoked = new Set(entries.map((entry) => readDerSerial(readDerList(entry, argument)[0], argument)));
-  if (fields.length > (fields[5]?.tag === DER_SEQUENCE ? 7 : 6)) throw new RangeError("fields that no list has");
+  const revoked = new Set<Hex>();
+  for (const entry of listed === undefined ? [] : readDerList(listed, argument))
+    revoked.add(readDerSerial(readDerList(entry, argument)[0], argument));
   return {
     issuer: parts.issuer,
     thisUpdate: seconds(parsed.thisUpdate),
@@ -428,28 +447,12 @@ function readEntries(der: Uint8Array, { fields, ...parts }: CrlParts, argument: 
   };
 }
 
-/**
- * A time as people read it; the number itself where it is no date.
- *
- * @example
- * isoTime(0); // "1970-01-01T00:00:00.000Z"
- */
-export function isoTime(unixSeconds: number): string {
-  const date = new Date(unixSeconds * 1000);
-  return Number.isNaN(date.getTime()) ? String(unixSeconds) : date.toISOString();
-}
-
-/**
- * Checks a time that the caller gives: every verifier takes its time as an argument, and `NaN` would compare as in date with anything.
- *
- * @throws KeysteadError `evidence/bad-time`
- * @example
- * checkTime(1_750_000_000);
- */
-export function checkTime(atUnixSeconds: number): void {
-  if (Number.isFinite(atUnixSeconds) && atUnixSeconds > 0) return;
-  throw new KeysteadError("evidence/bad-time", `${atUnixSeconds} is not a time in seconds since 1970`, {
-    argument: "atUnixSeconds",
-    remedy: "Give the time to verify at, in seconds since 1970.",
-  });
+/** The list with the same head and extensions, and no entries. */
+function withoutEntries(
+  fields: readonly DerItem[],
+  listed: DerItem | undefined,
+  { algorithm, signatureItem }: Pick<CrlParts, "algorithm" | "signatureItem">,
+): Uint8Array {
+  const kept = fields.filter((field) => field !== listed).map(({ bytes }) => bytes);
+  return encodeDerSequence(encodeDerSequence(...kept), algorithm, signatureItem);
 }
