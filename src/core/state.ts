@@ -233,14 +233,14 @@ function changeImage(draft: Draft, imageId: Hex, change: Partial<ServiceImage>):
 }
 
 /**
- * Kind and mask as they stand in canonical bytes: `version ‖ kind ‖ mask:u16 BE ‖ …`. Zero where the bytes are too short to say.
+ * Kind and mask as they stand in canonical bytes: `version ‖ kind ‖ mask:u32 BE ‖ …`. Zero where the bytes are too short to say.
  *
  * @example
- * imageHeader("0x0101001f…"); // { kind: 1, mask: 31 }
+ * imageHeader("0x01010000001f…"); // { kind: 1, mask: 31 }
  */
 export function imageHeader(image: Hex): { readonly kind: number; readonly mask: number } {
   const part = (from: number, to: number) => Number.parseInt(image.slice(from, to), 16) || 0;
-  return image.length < 10 ? { kind: 0, mask: 0 } : { kind: part(4, 6), mask: part(6, 10) };
+  return image.length < 14 ? { kind: 0, mask: 0 } : { kind: part(4, 6), mask: part(6, 14) };
 }
 
 /**

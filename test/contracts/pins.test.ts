@@ -111,10 +111,10 @@ describe("pinned: storage as it lies on the chain", () => {
       packed([64, await suite.policy.policyVersion()], [40, await suite.policy.lastUpdateBlock()]),
     );
     expect(await read(address, mapped(imageId(PLATFORM.tdx), at(base, 3)))).to.equal(
-      packed([8, 2], [8, KIND.tdx], [16, 0b1101], [40, revokedAt]),
+      packed([8, 2], [8, KIND.tdx], [32, 0b1101], [40, revokedAt]),
     );
     expect(await read(address, mapped(imageId(snpImage("kms")), at(base, 4)))).to.equal(
-      packed([8, 1], [8, KIND.snp], [16, 1], [40, kmsSince]),
+      packed([8, 1], [8, KIND.snp], [32, 1], [40, kmsSince]),
     );
     expect(await read(address, mapped(device, mapped(word(KIND.snp), at(base, 6))))).to.equal(word(1));
     expect(await read(address, at(base, 7))).to.equal(
@@ -164,7 +164,7 @@ describe("pinned: storage as it lies on the chain", () => {
       packed([160, BigInt(suite.serviceGuardian.address)], [40, named]),
     );
     const record = (state: number) =>
-      packed([40, created], [40, created + 30 * DAY], [8, state], [8, KIND.tdx], [16, 0b11111], [8, 1]);
+      packed([40, created], [40, created + 30 * DAY], [8, state], [8, KIND.tdx], [32, 0b11111], [8, 1]);
     const slot = mapped(imageId(tdxImage("v1")), at(service, 5));
     expect(await read(address, slot)).to.equal(record(1));
     await own.removeImageFromService(serviceId, imageId(tdxImage("v1")), "");

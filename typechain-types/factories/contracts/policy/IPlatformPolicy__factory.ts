@@ -1326,9 +1326,9 @@
             "type": "uint8"
           },
           {
-            "internalType": "uint16",
+            "internalType": "uint32",
             "name": "mask",
-            "type": "uint16"
+            "type": "uint32"
           },
           {
             "internalType": "uint40",
@@ -1398,9 +1398,9 @@
             "type": "uint8"
           },
           {
-            "internalType": "uint16",
+            "internalType": "uint32",
             "name": "mask",
-            "type": "uint16"
+            "type": "uint32"
           },
           {
             "internalType": "uint40",

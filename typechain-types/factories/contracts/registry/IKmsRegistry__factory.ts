@@ -1385,9 +1385,9 @@
             "type": "uint8"
           },
           {
-            "internalType": "uint16",
+            "internalType": "uint32",
             "name": "mask",
-            "type": "uint16"
+            "type": "uint32"
           }
         ],
         "internalType": "struct IKmsRegistry.ImageRecord",
