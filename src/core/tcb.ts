@@ -45,7 +45,7 @@ export type TcbPart = z.infer<typeof partSchema>;
 /** A security version number that is too low. */
 export type TcbShortfall = z.infer<typeof shortfallSchema>;
 
-/** Parts that are as they should be are not worth a line. */
+/** Levels that need no update of firmware or microcode: what a platform should reach. */
 export const GOOD_TCB: ReadonlySet<string> = new Set(["UpToDate", "SWHardeningNeeded"]);
 
 const PART_NAMES: Readonly<Record<TcbPart["part"], string>> = {
@@ -74,8 +74,8 @@ export function describeTcbPart({ part, status, date, short, advisories }: TcbPa
  * describeTcb(report); // "TCB OutOfDate: platform OutOfDate (level of 2024-03-13): PCE has 11 and needs 13; by evaluation 17, good until 2026-12-01"
  */
 export function describeTcb({ status, parts, evaluation, until }: TcbReport): string | undefined {
-  const bad = parts.filter((part) => !GOOD_TCB.has(part.status) || part.short.length > 0);
-  if (GOOD_TCB.has(status) && bad.length === 0) return undefined;
+  const bad = parts.filter((part) => part.status !== "UpToDate");
+  if (status === "UpToDate" && bad.length === 0) return undefined;
   const by = [
     ...(evaluation === undefined ? [] : [`by Intel's evaluation ${evaluation}`]),
     ...(until === undefined ? [] : [`good until ${new Date(until * 1000).toISOString().slice(0, 10)}`]),

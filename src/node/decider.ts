@@ -25,6 +25,8 @@ import { type ChainView, createWatch, type Snapshot } from "./watch.ts";
 /** How a decider reads its chain. */
 export interface DeciderOptions extends QuorumOptions {
   readonly deployment: PinnedDeployment;
+  /** Seconds that pass evenly, for silence and pauses, which a clock that is set must not stretch. Default: the clock. */
+  readonly stopwatch?: (() => number) | undefined;
   /** Seconds between looks at the chain. Default: 4. */
   readonly pollSeconds?: number | undefined;
   /** For how long nothing may have been heard of enough endpoints, in seconds. Default: 60. */
@@ -82,7 +84,7 @@ const MAX_CATALOGUES = 2_000;
  * const { allowed, decision } = await decider.decide({ serviceId, machine: factsOf(verified, {}) });
  */
 export function createDecider(options: DeciderOptions): Decider {
-  const { deployment, clock } = options;
+  const { deployment, clock, stopwatch = clock } = options;
   const { chainId } = deployment;
   const contracts = { registry: deployment.registry.address, policy: deployment.policy.address };
   const quorum = createQuorum(options);
@@ -228,12 +230,12 @@ export function createDecider(options: DeciderOptions): Decider {
   const keepWarm = ({ request, deviceMatters }: Verdict): void => {
     const key = keyOf(request, deviceMatters);
     const there = warm.get(key);
-    if (there !== undefined) there.usedAt = clock();
-    else if (warm.size < WARM_REQUESTS) warm.set(key, { request, usedAt: clock() });
+    if (there !== undefined) there.usedAt = stopwatch();
+    else if (warm.size < WARM_REQUESTS) warm.set(key, { request, usedAt: stopwatch() });
   };
 
   const warmUp = async (view: ChainView): Promise<void> => {
-    for (const [key, { usedAt }] of warm) if (clock() - usedAt > WARM_SECONDS) warm.delete(key);
+    for (const [key, { usedAt }] of warm) if (stopwatch() - usedAt > WARM_SECONDS) warm.delete(key);
     const requests = [...warm.values()].map(({ request }) => request);
     try {
       const memory = await remember(view);

@@ -8,6 +8,7 @@ import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { checkTestTee, type NodeConfig, writesCoreDumps } from "./config.ts";
 import type { Decider } from "./decide.ts";
 import { createDecider, type DeciderOptions } from "./decider.ts";
+import { monotonicSeconds } from "./evidence/time.ts";
 import { parsePemChain } from "./evidence/x509.ts";
 import { type Attest, joinNode } from "./join.ts";
 import type { JudgeOptions } from "./judge.ts";
@@ -80,9 +81,10 @@ export async function openDecider(
   }
   return createDecider({
     deployment,
-    endpoints: opened.map(({ name, address }) => createEndpoint(name, address, { chainId }, clock)),
+    endpoints: opened.map(({ name, address }) => createEndpoint(name, address, { chainId }, monotonicSeconds)),
     required: quorum,
     clock,
+    stopwatch: monotonicSeconds,
     ...more,
     ...rest,
   });

@@ -242,7 +242,7 @@ function requireAllowed<T extends Decision>(
     details: {
       decision: decision.decision,
       block: { number: String(number), hash },
-      ...(short === undefined ? {} : { tcb }),
+      ...(short === undefined && (tcb?.early?.status ?? "UpToDate") === "UpToDate" ? {} : { tcb }),
     },
   });
 }

@@ -257,7 +257,7 @@ describe("node", function () {
         const flipped = own.request.nonce.replace(/^0x./, (start) => (start === "0x0" ? "0x1" : "0x0"));
         const made = await post(node.app, "/v1/keys", { ...own.request, nonce: flipped });
         expect(await problemOf(made)).to.include({ code: "nonce/unknown" });
-        node.skewSeconds = 61;
+        node.passedSeconds = 61;
         expect(await problemOf(await post(node.app, "/v1/keys", own.request))).to.include({ code: "nonce/expired" });
         // and a clock that is set back does not make it good again
         node.skewSeconds = -3600;
