@@ -13,6 +13,8 @@ export const ZERO_ADDRESS: Hex = `0x${"00".repeat(20)}`;
 /** One event and the time of its block, in seconds since 1970. */
 export interface TimedEntry<E> extends HistoryEntry<E> {
   readonly timestamp: number;
+  /** What `block.number` was in the contract, where that is not the number of the log's block. */
+  readonly number?: number | undefined;
 }
 
 /** The life of an image, as in IKmsRegistry. */
@@ -137,7 +139,7 @@ export function rebuildService(entries: readonly TimedEntry<ServiceEvent>[]): Se
   for (const entry of entries) {
     draft.exists = true;
     draft.sequence = entry.sequence;
-    draft.lastUpdateBlock = entry.log.blockNumber;
+    draft.lastUpdateBlock = entry.number ?? entry.log.blockNumber;
     draft.historyHead = foldHistory(draft.historyHead, entry.log);
     if (entry.event === undefined) draft.notUnderstood.push(entry.sequence);
     else apply(draft, entry.event, entry);
