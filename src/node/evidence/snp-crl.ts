@@ -1,9 +1,10 @@
 import { isKeysteadError, KeysteadError } from "../../core/errors.ts";
+import { type RevocationList, readCrl } from "./crl.ts";
 import { readKdsUrl } from "./kds.ts";
 import { type FetchLike, REQUEST_TIMEOUT_MS, requestDocument } from "./request.ts";
 import { ARKS, CHAIN_NAMES, checkCrlDates, type Product, type VerifiedSnp } from "./snp.ts";
 import { isValidAt, monotonicSeconds, type Stopwatch } from "./time.ts";
-import { parseCertificate, type RevocationList, readCrl } from "./x509.ts";
+import { parseCertificate } from "./x509.ts";
 
 /*
  * AMD's revocation lists, one a product, signed by its ARK. Source: AMD, "Versioned Chip Endorsement Key (VCEK) Certificate and KDS Interface Specification"

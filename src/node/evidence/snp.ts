@@ -3,20 +3,12 @@ import { equalBytes, type Hex, isZero, toHex } from "../../core/bytes.ts";
 import { KeysteadError } from "../../core/errors.ts";
 import { parseSnpReport, type SnpProduct, type SnpReport } from "../../core/evidence/snp.ts";
 import { type ChainCache, defineChainKind } from "./chain-cache.ts";
+import { checkRevoked, readCrl } from "./crl.ts";
 import { readDer, readDerUint } from "./der.ts";
 import { SNP_INTERMEDIATES } from "./intermediates.ts";
 import { ARK_GENOA, ARK_MILAN, ARK_TURIN } from "./roots.ts";
 import { checkTime, checkValidity } from "./time.ts";
-import {
-  type Certificate,
-  checkDates,
-  checkRevoked,
-  isSignedBy,
-  parseCertificate,
-  readCrl,
-  type Trust,
-  verifyChain,
-} from "./x509.ts";
+import { type Certificate, checkDates, isSignedBy, readIssuer, type Trust, verifyChain } from "./x509.ts";
 
 /*
  * AMD SEV-SNP attestation reports: is this report genuine? Sources: AMD, "SEV Secure Nested Paging Firmware ABI Specification" (56860): report, policy,
@@ -48,6 +40,7 @@ export const CHAIN_NAMES: Readonly<Record<Product, string>> = {
   turin: "Turin",
   venice: "Venice",
 };
+const PRODUCTS: readonly Product[] = ["milan", "genoa", "turin", "venice"];
 const PRODUCT_NAMES: ReadonlyMap<string, Product> = new Map([
   ["Milan", "milan"],
   ["Genoa", "genoa"],
@@ -268,22 +261,21 @@ function knownSigner(kind: "vcek" | "vlek", leaf: Uint8Array): Uint8Array {
 }
 
 /**
- * Which intermediate a key was issued by, as the key itself claims: for fetching it, and to be checked like any other.
+ * Which intermediate a key was issued by, as the key itself claims: for fetching it, and to be checked like any other. Read with OpenSSL alone, which is
+ * quick about what a stranger made up.
  *
- * @returns `undefined` where the certificate names no known product
- * @throws KeysteadError those of `parseCertificate`
+ * @returns `undefined` where the certificate names no known issuer
+ * @throws KeysteadError `snp/certificate-malformed`
  * @example
  * const { product, kind } = claimedSigner(vlek) ?? {};
  */
 export function claimedSigner(
   endorsementKey: Uint8Array,
 ): { readonly product: Product; readonly kind: "vcek" | "vlek" } | undefined {
-  const leaf = parseCertificate(endorsementKey, "snp", "endorsement key");
-  const value = leaf.extensions.get(OIDS.productName);
-  const name = value === undefined ? "" : Buffer.from(value.subarray(2)).toString("latin1");
-  const product = PRODUCT_NAMES.get(name.split("-")[0] ?? "");
-  const kind = leaf.commonName === "SEV-VLEK" ? "vlek" : "vcek";
-  return product === undefined ? undefined : { product, kind };
+  const issuer = readIssuer(endorsementKey, "snp", "endorsement key");
+  const [, vlek, name = ""] = /^CN=SEV-(VLEK-)?([A-Za-z]+)$/m.exec(issuer) ?? [];
+  const product = PRODUCTS.find((known) => CHAIN_NAMES[known] === name);
+  return product === undefined ? undefined : { product, kind: vlek === undefined ? "vcek" : "vlek" };
 }
 
 function verifyEndorsementKey(

@@ -2,18 +2,11 @@ import { verify } from "node:crypto";
 import { fromHex, toHex } from "../../core/bytes.ts";
 import { KeysteadError } from "../../core/errors.ts";
 import { isJsonObject, parseJson } from "../../core/json.ts";
+import { checkRevoked, type RevocationList, readCrl } from "./crl.ts";
 import { INTEL_SGX_ROOT_CA } from "./roots.ts";
 import { parseQeIdentity, parseTcbInfo, type QeIdentity, type TcbInfo } from "./tdx-tcb.ts";
 import { checkTime, checkValidity, isValidAt, type Validity } from "./time.ts";
-import {
-  type Certificate,
-  checkRevoked,
-  parsePemChain,
-  type RevocationList,
-  readCrl,
-  type Trust,
-  verifyChain,
-} from "./x509.ts";
+import { type Certificate, parsePemChain, type Trust, verifyChain } from "./x509.ts";
 
 /*
  * What Intel says of TDX platforms: TCB info, QE identity, the PCK CA's and the root's revocation lists. Intel, "Provisioning Certification Service for

@@ -4,6 +4,7 @@ import { KeysteadError } from "../../core/errors.ts";
 import { findIntruder, parseTdxQuote, type TdxBody, type TdxQuote } from "../../core/evidence/tdx.ts";
 import { describeTcb, type TcbReport } from "../../core/tcb.ts";
 import { type ChainCache, defineChainKind } from "./chain-cache.ts";
+import { checkRevoked } from "./crl.ts";
 import { DER_OCTET_STRING, type DerItem, readDer, readDerList, readDerOid, readDerUint } from "./der.ts";
 import { INTEL_SGX_ROOT_CA } from "./roots.ts";
 import { checkCollateral, PCK_CAS, type TdxOptions, type VerifiedTdxCollateral } from "./tdx-collateral.ts";
@@ -19,7 +20,7 @@ import {
   type TcbVerdict,
 } from "./tdx-tcb.ts";
 import { checkTime } from "./time.ts";
-import { type Certificate, checkDates, checkRevoked, parsePemChain, type Trust, verifyChain } from "./x509.ts";
+import { type Certificate, checkDates, parsePemChain, type Trust, verifyChain } from "./x509.ts";
 
 /*
  * Intel TDX quotes: is this quote genuine, and what is its platform's TCB status? Sources: Intel, "TDX DCAP Quoting Library API" (quote layout and what

@@ -1,22 +1,13 @@
 import "reflect-metadata"; // @peculiar/x509 resolves its algorithms through it, and fails to load without it
-import { createHash, type KeyObject, X509Certificate as NodeCertificate, verify } from "node:crypto";
-import { BasicConstraintsExtension, KeyUsageFlags, KeyUsagesExtension, X509Certificate, X509Crl } from "@peculiar/x509";
+import { createHash, type KeyObject, X509Certificate as NodeCertificate } from "node:crypto";
+import { BasicConstraintsExtension, KeyUsageFlags, KeyUsagesExtension, X509Certificate } from "@peculiar/x509";
 import { decodeUtf8, equalBytes, fromBase64, type Hex, toHex } from "../../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../../core/errors.ts";
-import {
-  DER_BIT_STRING,
-  DER_INTEGER,
-  DER_SEQUENCE,
-  type DerItem,
-  encodeDerSequence,
-  readDer,
-  readDerList,
-  readDerSerial,
-} from "./der.ts";
+import { readDer, readDerList, readDerSerial } from "./der.ts";
 import { checkValidity } from "./time.ts";
 
 /*
- * Certificate chains and revocation lists, as far as TEE vendors use them (RFC 5280 §6, without policies and name constraints: a critical extension
+ * Certificate chains, as far as TEE vendors use them (RFC 5280 §6, without policies and name constraints: a critical extension
  * other than basic constraints and key usage is refused). Fields are read with @peculiar/x509, signatures checked by OpenSSL through node:crypto,
  * which also compares names, key identifiers, and the algorithm inside with the one outside of what is signed. A chain is the exact list that the
  * vendor's specification names, leaf first, root last; there is no path building.
@@ -27,9 +18,12 @@ const CERTIFICATE_LIMIT = 8;
 /** The longest of the vendors, an AMD root, has 1,639 bytes. */
 const MAX_CERTIFICATE_BYTES = 4096;
 
-/** Whose certificates: the first part of every error code, and the one signature algorithm of the vendor. */
+/** Whose certificates: the first part of every error code. */
 export type Room = "tdx" | "snp" | "nitro";
-const ALGORITHMS: Readonly<Record<Room, { readonly name: string; readonly hash: string; readonly node: string }>> = {
+/** The one signature algorithm of each vendor. */
+export const ALGORITHMS: Readonly<
+  Record<Room, { readonly name: string; readonly hash: string; readonly node: string }>
+> = {
   tdx: { name: "ECDSA", hash: "SHA-256", node: "sha256" },
   nitro: { name: "ECDSA", hash: "SHA-384", node: "sha384" },
   snp: { name: "RSA-PSS", hash: "SHA-384", node: "sha384" },
@@ -58,16 +52,6 @@ export interface Certificate {
   readonly node: NodeCertificate;
 }
 
-/** A parsed revocation list. Times in seconds since 1970. */
-export interface RevocationList {
-  readonly issuer: Uint8Array;
-  readonly thisUpdate: number;
-  readonly nextUpdate: number;
-  /** Serial numbers as {@link readDerSerial} writes them. */
-  readonly revoked: ReadonlySet<Hex>;
-  readonly signatureAlgorithm: { readonly name: string; readonly hash: string | undefined };
-}
-
 /** On what a verdict rests. `TEST ROOT`: on a certificate that the caller supplied, so the evidence proves nothing about any hardware. */
 export interface Trust {
   readonly kind: "vendor root" | "TEST ROOT";
@@ -76,7 +60,8 @@ export interface Trust {
   readonly sha256: Hex;
 }
 
-const refuse = (
+/** An error of a vendor's certificates. */
+export const refuseCertificate = (
   room: Room,
   code: string,
   argument: string,
@@ -86,7 +71,8 @@ const refuse = (
 ) => new KeysteadError(`${room}/${code}`, message, { argument, remedy, details });
 
 const sha256 = (bytes: Uint8Array): Hex => toHex(createHash("sha256").update(bytes).digest());
-const seconds = (date: Date): number => Math.floor(date.getTime() / 1000);
+/** A date in seconds since 1970. */
+export const unixSeconds = (date: Date): number => Math.floor(date.getTime() / 1000);
 
 /**
  * Reads one certificate, DER, strictly: nothing after it, no unknown critical extension, no extension twice.
@@ -124,7 +110,7 @@ function readCertificate(der: Uint8Array, room: Room, argument: string): Certifi
   const extensions = new Map<string, Uint8Array>();
   for (const { type, critical, value } of parsed.extensions) {
     if (extensions.has(type) || (critical && !KNOWN_CRITICAL.has(type))) {
-      throw refuse(
+      throw refuseCertificate(
         room,
         "certificate-extension",
         argument,
@@ -143,8 +129,8 @@ function readCertificate(der: Uint8Array, room: Room, argument: string): Certifi
     commonName: parsed.subjectName.getField("CN")[0] ?? "",
     subject: subject.bytes,
     serial: readDerSerial(fields[1], argument),
-    notBefore: seconds(parsed.notBefore),
-    notAfter: seconds(parsed.notAfter),
+    notBefore: unixSeconds(parsed.notBefore),
+    notAfter: unixSeconds(parsed.notAfter),
     publicKey: node.publicKey,
     spki: spki.bytes,
     isCa: constraints?.ca === true && (usage === null || (usage.usages & KeyUsageFlags.keyCertSign) !== 0),
@@ -155,7 +141,8 @@ function readCertificate(der: Uint8Array, room: Room, argument: string): Certifi
   };
 }
 
-function readAlgorithm(algorithm: object): { readonly name: string; readonly hash: string | undefined } {
+/** What the library says of a signature's algorithm. */
+export function readAlgorithm(algorithm: object): { readonly name: string; readonly hash: string | undefined } {
   const name = "name" in algorithm && typeof algorithm.name === "string" ? algorithm.name : "";
   const hash = "hash" in algorithm && typeof algorithm.hash === "object" ? algorithm.hash : undefined;
   return { name, hash: hash && "name" in hash && typeof hash.name === "string" ? hash.name : undefined };
@@ -231,7 +218,7 @@ export function verifyChain(ders: readonly Uint8Array[], rules: ChainRules): Ver
   const { room, argument } = rules;
   const last = ders.at(-1);
   if (last === undefined || ders.length < 2 || (rules.length !== undefined && ders.length !== rules.length)) {
-    throw refuse(
+    throw refuseCertificate(
       room,
       "chain-length",
       argument,
@@ -242,7 +229,7 @@ export function verifyChain(ders: readonly Uint8Array[], rules: ChainRules): Ver
   }
   const pinned = rules.roots.some((der) => equalBytes(der, last));
   if (!pinned && !rules.testRoots?.some((der) => equalBytes(der, last))) {
-    throw refuse(
+    throw refuseCertificate(
       room,
       "wrong-root",
       argument,
@@ -276,13 +263,29 @@ export function isSignedBy(der: Uint8Array, key: KeyObject, room: Room, argument
   }
 }
 
+/**
+ * The issuer that a certificate names, one part a line, read by OpenSSL alone.
+ *
+ * @throws KeysteadError `{room}/certificate-malformed`
+ * @example
+ * readIssuer(vlek, "snp", "VLEK"); // "OU=Engineering\n…\nCN=SEV-VLEK-Milan"
+ */
+export function readIssuer(der: Uint8Array, room: Room, argument: string): string {
+  try {
+    if (der.length > MAX_CERTIFICATE_BYTES) throw new RangeError(`${der.length} bytes`);
+    return new NodeCertificate(der).issuer;
+  } catch (cause) {
+    throw malformedCertificate(room, argument, cause);
+  }
+}
+
 /** What a signature alone does not say: the vendor's algorithm, and an issuer that may issue. */
 function checkLink(certificate: Certificate, issuer: Certificate, index: number, rules: ChainRules): void {
   const { room, argument } = rules;
   const expected = ALGORITHMS[room];
   const { name, hash } = certificate.signatureAlgorithm;
   if (name !== expected.name || hash !== expected.hash) {
-    throw refuse(
+    throw refuseCertificate(
       room,
       "certificate-algorithm",
       argument,
@@ -297,7 +300,7 @@ function checkLink(certificate: Certificate, issuer: Certificate, index: number,
 }
 
 function notIssued({ room, argument }: ChainRules, issuer: Certificate): KeysteadError {
-  return refuse(
+  return refuseCertificate(
     room,
     "chain",
     argument,
@@ -325,134 +328,4 @@ export function checkDates(chain: readonly Certificate[], atUnixSeconds: number,
       details: { subject: commonName, notBefore, notAfter },
     });
   }
-}
-
-/**
- * Checks that a certificate is not on its issuer's list.
- *
- * @throws KeysteadError `{room}/revoked` {subject, serial}
- * @example
- * checkRevoked(leaf, pckCrl, "tdx", "PCK certificate");
- */
-export function checkRevoked(certificate: Certificate, list: RevocationList, room: Room, argument: string): void {
-  if (!list.revoked.has(certificate.serial)) return;
-  throw refuse(
-    room,
-    "revoked",
-    argument,
-    `${argument}: ${JSON.stringify(certificate.commonName)}, serial ${certificate.serial}, was revoked by its issuer`,
-    "Stop using this machine: its vendor no longer vouches for its key.",
-    { subject: certificate.commonName, serial: certificate.serial },
-  );
-}
-
-/**
- * Reads a revocation list, DER: a full one (no delta, no partition), with a next update, issued and signed by `issuer`. Its dates are for the caller. Who
- * signed it is checked before its entries are read: a stranger's long list takes a tenth of a second.
- *
- * @throws KeysteadError `{room}/crl-malformed`, `{room}/crl-issuer`, `{room}/crl-signature`
- * @example
- * readCrl(der, pckCa, "tdx", "PCK CRL").revoked.size;
- */
-export function readCrl(der: Uint8Array, issuer: Certificate, room: Room, argument: string): RevocationList {
-  const parts = attemptCrl(room, argument, () => splitCrl(der, argument));
-  if (!equalBytes(parts.issuer, issuer.subject)) {
-    throw refuse(
-      room,
-      "crl-issuer",
-      argument,
-      `${argument} was not issued by ${JSON.stringify(issuer.commonName)}`,
-      "Fetch the list of the CA that issued the certificate.",
-    );
-  }
-  const expected = ALGORITHMS[room];
-  const key = room === "snp" ? { key: issuer.publicKey, padding: 6, saltLength: 48 } : issuer.publicKey; // 6: RSA_PKCS1_PSS_PADDING
-  const signed = verify(expected.node, parts.signed, key, parts.signature);
-  const list = signed ? attemptCrl(room, argument, () => readEntries(parts, argument)) : undefined;
-  const { name, hash } = list?.signatureAlgorithm ?? {};
-  if (list === undefined || name !== expected.name || hash !== expected.hash) {
-    throw refuse(
-      room,
-      "crl-signature",
-      argument,
-      `${argument} does not carry the signature of ${JSON.stringify(issuer.commonName)}`,
-      "Fetch the list again from the vendor.",
-    );
-  }
-  return list;
-}
-
-function attemptCrl<T>(room: Room, argument: string, act: () => T): T {
-  try {
-    return act();
-  } catch (cause) {
-    throw new KeysteadError(
-      `${room}/crl-malformed`,
-      `${argument} is not a full DER revocation list with a next update`,
-      { argument, remedy: "Fetch the list again from the vendor, in DER.", cause },
-    );
-  }
-}
-
-interface CrlParts {
-  readonly fields: readonly DerItem[];
-  readonly issuer: Uint8Array;
-  readonly signed: Uint8Array;
-  readonly algorithm: Uint8Array;
-  readonly signatureItem: Uint8Array;
-  readonly signature: Uint8Array;
-}
-
-function splitCrl(der: Uint8Array, argument: string): CrlParts {
-  const outer = readDerList(readDer(der, argument), argument);
-  const [signed, algorithm, signature] = outer;
-  const fields = readDerList(signed, argument);
-  // Version 2 of the list is INTEGER 1; version 1 has no field and no extensions, and no vendor uses it.
-  const [version, innerAlgorithm, issuer] = fields;
-  if (outer.length !== 3 || signed === undefined || algorithm === undefined || innerAlgorithm === undefined)
-    throw new RangeError("not a list's parts");
-  if (version?.tag !== DER_INTEGER || version.value.length !== 1 || version.value[0] !== 1)
-    throw new RangeError("not of version 2");
-  if (issuer?.tag !== DER_SEQUENCE || !equalBytes(algorithm.bytes, innerAlgorithm.bytes))
-    throw new RangeError("no issuer, or two algorithms");
-  if (signature?.tag !== DER_BIT_STRING || signature.value[0] !== 0) throw new RangeError("no signature");
-  return {
-    fields,
-    issuer: issuer.bytes,
-    signed: signed.bytes,
-    algorithm: algorithm.bytes,
-    signatureItem: signature.bytes,
-    signature: signature.value.subarray(1),
-  };
-}
-
-function readEntries({ fields, ...parts }: CrlParts, argument: string): RevocationList {
-  // After the two times: the entries, where there are any, then the extensions under [0].
-  const listed = fields[5]?.tag === DER_SEQUENCE ? fields[5] : undefined;
-  if (fields.length > (listed === undefined ? 6 : 7)) throw new RangeError("fields that no list has");
-  // The library takes seconds for a hundred thousand entries: it reads everything but them.
-  const parsed = new X509Crl(new Uint8Array(withoutEntries(fields, listed, parts)));
-  const { nextUpdate } = parsed;
-  if (nextUpdate === undefined || parsed.extensions.some(({ critical }) => critical))
-    throw new RangeError("no next update, or a part of a list");
-  const revoked = new Set<Hex>();
-  for (const entry of listed === undefined ? [] : readDerList(listed, argument))
-    revoked.add(readDerSerial(readDerList(entry, argument)[0], argument));
-  return {
-    issuer: parts.issuer,
-    thisUpdate: seconds(parsed.thisUpdate),
-    nextUpdate: seconds(nextUpdate),
-    revoked,
-    signatureAlgorithm: readAlgorithm(parsed.signatureAlgorithm),
-  };
-}
-
-/** The list with the same head and extensions, and no entries. */
-function withoutEntries(
-  fields: readonly DerItem[],
-  listed: DerItem | undefined,
-  { algorithm, signatureItem }: Pick<CrlParts, "algorithm" | "signatureItem">,
-): Uint8Array {
-  const kept = fields.filter((field) => field !== listed).map(({ bytes }) => bytes);
-  return encodeDerSequence(encodeDerSequence(...kept), algorithm, signatureItem);
 }

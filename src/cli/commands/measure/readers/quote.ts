@@ -3,8 +3,6 @@ import { isKeysteadError, KeysteadError } from "../../../../core/errors.ts";
 import { parseTdxQuote, type TdxQuote, tdxFindings, tdxRegisters } from "../../../../core/evidence/tdx.ts";
 import type { Finding, Measurement } from "../../../../core/measurement.ts";
 import { describeTcb, describeTcbPart } from "../../../../core/tcb.ts";
-import { verifyTdxQuote } from "../../../../node/evidence/tdx.ts";
-import { parseTdxCollateral, verifyTdxCollateral } from "../../../../node/evidence/tdx-collateral.ts";
 import { isoTime } from "../../../../node/evidence/time.ts";
 import type { InputFile, Io } from "../../../io.ts";
 import { decodeEvidenceFile, EVIDENCE_LIMIT, isEvidence, readRegisters } from "../evidence-file.ts";
@@ -107,6 +105,11 @@ async function judge(io: Io, quote: Uint8Array, options: ReaderArguments["option
     });
   }
   const atUnixSeconds = readTime(at);
+  // Certificates are much to load for who only measures.
+  const [{ verifyTdxQuote }, { parseTdxCollateral, verifyTdxCollateral }] = await Promise.all([
+    import("../../../../node/evidence/tdx.ts"),
+    import("../../../../node/evidence/tdx-collateral.ts"),
+  ]);
   const file = await io.readFile(name, { limit: COLLATERAL_LIMIT, argument: "collateral" });
   const given = parseTdxCollateral(decodeUtf8(file.bytes, "collateral"));
   const sources = [file.source];
