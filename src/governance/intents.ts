@@ -393,6 +393,35 @@ export function buildIntent(input: IntentInput, contracts: OperationContracts): 
   return { call: build(intent.call(parsed)), inverse: inverse === undefined ? undefined : build(inverse) };
 }
 
+/** What takes both offices from a guardian, for a successor or for nobody: the calls that GovernanceTimelock lets no guardian cancel. */
+export const DISMISS_GUARDIAN = "dismiss-guardian";
+export const DISMISS_PARAMETERS: readonly Parameter[] = [
+  p("account", "address", "the guardian that is dismissed"),
+  p("successor", "address", "who takes its offices in the same moment; default: nobody", { optional: true }),
+];
+
+/**
+ * The intents that an intent stands for: itself, but for `dismiss-guardian`.
+ *
+ * @throws KeysteadError `intent/bad-argument`
+ * @example
+ * expandIntent({ intent: "dismiss-guardian", arguments: { account } }).length; // 2
+ */
+export function expandIntent(input: IntentInput): readonly IntentInput[] {
+  if (input.intent !== DISMISS_GUARDIAN) return [input];
+  const { account, successor } = parseArguments(DISMISS_PARAMETERS, input.arguments);
+  return [
+    ["policy", "GUARDIAN_ROLE"],
+    ["timelock", "CANCELLER_ROLE"],
+  ].flatMap(([contract = "", role = ""]) => {
+    const of = (intent: string, holder: unknown) => ({
+      intent,
+      arguments: { contract, role, account: String(holder) },
+    });
+    return [...(successor === undefined ? [] : [of("grant-role", successor)]), of("revoke-role", account)];
+  });
+}
+
 /** The arguments of the intent `call`. */
 export const CALL_PARAMETERS: readonly Parameter[] = [
   p("to", "address", "whom"),

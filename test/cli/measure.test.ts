@@ -178,7 +178,7 @@ describe("keystead measure", () => {
       ["a quote for a report", "report", buildTdxQuote(), "measure/wrong-input"],
       ["a quote for a document", "nitro", buildTdxQuote(), "measure/wrong-input"],
       ["a truncated quote", "quote", buildTdxQuote().subarray(0, 700), "bytes/truncated"],
-      ["a truncated report", "report", buildSnpReport().subarray(0, 1183), "text/not-bytes"],
+      ["a truncated report", "report", buildSnpReport().subarray(0, 1183), "snp/wrong-length"],
       ["a truncated document", "nitro", buildNitroDocument().subarray(0, 900), "bytes/truncated"],
       ["an empty file", "quote", "", "bytes/truncated"],
       ["text", "report", "hello", "text/not-bytes"],

@@ -246,12 +246,12 @@ function PastOperations() {
   const loaded = useLoaded();
   const { governance } = loaded;
   if (governance instanceof KeysteadError) return null;
-  const past = governance.operations.filter(({ status }) => status === "done" || status === "cancelled");
+  const past = governance.operations.filter(({ status }) => status !== "pending" && status !== "ready");
   if (past.length === 0) return null;
   return (
     <Section id="past" title="Past operations">
       <details>
-        <summary>{plural(past.length, "operation")}, executed or cancelled</summary>
+        <summary>{plural(past.length, "operation")}, executed, cancelled or expired</summary>
         {past.map((operation) => (
           <Operation key={operation.id} operation={operation} governance={governance} />
         ))}
