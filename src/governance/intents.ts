@@ -292,6 +292,21 @@ export const INTENTS: Readonly<Record<string, Intent>> = {
     parameters: [serviceId, image, reason],
     call: (a) => registry("removeImageFromService", a.service, a.image, a.reason),
   },
+  "remove-images": {
+    summary: "remove several images from a service, at once, skipping those that are gone",
+    parameters: [serviceId, p("images", "devices", "the images' ids, separated by commas"), reason],
+    call: (a) => registry("removeImagesFromService", a.service, a.images, a.reason),
+  },
+  "withdraw-secrets": {
+    summary: "withdraw a service's published secrets that are not in force yet",
+    parameters: [serviceId, reason],
+    call: (a) => registry("withdrawPendingSecrets", a.service, a.reason),
+  },
+  "restrict-service-devices": {
+    summary: "bind a service's images, from now on, to listed devices",
+    parameters: [serviceId, p("devices", "devices", "the devices' ids, separated by commas")],
+    call: (a) => registry("restrictServiceDevices", a.service, a.devices),
+  },
   "retire-image": {
     summary: "end an image's time under a service",
     parameters: [serviceId, image, p("last-moment", "time", "seconds since 1970")],

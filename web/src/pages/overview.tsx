@@ -24,6 +24,7 @@ export function OverviewPage() {
       {[suite.code.registry, suite.code.policy].flatMap(({ faults }) => faults).length > 0 ? (
         <p class="panel bad">The endpoint gives false proofs of the code behind a proxy.</p>
       ) : null}
+      <FaultList faults={suite.set.faults} />
       {suite.unaccounted.length > 0 ? (
         <p class="panel warn">
           The registry has {plural(suite.unaccounted.length, "log")} that no known version emits.
@@ -300,8 +301,10 @@ function Code() {
         })}
       </div>
       <p class="muted small">
-        Scanned from block {settings.fromBlock.toLocaleString("en")}. That no whole service was withheld rests on the
-        endpoint's word; a service whose page you open by its id can't be withheld.
+        Scanned from block {settings.fromBlock.toLocaleString("en")}.{" "}
+        {suite.set.verdict === "proven"
+          ? `These are all ${suite.set.count.toLocaleString("en")} services: the chain over creations proves it.`
+          : "That no whole service was withheld is not proven; a service whose page you open by its id can't be withheld."}
       </p>
     </Section>
   );
