@@ -44,9 +44,17 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     load: () => import("./commands/measure/index.ts"),
   },
   node: { summary: "deliver keys to attested machines", load: () => import("./commands/node.ts") },
+  preview: {
+    summary: "play all pending proposals on one copy of the chain, one on top of the other",
+    load: () => import("./commands/preview.ts"),
+  },
   propose: {
     summary: "write a proposal: Safe batches, hashes, expected state and a report, from one operation",
     load: () => import("./commands/propose/index.ts"),
+  },
+  report: {
+    summary: "show what a proposal does: one screen, a page for a browser, or a pull request's comment",
+    load: () => import("./commands/report.ts"),
   },
   rollback: {
     summary: "undo a proposal that was executed: its way back, step by step as execute does",
@@ -55,6 +63,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   rollout: {
     summary: "plan a coordinated upgrade, see where it stands, what is next, and the way back",
     load: () => import("./commands/rollout/index.ts"),
+  },
+  "safe-service": {
+    summary: "put a step into Safe's Transaction Service, and collect the confirmations that it has",
+    load: () => import("./commands/safe-service.ts"),
   },
   secrets: {
     summary: "seal environment variables and registry credentials to a service's machines",

@@ -1,6 +1,6 @@
 import { getConnInfo } from "@hono/node-server/conninfo";
 import { OpenAPIHono } from "@hono/zod-openapi";
-import type { Context, Hono, MiddlewareHandler } from "hono";
+import type { Context, MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { cors } from "hono/cors";
 import { routePath } from "hono/route";
@@ -12,11 +12,12 @@ import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import {
   keysRequestSchema,
   type NodeInfo,
-  parseMessage,
   type Problem,
+  parseMessage,
   type ReceiptsPage,
   rootRequestSchema,
 } from "../core/release-wire.ts";
+import { describeTcb } from "../core/tcb.ts";
 import type { Challenges } from "./challenge.ts";
 import { createPlaces, createRateLimit, type Limits } from "./limits.ts";
 import type { Metrics } from "./metrics.ts";
@@ -45,8 +46,6 @@ export interface NodeAppOptions {
   readonly limits: Limits;
   readonly metrics: Metrics;
   readonly log: NodeLog;
-  /** dstack-kms's authorization webhook, mounted at `/dstack`. */
-  readonly webhook?: Hono | undefined;
 }
 
 const PAGE_LIMIT = 100;
@@ -164,21 +163,22 @@ export function createNodeApp(options: NodeAppOptions): OpenAPIHono {
       const request = parseMessage(schema, await readBody(context), "request");
       kind = request.evidence.kind;
       if (request.serviceId !== undefined) asked = { serviceId: request.serviceId };
-      const { answer, sequence } = await places.hold(() => act(request));
+      const { answer, sequence, tcb } = await places.hold(() => act(request));
       const { message, testTee } = answer.receipt;
       metrics.releases.inc({ what, kind, outcome: "released" });
       const { serviceId, imageId, platformId, blockNumber } = message;
-      const fields = { what, kind, serviceId, imageId, platformId, blockNumber, sequence, testTee };
+      const fields = { what, kind, serviceId, imageId, platformId, blockNumber, sequence, testTee, tcb };
       outcomes.set(context, { message: "released", fields });
       return context.json(answer);
     } catch (error) {
       const problem = toProblem(error);
       metrics.releases.inc({ what, kind, outcome: problem.code });
       const { code, reason, decision } = problem;
+      const tcb = problem.tcb === undefined ? undefined : describeTcb(problem.tcb);
       const blockNumber = problem.block?.number;
       outcomes.set(context, {
         message: "not released",
-        fields: { what, kind, ...asked, code, reason, decision, blockNumber },
+        fields: { what, kind, ...asked, code, reason, decision, blockNumber, tcb },
       });
       throw error;
     }
@@ -186,13 +186,6 @@ export function createNodeApp(options: NodeAppOptions): OpenAPIHono {
   app.post("/v1/keys", (context) => release(context, "keys", keysRequestSchema, releaser.releaseKeys));
   if (options.shareRoot)
     app.post("/v1/root", (context) => release(context, "root", rootRequestSchema, releaser.releaseRoot));
-
-  if (options.webhook !== undefined) {
-    app.use("/dstack/*", limited);
-    // As many at once, and as long, as releases: each asks the chain about whatever it names.
-    app.use("/dstack/*", (_, next) => places.hold(next));
-    app.route("/dstack", options.webhook);
-  }
   return app;
 }
 

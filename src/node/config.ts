@@ -5,6 +5,7 @@ import { z } from "zod";
 import type { Hex } from "../core/bytes.ts";
 import { isLocalChain } from "../core/chain-id.ts";
 import { KeysteadError } from "../core/errors.ts";
+import { isNetwork } from "./dstack-gate.ts";
 import { DEFAULT_LIMITS } from "./limits.ts";
 
 /*
@@ -27,9 +28,20 @@ const count = (most: number) => z.int().min(1).max(most);
 const code = z.strictObject({ address: hex(20), codeHash: hex(32) });
 const tcb = z.int().min(0).max(255).optional();
 const minimumTcb = z
-  .strictObject({ fmc: tcb, bootloader: tcb, tee: tcb, snp: tcb, microcode: tcb })
+  .strictObject({
+    fmc: tcb,
+    bootloader: tcb,
+    tee: tcb,
+    snp: tcb,
+    microcode: tcb,
+    /** Whether firmware must have checked the memory for aliases (BadRAM); default: true. */
+    aliasCheck: z.boolean().optional(),
+  })
   // With none, every machine of the product would be up to date.
-  .refine((given) => Object.values(given).some((least) => least !== undefined), "name at least one part's version")
+  .refine(
+    (given) => Object.values(given).some((least) => typeof least === "number"),
+    "name at least one part's version",
+  )
   .optional();
 
 const endpoint = z
@@ -41,6 +53,27 @@ const endpoint = z
     urlFile: path.optional(),
   })
   .refine((given) => (given.url === undefined) !== (given.urlFile === undefined), "give url or urlFile");
+
+/** dstack-kms's authorization server, on a listener of its own. It is off unless it is said who may ask. */
+const dstackWebhook = z
+  .strictObject(
+    {
+      listen: z
+        .strictObject({ host: z.string().default("127.0.0.1"), port: z.int().min(0).max(65_535).default(8701) })
+        .prefault({}),
+      /** Addresses and networks of dstack-kms. */
+      allow: z
+        .array(z.string().refine(isNetwork, "must be an address or a network, such as 10.0.0.7 or 10.0.0.0/8"))
+        .min(1)
+        .optional(),
+      /** A file with the token that dstack-kms has in its URL. */
+      tokenFile: path.optional(),
+    },
+    {
+      error: ({ input }) => (typeof input === "boolean" ? "must say who may ask: allow, tokenFile or both" : undefined),
+    },
+  )
+  .refine(({ allow, tokenFile }) => allow !== undefined || tokenFile !== undefined, "give allow, tokenFile or both");
 
 const schema = z.strictObject({
   listen: z
@@ -72,16 +105,33 @@ const schema = z.strictObject({
   receipts: path,
   evidence: z
     .strictObject({
-      pccs: z.strictObject({ url, rootCaCrlUrl: url.optional() }).optional(),
+      pccs: z
+        .strictObject({
+          /** Intel's service or a PCCS, as in its qcnl.conf; several are asked in turn. */
+          url: z.union([url, z.array(url).min(1).max(8)]),
+          rootCaCrlUrl: url.optional(),
+          /** A PCCS's own certificate, or its authority's (PEM), beside the public authorities. */
+          caFile: path.optional(),
+          /** Looks at Intel's early set as well (`update=early`): metrics and refusals tell of a TCB recovery before it counts. */
+          early: z.boolean().default(true),
+        })
+        .optional(),
       collateralFiles: z.array(path).optional(),
       snpCrlFiles: z
-        .strictObject({ milan: path.optional(), genoa: path.optional(), turin: path.optional() })
+        .strictObject({
+          milan: path.optional(),
+          genoa: path.optional(),
+          turin: path.optional(),
+          venice: path.optional(),
+        })
         .optional(),
-      /** AMD's key distribution service, or a mirror: the lists of products that have no file. */
-      snpCrlUrl: url.optional(),
+      /** AMD's key distribution service, or a mirror: the lists of products that have no file, and intermediates that are not known. */
+      snpKdsUrl: url.optional(),
       requireSnpCrl: z.boolean().default(true),
       snpVmpls: z.array(z.int().min(0).max(3)).min(1).default([0]),
-      snpMinimumTcb: z.strictObject({ milan: minimumTcb, genoa: minimumTcb, turin: minimumTcb }).optional(),
+      snpMinimumTcb: z
+        .strictObject({ milan: minimumTcb, genoa: minimumTcb, turin: minimumTcb, venice: minimumTcb })
+        .optional(),
       nitroMaxAgeSeconds: seconds.default(300),
       threads: count(64).default(1),
     })
@@ -90,7 +140,7 @@ const schema = z.strictObject({
   unsafeTestTee: z.strictObject({ roots: z.array(path).min(1) }).optional(),
   challengeSeconds: count(3600).default(120),
   shareRoot: z.boolean().default(true),
-  dstackWebhook: z.boolean().default(true),
+  dstackWebhook: dstackWebhook.optional(),
   limits: z
     .strictObject({
       requestsPerSecond: z.number().positive().max(1e6).default(DEFAULT_LIMITS.requestsPerSecond),
@@ -263,8 +313,8 @@ function childOf(shape: z.ZodType | undefined, key: string): z.ZodType | undefin
 
 function absolute(config: NodeConfig, folder: string): NodeConfig {
   const at = (given: string) => resolve(folder, given);
-  const { root, evidence, unsafeTestTee, chain } = config;
-  const { snpCrlFiles, collateralFiles } = evidence;
+  const { root, evidence, unsafeTestTee, chain, dstackWebhook } = config;
+  const { snpCrlFiles, collateralFiles, pccs } = evidence;
   return {
     ...config,
     deployment: at(config.deployment),
@@ -287,6 +337,9 @@ function absolute(config: NodeConfig, folder: string): NodeConfig {
     evidence: {
       ...evidence,
       ...(collateralFiles === undefined ? {} : { collateralFiles: collateralFiles.map(at) }),
+      ...(pccs === undefined
+        ? {}
+        : { pccs: { ...pccs, ...(pccs.caFile === undefined ? {} : { caFile: at(pccs.caFile) }) } }),
       ...(snpCrlFiles === undefined
         ? {}
         : {
@@ -295,6 +348,9 @@ function absolute(config: NodeConfig, folder: string): NodeConfig {
             ),
           }),
     },
+    ...(dstackWebhook?.tokenFile === undefined
+      ? {}
+      : { dstackWebhook: { ...dstackWebhook, tokenFile: at(dstackWebhook.tokenFile) } }),
     ...(unsafeTestTee === undefined ? {} : { unsafeTestTee: { roots: unsafeTestTee.roots.map(at) } }),
   };
 }

@@ -1,8 +1,8 @@
 import { type AuthorizeRequest, confirmDecision, type Evaluation, evaluate, slotsOf } from "../chain/authorize.ts";
 import type { Block } from "../chain/block.ts";
 import { type Catalogue, type CatalogueList, type CatalogueSource, extendCatalogue } from "../chain/catalogue.ts";
-import { type DstackTexts, readDstackTexts } from "../chain/dstack-facts.ts";
 import { mapLimited } from "../chain/client.ts";
+import { type DstackTexts, readDstackTexts } from "../chain/dstack-facts.ts";
 import type { PinnedDeployment } from "../chain/pins.ts";
 import { createQuorum, type QuorumOptions } from "../chain/quorum.ts";
 import { decodePolicyCounters, policySlots, serviceSlots, slotHex } from "../chain/slots.ts";
@@ -25,6 +25,8 @@ import { type ChainView, createWatch, type Snapshot } from "./watch.ts";
 /** How a decider reads its chain. */
 export interface DeciderOptions extends QuorumOptions {
   readonly deployment: PinnedDeployment;
+  /** Seconds that pass evenly, for silence and pauses, which a clock that is set must not stretch. Default: the clock. */
+  readonly stopwatch?: (() => number) | undefined;
   /** Seconds between looks at the chain. Default: 4. */
   readonly pollSeconds?: number | undefined;
   /** For how long nothing may have been heard of enough endpoints, in seconds. Default: 60. */
@@ -66,6 +68,8 @@ const NO_ID: Hex = `0x${"00".repeat(32)}`;
 const NO_SERVICE: Hex = `0x${"00".repeat(20)}`;
 /** Requests that are kept ready when the chain moves on, and for how long after they were last made. */
 const WARM_REQUESTS = 256;
+/** Of one service: machines of one app must not take every place. */
+const WARM_OF_SERVICE = 32;
 const WARM_SECONDS = 300;
 const WARM_AT_ONCE = 8;
 /** What is kept of one block, and catalogues kept over all. Beyond that things are read again. */
@@ -82,7 +86,7 @@ const MAX_CATALOGUES = 2_000;
  * const { allowed, decision } = await decider.decide({ serviceId, machine: factsOf(verified, {}) });
  */
 export function createDecider(options: DeciderOptions): Decider {
-  const { deployment, clock } = options;
+  const { deployment, clock, stopwatch = clock } = options;
   const { chainId } = deployment;
   const contracts = { registry: deployment.registry.address, policy: deployment.policy.address };
   const quorum = createQuorum(options);
@@ -221,19 +225,24 @@ export function createDecider(options: DeciderOptions): Decider {
     const chosen = judged[choose(judged.map((verdict) => outcome(verdict).decision))];
     if (chosen === undefined) throw new RangeError("no request was chosen");
     const made = await answer(view, chosen);
-    keepWarm(chosen);
+    // What is denied is asked by whoever likes, about whatever they like.
+    if (made.allowed) keepWarm(chosen);
     return made;
   };
 
   const keepWarm = ({ request, deviceMatters }: Verdict): void => {
     const key = keyOf(request, deviceMatters);
     const there = warm.get(key);
-    if (there !== undefined) there.usedAt = clock();
-    else if (warm.size < WARM_REQUESTS) warm.set(key, { request, usedAt: clock() });
+    if (there !== undefined) {
+      there.usedAt = stopwatch();
+      return;
+    }
+    const places = [...warm.values()].filter((other) => other.request.serviceId === request.serviceId).length;
+    if (warm.size < WARM_REQUESTS && places < WARM_OF_SERVICE) warm.set(key, { request, usedAt: stopwatch() });
   };
 
   const warmUp = async (view: ChainView): Promise<void> => {
-    for (const [key, { usedAt }] of warm) if (clock() - usedAt > WARM_SECONDS) warm.delete(key);
+    for (const [key, { usedAt }] of warm) if (stopwatch() - usedAt > WARM_SECONDS) warm.delete(key);
     const requests = [...warm.values()].map(({ request }) => request);
     try {
       const memory = await remember(view);
@@ -342,6 +351,8 @@ export function createDecider(options: DeciderOptions): Decider {
   return {
     decide: ({ serviceId, ...question }: ReleaseQuestion) => withView((view) => decideIn(view, serviceId, question)),
     decideKms: (question) => withView((view) => decideIn(view, undefined, question)),
+    serviceExists: (serviceId) =>
+      withView(async (view) => (await serviceFacts(view, await remember(view), serviceId)).exists),
     decideAmong: (requests, choose) => withView((view) => among(view, requests, choose)),
     dstackFacts,
     refresh: watch.refresh,

@@ -11,12 +11,15 @@ import { createChallenges } from "./challenge.ts";
 import type { NodeConfig } from "./config.ts";
 import type { Decider } from "./decide.ts";
 import { createDstackWebhook } from "./dstack.ts";
+import { createGatedWebhook } from "./dstack-gate.ts";
+import { monotonicSeconds } from "./evidence/time.ts";
 import type { Judge } from "./judge.ts";
 import { createJudgePool } from "./judge-pool.ts";
 import { openKeyThread } from "./key-thread.ts";
 import {
   checkCoreDumps,
   loadDeployment,
+  loadDstackGate,
   loadJudgeOptions,
   loadRoots,
   type NodeSurroundings,
@@ -39,6 +42,8 @@ export interface StartOptions extends NodeSurroundings {
 export interface RunningNode {
   /** Where it listens. */
   readonly url: string;
+  /** Where dstack-kms is answered; undefined if the configuration has no webhook. */
+  readonly dstackUrl: string | undefined;
   readonly info: NodeInfo;
   readonly log: Logger;
   /** Resolves if the node can no longer release anything: `node/keys-gone`. It is to be closed, and started again. */
@@ -56,7 +61,7 @@ const MAX_LOG_BYTES = 4 * 1024 * 1024;
 /** Lines are written together: when there are so many bytes of them, or after so many milliseconds. At its end a node writes what is left. */
 const LOG_GROUP = { minLength: 8 * 1024, periodicFlush: 100 } as const;
 const SAME_FAILURE_SECONDS = 60;
-const NOTHING_TOLD = { code: "", at: 0 };
+const NOTHING_TOLD = { code: "", at: Number.NEGATIVE_INFINITY };
 const TEST_TEE_WARNING =
   "THIS NODE TAKES EVIDENCE UNDER TEST ROOTS: ANYONE CAN MAKE SUCH EVIDENCE. ITS KEYS PROTECT NOTHING.";
 
@@ -140,8 +145,8 @@ async function open(
   const decider: Decider = await openDecider(config, pinned, {
     onError: ({ code, message }) => {
       // It is looked every few seconds: the same failure is told once a minute.
-      if (code === told.code && clock() - told.at < SAME_FAILURE_SECONDS) return;
-      told = { code, at: clock() };
+      if (code === told.code && monotonicSeconds() - told.at < SAME_FAILURE_SECONDS) return;
+      told = { code, at: monotonicSeconds() };
       const failing = decider.status().endpoints.filter(({ state }) => state !== "ok");
       const endpoints = failing.map(({ name, state, failures, lastError }) => ({ name, state, failures, lastError }));
       log.warn({ code, message, endpoints }, "looking at the chain failed");
@@ -196,6 +201,7 @@ async function open(
       ...(ready ? [] : [reason ?? "chain/unavailable"]),
     ];
   };
+  const gate = await loadDstackGate(config);
   const webhook = createDstackWebhook({
     decider,
     onFault: (error) => {
@@ -206,8 +212,12 @@ async function open(
     onDecision: ({ route, boot, reason }) =>
       log.info({ route, app: boot.appId, tee: boot.teeVariant, reason }, "dstack decision"),
   });
+  const gated = gate && createGatedWebhook(webhook, gate, config.limits);
   const app = createNodeApp({
-    releaser: createReleaser({ ring, judge, decider, challenges, receipts, testTee, clock }),
+    releaser: createReleaser({
+      ...{ ring, judge, decider, challenges, receipts, testTee, clock },
+      onJudged: metrics.machines.note,
+    }),
     challenges,
     receipts,
     info: () => info,
@@ -216,16 +226,24 @@ async function open(
     limits: config.limits,
     metrics,
     log,
-    webhook: config.dstackWebhook ? webhook : undefined,
   });
 
-  const { server, port } = await listen(app.fetch, config);
-  const { host } = config.listen;
-  const url = `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+  const { limits, dstackWebhook } = config;
+  const servers: Server[] = [];
+  opened.push(() => Promise.all(servers.map(drain)));
+  const serveAt = async (fetch: Fetch, at: NodeConfig["listen"]) => {
+    const { server, url } = await listen(fetch, at, limits);
+    servers.push(server);
+    return url;
+  };
+  const url = await serveAt(app.fetch, config.listen);
+  const dstackUrl = gated && dstackWebhook && (await serveAt(gated.fetch, dstackWebhook.listen));
+  if (dstackUrl !== undefined) log.info({ url: dstackUrl }, "the dstack webhook is listening");
   const { registry, receiptSigner, environmentKey } = info;
   log.info({ url, chainId: info.chainId, registry, receiptSigner, environmentKey, testTee }, "listening");
   return {
     url,
+    dstackUrl,
     info,
     log,
     failure: failure.promise,
@@ -233,17 +251,16 @@ async function open(
       if (stopping) return;
       stopping = true;
       log.info({}, "stopping");
-      await drain(server);
       for (const close of opened.reverse()) await close();
       log.info({}, "stopped");
     },
   };
 }
 
-async function listen(fetch: Parameters<typeof serve>[0]["fetch"], config: NodeConfig) {
-  const { host, port } = config.listen;
-  const { timeoutMs } = config.limits;
-  return await new Promise<{ server: Server; port: number }>((resolve, reject) => {
+type Fetch = Parameters<typeof serve>[0]["fetch"];
+
+async function listen(fetch: Fetch, { host, port }: NodeConfig["listen"], { timeoutMs }: NodeConfig["limits"]) {
+  return await new Promise<{ server: Server; url: string }>((resolve, reject) => {
     const server = serve(
       {
         fetch,
@@ -258,7 +275,11 @@ async function listen(fetch: Parameters<typeof serve>[0]["fetch"], config: NodeC
           maxHeaderSize: 16_384,
         },
       },
-      (address) => resolve({ server: server as Server, port: address.port }),
+      (address) =>
+        resolve({
+          server: server as Server,
+          url: `http://${host.includes(":") ? `[${host}]` : host}:${address.port}`,
+        }),
     );
     server.once("error", (cause) => reject(notListening(host, port, cause)));
   });
