@@ -129,8 +129,10 @@ describe("simulate", function () {
       },
     );
     const blind = await world.proposeBlind({ id: "005-tdx", intents: [ALLOW_TDX] });
-    await refusal(requireRehearsal(world.client, blind, "schedule"), "simulate/not-recorded");
-    expect((await requireRehearsal(world.client, blind, "schedule", { acceptUnrecorded: true }))?.ok).to.equal(true);
+    await refusal(requireRehearsal(world.client, blind, "schedule"), "simulate/not-explained");
+    expect((await requireRehearsal(world.client, blind, "schedule", { accept: ["start/not-recorded"] }))?.ok).to.equal(
+      true,
+    );
   });
 
   it("refuses an endpoint that lies about what the play reads", async () => {

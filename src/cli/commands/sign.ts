@@ -1,10 +1,12 @@
 import type { Command } from "commander";
 import { decodeUtf8, fromHex, type Hex, toHex } from "../../core/bytes.ts";
 import { KeysteadError } from "../../core/errors.ts";
+import { requireContract } from "../../governance/contract-signatures.ts";
 import { renderCalls } from "../../governance/decode.ts";
 import { writeSignature } from "../../governance/folder.ts";
+import { stepCalls } from "../../governance/judge.ts";
 import { checkSigner, requireSignable, type SignerCheck } from "../../governance/owners.ts";
-import { parseParameter } from "../../governance/parameters.ts";
+import { parseNonce } from "../../governance/parameters.ts";
 import { importSignature, signStep } from "../../governance/sign.ts";
 import { hashesToSign, type SignatureRecord } from "../../governance/signatures.ts";
 import { type PlannedTransaction, planStep } from "../../governance/transactions.ts";
@@ -12,15 +14,8 @@ import type { OptionValues } from "../chain-input.ts";
 import type { CommandContext, CommandModule } from "../command.ts";
 import { keyOption, readKey, SIGNER_VARIABLE } from "../key-input.ts";
 import { type ExitCode, renderTable, safeText } from "../output.ts";
-import {
-  addressOption,
-  openEndpoint,
-  openProposal,
-  PROPOSAL_OPTIONS,
-  refusing,
-  stepOf,
-  type VerifiedProposal,
-} from "../proposal-input.ts";
+import { openEndpoint, openProposal, PROPOSAL_OPTIONS, refusing, type VerifiedProposal } from "../proposal-input.ts";
+import { addressOption, stepOf } from "../proposal-options.ts";
 
 const SIGNATURE_LIMIT = 64 * 1024;
 
@@ -36,13 +31,13 @@ function plannedBy({ operation }: VerifiedProposal, options: OptionValues): Plan
   const { nonce } = options;
   return planStep(operation, step, {
     safe: addressOption(options, "safe"),
-    ...(typeof nonce === "string" ? { nonce: BigInt(String(parseParameter("wei", nonce, "nonce"))) } : {}),
+    ...(typeof nonce === "string" ? { nonce: parseNonce(nonce) } : {}),
   });
 }
 
 /** What is about to be signed: first what the device shows. */
 function renderStep(
-  { operation, found }: VerifiedProposal,
+  { operation, found, deployment }: VerifiedProposal,
   planned: PlannedTransaction,
   through: string | null,
   context: CommandContext,
@@ -61,7 +56,7 @@ function renderStep(
     safeText(
       `${step}: chain ${operation.chainId}, Safe ${safe.address}, nonce ${transaction.nonce}${through === null ? "" : `, in the name of its owner Safe ${through}`}`,
     ),
-    safeText(renderCalls(found.calls).join("\n")),
+    safeText(renderCalls(stepCalls(operation, planned, deployment)).join("\n")),
     "",
   ].join("\n");
 }
@@ -75,7 +70,7 @@ async function readSignature(context: CommandContext, text: string): Promise<Hex
 async function sign(context: CommandContext, folder: string, options: OptionValues): Promise<ExitCode> {
   const { io } = context;
   const output = context.output();
-  const proposal = await openProposal(io, folder, options);
+  const proposal = await openProposal(io, folder, options, stepOf(options.step));
   const { operation } = proposal;
   const planned = plannedBy(proposal, options);
   const through = addressOption(options, "through") ?? null;
@@ -85,7 +80,8 @@ async function sign(context: CommandContext, folder: string, options: OptionValu
   if (options.show === true) return show(context, proposal, planned, through);
   const record = await makeRecord(context, proposal, planned, through, options, check);
   if (check !== undefined) checkSigner(check, record);
-  const { file, written } = await writeSignature(folder, proposal.files, record);
+  if (client !== undefined && check !== undefined) await requireContract(client, check.block, planned, record);
+  const { file, written } = await writeSignature(folder, proposal.signatures, record);
   const unchecked =
     check === undefined ? ["whether the signer is an owner, and the nonce the Safe's: no endpoint was named"] : [];
   output.result(
