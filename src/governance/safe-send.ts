@@ -83,12 +83,17 @@ export async function prepareStep(
   const kit = await openKit(client, planned, safe, options.from);
   const transaction = await buildKitTransaction(kit, planned);
   const signers = new Set(approvals);
-  for (const signature of await usableSignatures(sending, block, safe, planned, found)) {
+  const ignored: string[] = [];
+  const note = (line: string) => {
+    ignored.push(line);
+    sending.progress(line);
+  };
+  for (const signature of await usableSignatures({ ...sending, note }, block, safe, planned, found)) {
     if (signers.has(signature.signer)) continue;
     transaction.addSignature(signature);
     signers.add(signature.signer);
   }
-  if (signers.size < safe.threshold) throw tooFew(sending, planned, safe, [...signers]);
+  if (signers.size < safe.threshold) throw tooFew(sending, planned, safe, [...signers], ignored);
   for (const owner of approvals) transaction.addSignature(approvalOf(owner));
   const data = hex(await kit.getEncodedTransaction(transaction));
   await requireSignatures(client, block, safe, data, options.from);
@@ -259,12 +264,15 @@ async function buildKitTransaction(kit: Kit, planned: PlannedTransaction): Promi
 const approvalOf = (owner: string): EthSafeSignature =>
   new EthSafeSignature(owner, `0x${owner.slice(2).toLowerCase().padStart(64, "0")}${"00".repeat(32)}01`);
 
+/** Where signatures are looked at, and whoever is told of those that do not count. */
+type Noting = Pick<Sending, "client" | "progress"> & { readonly note: (line: string) => void };
+
 /**
  * The folder's signatures that count now: of present owners, a contract's only where it answers for it, an owner that is a Safe where enough of its own
  * present owners signed. What does not count is said and left out: a file that anybody can add must not stop a transaction.
  */
 async function usableSignatures(
-  { client, progress }: Sending,
+  { client, progress, note }: Noting,
   block: Block,
   safe: SafeOnChain,
   planned: PlannedTransaction,
@@ -274,16 +282,16 @@ async function usableSignatures(
   for (const { through, signer, kind, signature } of found) {
     if (through !== null) continue;
     if (!safe.owners.includes(signer)) {
-      progress(`the signature of ${signer} does not count: it is not an owner of Safe ${safe.address}`);
+      note(`the signature of ${signer} does not count: it is not an owner of Safe ${safe.address}`);
       continue;
     }
     const refusal =
       kind === "contract" ? await findContractRefusal(client, block, planned, signer, signature) : undefined;
     if (refusal === undefined) usable.push(new EthSafeSignature(signer, signature, kind === "contract"));
-    else progress(`the signature of ${signer} does not count: ${refusal}`);
+    else note(`the signature of ${signer} does not count: ${refusal}`);
   }
   for (const child of new Set(found.flatMap(({ through }) => (through === null ? [] : [through])))) {
-    const signature = await signatureOfSafe({ client, progress }, block, safe, child, found);
+    const signature = await signatureOfSafe({ client, progress, note }, block, safe, child, found);
     if (signature !== undefined) usable.push(signature);
   }
   return usable;
@@ -291,13 +299,13 @@ async function usableSignatures(
 
 /** What an owner that is itself a Safe signs, once enough of its owners did. */
 async function signatureOfSafe(
-  { client, progress }: Pick<Sending, "client" | "progress">,
+  { client, progress, note }: Noting,
   block: Block,
   safe: SafeOnChain,
   child: string,
   found: readonly FoundSignature[],
 ): Promise<EthSafeSignature | undefined> {
-  const ignored = (why: string): undefined => void progress(`signatures for ${child} do not count: ${why}`);
+  const ignored = (why: string): undefined => void note(`signatures for ${child} do not count: ${why}`);
   if (!safe.owners.includes(child)) return ignored(`it is not an owner of Safe ${safe.address}`);
   let inner: SafeOnChain;
   try {
@@ -323,6 +331,7 @@ function tooFew(
   planned: PlannedTransaction,
   safe: SafeOnChain,
   signers: readonly string[],
+  ignored: readonly string[],
 ): KeysteadError {
   const { name, hashes } = planned;
   const missing = safe.owners.filter((owner) => !signers.includes(owner));
@@ -337,7 +346,7 @@ function tooFew(
       .at(-1) ?? -1n;
   const details = {
     ...{ step: name, safe: safe.address, nonce: safe.nonce, have: signers, need: safe.threshold, missing },
-    ...{ signed: [...new Set(others.map(({ nonce }) => nonce))], sign: { ...hashes, command } },
+    ...{ signed: [...new Set(others.map(({ nonce }) => nonce))], sign: { ...hashes, command }, ignored },
   };
   const again = `domain hash ${hashes.domainHash}, message hash ${hashes.messageHash}`;
   if (last > safe.nonce) {
@@ -364,7 +373,7 @@ function tooFew(
   }
   return new KeysteadError(
     "safe/too-few-signatures",
-    `Safe ${safe.address} needs ${safe.threshold} signatures for ${name}, ${signers.length} are there`,
+    `Safe ${safe.address} needs ${safe.threshold} signatures for ${name}, ${[`${signers.length} are there`, ...ignored].join("; ")}`,
     {
       argument: "signatures",
       remedy: `Have more owners sign (${missing.join(", ")}): ${command}.`,

@@ -56,6 +56,8 @@ export interface Simulation {
   readonly basis: Basis;
   /** What could not be judged and should be, by names that somebody who knows better accepts. */
   readonly warnings: readonly Warning[];
+  /** Whether every rule of lint was applied before and after, which needs the deployment's record. */
+  readonly linted: boolean;
   /** What no expected state says anything about, and what was not recorded. */
   readonly unjudged: readonly string[];
 }
@@ -126,6 +128,7 @@ export async function simulateProposal(
       ok: differences.length === 0,
       verdict: differences.length > 0 ? "unsafe" : verdictOf(warnings),
       ...{ part, phase, block: { number, hash, timestamp }, drift, basis, differences, warnings },
+      linted: options.deployment !== undefined,
       ...{ steps: played.steps, changes: played.changes, slots: played.slots },
       unjudged: [
         ...played.unjudged,
@@ -134,9 +137,6 @@ export async function simulateProposal(
         ...drift.noted.map(
           ({ name, was, is }) => `${name} was ${was} when proposed and is ${is}: it stands all the same`,
         ),
-        ...(options.deployment === undefined
-          ? ["whether the state afterwards breaks a rule of lint: name the deployment's record with --deployment"]
-          : []),
       ],
     };
   } finally {

@@ -103,7 +103,8 @@ describe("simulate", function () {
     const call = { to: world.contracts.timelock, data: "0x", value: "0" };
     const plain = await world.propose({ id: "004-call", intents: [{ intent: "call", arguments: call }] });
     const found = await simulateProposal(world.client, plain);
-    expect(found.unjudged.join()).to.include("nobody here knows this call");
+    expect(found.verdict).to.equal("unsure");
+    expect(found.warnings.map(({ code }) => code)).to.deep.equal(["simulate/unknown-call"]);
     // an upgrade to a contract that answers otherwise is not what the expected state says
     const wrong: Operation = {
       ...grant,

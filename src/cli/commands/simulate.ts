@@ -51,12 +51,20 @@ export function renderSimulation(found: Simulation, headline: string | undefined
         ? "everything read was proven against that block's state root"
         : yellow("what was read is not proven")
     }`,
-    [...found.unjudged, ...found.basis.reasons].length === 0
+    notJudged(found).length === 0
       ? ""
-      : `${bold("Not judged")}\n${[...found.unjudged, ...found.basis.reasons].map((item) => `- ${safeText(item)}`).join("\n")}`,
+      : `${bold("Not judged")}\n${notJudged(found)
+          .map((item) => `- ${safeText(item)}`)
+          .join("\n")}`,
   ];
   return sections.filter((section) => section !== "").join("\n\n");
 }
+
+const notJudged = ({ unjudged, basis, linted }: Simulation): readonly string[] => [
+  ...unjudged,
+  ...basis.reasons,
+  ...(linted ? [] : ["whether the state afterwards breaks a rule of lint: name the record with --deployment"]),
+];
 
 /** A simulation as JSON output carries it. */
 export const simulationJson = (found: Simulation): object =>
