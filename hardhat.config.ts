@@ -30,6 +30,8 @@ const publicNetwork = (name: string, chainId: number, chainType: "l1" | "op" | "
   accounts: [configVariable("KEYSTEAD_DEPLOYER_KEY")],
 });
 
+const reporter = `${import.meta.dirname}/tools/test-reporter.cjs`;
+
 export default defineConfig({
   plugins: [toolbox, upgrades, stableTypes],
   solidity: {
@@ -47,7 +49,7 @@ export default defineConfig({
   typechain: { outDir: `${import.meta.dirname}/typechain-types` },
   paths: { ignition: "./deploy" },
   test: {
-    mocha: { timeout: 120_000 },
+    mocha: { timeout: 120_000, ...(process.env.KEYSTEAD_TEST_REPORT && { reporter: reporter }) },
     solidity: {
       fuzz: { runs: 256 },
       // `npm run test:invariants` sets 256 runs; every other run of the tests takes fewer, for time.

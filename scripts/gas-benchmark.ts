@@ -5,7 +5,7 @@
  *     npm run gas -- --check      fails too if any figure is not exactly the one in snapshots/gas.json, lower ones included
  *     npm run gas -- --update     writes snapshots/gas.json
  *
- * Realistic input: a TDX image with mrtd and rtmr0–3 (244 bytes), 60-character descriptions. `peer` is what dstack's contracts take for the nearest
+ * Realistic input: a TDX image with mrtd and rtmr0–3 (246 bytes), 60-character descriptions. `peer` is what dstack's contracts take for the nearest
  * operation, measured with the same compiler; they store less, keep no history and emit a 32-byte hash.
  */
 import { parseMode, settleSnapshot } from "../tools/snapshot.ts";

@@ -4,7 +4,7 @@
 // No dependencies, and nothing newer than Node 18's syntax. Why it exists: docs/decisions/0001-bootstrap.md
 //
 //   node tools/bootstrap.mjs COMMAND [ARGUMENT …]
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -54,6 +54,21 @@ function run(command, args) {
   return signal ? 130 : (status ?? 1);
 }
 
+/** npm says nothing until it ends: a line each ten seconds shows that it goes on. */
+function install(command, args) {
+  const started = Date.now();
+  const since = () => `${Math.round((Date.now() - started) / 1000)} s`;
+  const ticks = setInterval(() => console.error(`keystead: installing … ${since()}`), 10_000);
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd: root, stdio: "inherit", shell: process.platform === "win32" });
+    child.on("error", (error) => {
+      console.error(`bootstrap: ${command}: ${error.message}`);
+      resolve(127);
+    });
+    child.on("exit", (status) => resolve(status ?? 1));
+  }).finally(() => clearInterval(ticks));
+}
+
 const [command, ...args] = process.argv.slice(2);
 if (command === undefined) {
   console.error("usage: node tools/bootstrap.mjs COMMAND [ARGUMENT …]");
@@ -65,7 +80,7 @@ if (missing !== undefined) {
   console.error(`keystead: installing (${missing}); about a minute …`);
   const [major, minor] = process.versions.node.split(".").map(Number);
   const recent = major > OLDEST_FOR_INSTALL[0] || (major === OLDEST_FOR_INSTALL[0] && minor >= OLDEST_FOR_INSTALL[1]);
-  const status = recent ? run("npm", ["ci"]) : run("npx", ["-y", "-p", "node@24", "-c", "npm ci"]);
+  const status = await (recent ? install("npm", ["ci"]) : install("npx", ["-y", "-p", "node@24", "-c", "npm ci"]));
   if (status !== 0) {
     console.error("keystead: the installation failed; npm's own message is above");
     process.exit(status);

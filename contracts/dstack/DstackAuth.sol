@@ -5,6 +5,7 @@ import {IERC165} from "@openzeppelin/contracts/utils/introspection/IERC165.sol";
 
 import {IPlatformPolicy} from "../policy/IPlatformPolicy.sol";
 import {IKmsRegistry} from "../registry/IKmsRegistry.sol";
+import {ImageCodec} from "../registry/ImageCodec.sol";
 import {BootRequest, Decision} from "../types/Decision.sol";
 import {ImageId, PlatformId, ServiceId} from "../types/Ids.sol";
 import {TcbStatus} from "../types/TcbStatus.sol";
@@ -38,18 +39,18 @@ contract DstackAuth is IAppAuth, IERC165 {
     /// @notice Thrown in the constructor when a proxy has no code.
     error DstackAuth_NotAContract(address account);
 
-    // Masks of an image of kind DSTACK (see ImageCodec).
-    uint256 private constant OS_IMAGE_HASH = 1;
-    uint256 private constant COMPOSE_HASH = 2;
-    uint256 private constant MR_AGGREGATED = 4;
-    uint256 private constant MR_SYSTEM = 8;
-    uint256 private constant ALL = 15;
+    // Registers of an image of kind DSTACK.
+    uint256 private constant OS_IMAGE_HASH = ImageCodec.DSTACK_OS_IMAGE_HASH;
+    uint256 private constant COMPOSE_HASH = ImageCodec.DSTACK_COMPOSE_HASH;
+    uint256 private constant MR_AGGREGATED = ImageCodec.DSTACK_MR_AGGREGATED;
+    uint256 private constant MR_SYSTEM = ImageCodec.DSTACK_MR_SYSTEM;
+    uint256 private constant ALL = OS_IMAGE_HASH | COMPOSE_HASH | MR_AGGREGATED | MR_SYSTEM;
 
     /// @dev What a name that is not known translates to; in no set of accepted statuses.
     uint8 private constant NO_TCB_STATUS = type(uint8).max;
 
     /// @dev `version ‖ kind ‖ mask` of an image with no register: what the encoding of every candidate starts with.
-    uint256 private constant HEADER = (1 << 24) | (uint256(TeeKind.DSTACK) << 16);
+    uint256 private constant HEADER = (1 << 40) | (uint256(TeeKind.DSTACK) << 32);
 
     IKmsRegistry public immutable KMS_REGISTRY;
     IPlatformPolicy public immutable PLATFORM_POLICY;
@@ -146,16 +147,16 @@ contract DstackAuth is IAppAuth, IERC165 {
     function _idOf(uint256 mask, bytes32 value) private pure returns (bytes32 id) {
         uint256 header = HEADER | mask;
         assembly ("memory-safe") {
-            mstore(0x00, shl(128, header)) // bytes 12 to 15
+            mstore(0x00, shl(128, header)) // bytes 10 to 15
             mstore(0x20, 0)
             mstore(0x10, value) // bytes 16 to 47, and then 16 bytes of padding
-            id := keccak256(0x0c, 52)
+            id := keccak256(0x0a, 54)
         }
     }
 
     /// @dev The id of the canonical image that names the registers of `mask`, in the order of their bits.
     function _imageId(uint256 mask, AppBootInfo calldata bootInfo) private pure returns (bytes32) {
-        bytes memory encoded = abi.encodePacked(bytes4(uint32(HEADER | mask)));
+        bytes memory encoded = abi.encodePacked(bytes6(uint48(HEADER | mask)));
         if (mask & OS_IMAGE_HASH != 0) encoded = abi.encodePacked(encoded, bootInfo.osImageHash, bytes16(0));
         encoded = abi.encodePacked(encoded, bootInfo.composeHash, bytes16(0));
         if (mask & MR_AGGREGATED != 0) encoded = abi.encodePacked(encoded, bootInfo.mrAggregated, bytes16(0));

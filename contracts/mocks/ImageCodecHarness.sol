@@ -5,15 +5,15 @@ import {ImageCodec} from "../registry/ImageCodec.sol";
 
 /// @notice Exposes the codec to tests.
 contract ImageCodecHarness {
-    function checkService(bytes calldata image) external pure returns (bytes32 id, uint8 kind, uint16 mask) {
+    function checkService(bytes calldata image) external pure returns (bytes32 id, uint8 kind, uint32 mask) {
         return ImageCodec.check(image, ImageCodec.SERVICE);
     }
 
-    function checkSealed(bytes calldata image) external pure returns (bytes32 id, uint8 kind, uint16 mask) {
+    function checkSealed(bytes calldata image) external pure returns (bytes32 id, uint8 kind, uint32 mask) {
         return ImageCodec.check(image, ImageCodec.SEALED);
     }
 
-    function checkPlatform(bytes calldata image) external pure returns (bytes32 id, uint8 kind, uint16 mask) {
+    function checkPlatform(bytes calldata image) external pure returns (bytes32 id, uint8 kind, uint32 mask) {
         return ImageCodec.check(image, ImageCodec.PLATFORM);
     }
 }

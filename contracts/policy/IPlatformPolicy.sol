@@ -31,7 +31,7 @@ interface IPlatformPolicy is IGoverned {
     struct Entry {
         EntryState state;
         uint8 kind;
-        uint16 mask;
+        uint32 mask;
         uint40 since;
     }
 

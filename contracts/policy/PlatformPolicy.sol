@@ -94,7 +94,7 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
         string calldata description
     ) external onlyGovernor returns (PlatformId platformId) {
         _checkText(description);
-        (bytes32 id, uint8 kind, uint16 mask) = ImageCodec.check(image, ImageCodec.PLATFORM);
+        (bytes32 id, uint8 kind, uint32 mask) = ImageCodec.check(image, ImageCodec.PLATFORM);
         platformId = PlatformId.wrap(id);
         Entry storage entry = _policyStorage().platforms[platformId];
         if (entry.state == EntryState.Allowed) revert PlatformPolicy_PlatformAlreadyAllowed(platformId);
@@ -150,7 +150,7 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
         string calldata description
     ) external onlyGovernor returns (ImageId imageId) {
         _checkText(description);
-        (bytes32 id, uint8 kind, uint16 mask) = ImageCodec.check(image, ImageCodec.SEALED);
+        (bytes32 id, uint8 kind, uint32 mask) = ImageCodec.check(image, ImageCodec.SEALED);
         imageId = ImageId.wrap(id);
         Entry storage entry = _policyStorage().kmsImages[imageId];
         if (entry.state == EntryState.Allowed) revert PlatformPolicy_KmsImageAlreadyAllowed(imageId);
@@ -428,7 +428,7 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
         return Decision.Allowed;
     }
 
-    function _allow(Entry storage entry, uint8 kind, uint16 mask) private {
+    function _allow(Entry storage entry, uint8 kind, uint32 mask) private {
         entry.state = EntryState.Allowed;
         entry.kind = kind;
         entry.mask = mask;

@@ -79,7 +79,7 @@ interface IKmsRegistry is IGoverned {
         uint40 activeUntil;
         ImageState state;
         uint8 kind;
-        uint16 mask;
+        uint32 mask;
     }
 
     /// @notice An upgradeable service was created. If it starts with devices, they follow, one SetDevice each; a service restricts devices exactly if it has

@@ -114,7 +114,7 @@ contract KmsRegistry is ServiceStore, Governed, MulticallUpgradeable {
         _checkText(description);
         if (sealedSecrets.length > MAX_CIPHERTEXT)
             revert KmsRegistry_BadCiphertext(sealedSecrets.length, MAX_CIPHERTEXT);
-        (bytes32 imageId, uint8 kind, uint16 mask) = ImageCodec.check(onlyImage, ImageCodec.SEALED);
+        (bytes32 imageId, uint8 kind, uint32 mask) = ImageCodec.check(onlyImage, ImageCodec.SEALED);
 
         Service storage created;
         (serviceId, created) = _newService(salt);

@@ -115,7 +115,7 @@ abstract contract ServiceStore is IKmsRegistry {
         string calldata description
     ) internal returns (ImageId imageId) {
         _checkText(description);
-        (bytes32 id, uint8 kind, uint16 mask) = ImageCodec.check(newImage, ImageCodec.SERVICE);
+        (bytes32 id, uint8 kind, uint32 mask) = ImageCodec.check(newImage, ImageCodec.SERVICE);
         imageId = ImageId.wrap(id);
         ImageSlot storage slot = its.images[imageId];
         if (slot.word.isListed()) revert KmsRegistry_ImageAlreadyListed(serviceId, imageId);

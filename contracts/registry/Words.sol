@@ -16,7 +16,7 @@ type ServiceWord is uint256;
 /**
  * @dev An image under a service, in one storage word, low bits first:
  *
- *     activeFrom:40 ‖ activeUntil:40 ‖ state:8 ‖ kind:8 ‖ mask:16 ‖ restrictsDevices:8
+ *     activeFrom:40 ‖ activeUntil:40 ‖ state:8 ‖ kind:8 ‖ mask:32 ‖ restrictsDevices:8
  *
  * `restrictsDevices` repeats what its service decided at creation, for good, so that a request need not read the service.
  */
@@ -103,13 +103,13 @@ library ImageWords {
     uint256 private constant STATE_SHIFT = 80;
     uint256 private constant KIND_SHIFT = 88;
     uint256 private constant MASK_SHIFT = 96;
-    uint256 private constant DEVICES_SHIFT = 112;
+    uint256 private constant DEVICES_SHIFT = 128;
 
     /// @dev A listed image without an end.
     function list(
         uint40 activeFrom_,
         uint8 kind_,
-        uint16 mask_,
+        uint32 mask_,
         bool restrictsDevices_
     ) internal pure returns (ImageWord) {
         return
@@ -138,8 +138,8 @@ library ImageWords {
         return uint8(ImageWord.unwrap(word) >> KIND_SHIFT);
     }
 
-    function mask(ImageWord word) internal pure returns (uint16) {
-        return uint16(ImageWord.unwrap(word) >> MASK_SHIFT);
+    function mask(ImageWord word) internal pure returns (uint32) {
+        return uint32(ImageWord.unwrap(word) >> MASK_SHIFT);
     }
 
     function restrictsDevices(ImageWord word) internal pure returns (bool) {

@@ -11,7 +11,7 @@ library TeeKind {
     uint8 internal constant TDX = 1;
     /// @dev AMD SEV-SNP: launch MEASUREMENT, HOST_DATA and the key digests.
     uint8 internal constant SEV_SNP = 2;
-    /// @dev AWS Nitro Enclaves: PCR0–4 and PCR8.
+    /// @dev AWS Nitro Enclaves: PCR0–31.
     uint8 internal constant NITRO = 3;
     /// @dev dstack's own measurements: OS image hash, compose hash, mr_aggregated, mr_system.
     uint8 internal constant DSTACK = 4;

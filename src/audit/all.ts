@@ -1,11 +1,11 @@
 import type { Block } from "../chain/block.ts";
 import { type Client, limitClient, mapLimited } from "../chain/client.ts";
-import { type LocatedLog, locateLogs, scanLogs } from "../chain/logs.ts";
+import { locateLogs, scanLogs } from "../chain/logs.ts";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { isGovernedLog, type RawLog, topicOf } from "../core/events.ts";
 import type { Verdict } from "../core/history.ts";
-import { fetchServiceAnchors } from "./anchor.ts";
+import { type Anchor, fetchPolicyAnchor, fetchServiceAnchors } from "./anchor.ts";
 import { auditPolicyAt } from "./policy.ts";
 import { fetchProxyCode, type ProxyCode } from "./proxy.ts";
 import { type PolicyAudit, type ServiceAudit, worstVerdict } from "./result.ts";
@@ -61,13 +61,16 @@ export async function auditSuite(client: Client, options: SuiteOptions): Promise
   const registry = parseAddress(options.registry, "registry");
   const policyAddress = parseAddress(options.policy, "policy");
   const before = client.calls();
-  return readAt(client, options, async (block) => {
-    const policy = await auditPolicyAt(client, policyAddress, block, options);
+  return readAt(client, options, async (block, client, options) => {
+    // All proofs first: an endpoint may prove the newest blocks alone.
+    const anchor = await fetchPolicyAnchor(client, block, policyAddress);
     const code = {
       registry: await fetchProxyCode(client, block, registry),
       policy: await fetchProxyCode(client, block, policyAddress),
     };
-    const { services, unaccounted } = await auditServicesAt(client, registry, block, options);
+    const listed = await listServices(client, registry, block, options);
+    const policy = await auditPolicyAt(client, policyAddress, block, options, anchor);
+    const { services, unaccounted } = await auditServicesAt(client, registry, block, listed, options);
     const verdicts = [policy, ...services].map((audit) => audit.verdict);
     if (unaccounted.length !== 0) verdicts.push("consistent");
     for (const { faults, basis } of Object.values(code)) {
@@ -79,44 +82,53 @@ export async function auditSuite(client: Client, options: SuiteOptions): Promise
   });
 }
 
-/**
- * Audits every service of a registry, at a block that the caller has fetched and will look at again.
- *
- * @throws KeysteadError as {@link auditSuite}
- * @example
- * await readAt(client, {}, (block) => auditServicesAt(client, registry, block, { fromBlock: 0 }));
- */
-export async function auditServicesAt(
-  client: Client,
-  registry: Hex,
-  block: Block,
-  options: ReadOptions & { readonly fromBlock: number },
-): Promise<Pick<SuiteAudit, "services" | "unaccounted">> {
+/** What a registry's logs name, unjudged. */
+interface Listed {
+  readonly byService: ReadonlyMap<Hex, readonly RawLog[]>;
+  readonly anchors: ReadonlyMap<Hex, Anchor | undefined>;
+  readonly unaccounted: readonly RawLog[];
+}
+
+type FullOptions = ReadOptions & { readonly fromBlock: number };
+
+/** Every service with logs, and each one's head. */
+async function listServices(client: Client, registry: Hex, block: Block, options: FullOptions): Promise<Listed> {
   const logs = await scanLogs(client, { address: registry }, options.fromBlock, block.number, options);
   await requireAllServices(client, registry, block, logs, options);
-  const chained = logs.filter((log) => !isGovernedLog(log));
-  const located = await locateLogs(client, chained);
-  const byService = new Map<Hex, LocatedLog[]>();
+  const byService = new Map<Hex, RawLog[]>();
   const unaccounted: RawLog[] = [];
-  for (const each of located) {
-    const [, serviceId] = SERVICE_TOPIC.exec(each.log.topics[1] ?? "") ?? [];
+  for (const log of logs) {
+    if (isGovernedLog(log)) continue;
+    const [, serviceId] = SERVICE_TOPIC.exec(log.topics[1] ?? "") ?? [];
     if (serviceId === undefined) {
-      unaccounted.push(each.log);
+      unaccounted.push(log);
       continue;
     }
     const own = byService.get(serviceId as Hex);
-    if (own === undefined) byService.set(serviceId as Hex, [each]);
-    else own.push(each);
+    if (own === undefined) byService.set(serviceId as Hex, [log]);
+    else own.push(log);
   }
   const ids = [...byService.keys()];
   const fetched = await fetchServiceAnchors(client, block, registry, ids);
-  const anchors = new Map(ids.map((id, index) => [id, fetched[index]]));
+  return { byService, anchors: new Map(ids.map((id, index) => [id, fetched[index]])), unaccounted };
+}
+
+async function auditServicesAt(
+  client: Client,
+  registry: Hex,
+  block: Block,
+  { byService, anchors, unaccounted }: Listed,
+  options: FullOptions,
+): Promise<Pick<SuiteAudit, "services" | "unaccounted">> {
+  const all = await locateLogs(client, [...byService.values(), unaccounted].flat());
+  const located = new Map(all.map((each) => [each.log, each]));
   const gentle = limitClient(client, VIEWS_AT_ONCE);
   let judged = 0;
   const audits = await mapLimited([...byService], SERVICES_AT_ONCE, async ([id, own]) => {
     const anchor = anchors.get(id);
     if (anchor === undefined) throw new Error(`no anchor was fetched for ${id}`);
-    const audit = await judgeService(gentle, registry, block, id, anchor, own);
+    const placed = own.flatMap((log) => located.get(log) ?? []);
+    const audit = await judgeService(gentle, registry, block, id, anchor, placed, options.fromBlock);
     judged += 1;
     options.onService?.(judged, byService.size);
     return audit;
@@ -136,12 +148,12 @@ async function requireAllServices(
   registry: Hex,
   block: Block,
   logs: readonly RawLog[],
-  { cache, trustCache, fromBlock, chunk }: ReadOptions & { readonly fromBlock: number },
+  { cache, trustCache, fromBlock }: FullOptions,
 ): Promise<void> {
   if (cache === undefined || trustCache === true || !cache.used()) return;
   const known = new Set(logs.map(({ topics }) => topics[1]));
   const filter = { address: registry, topics: [CREATIONS] };
-  const created = await scanLogs(client, filter, fromBlock, block.number, { chunk });
+  const created = await scanLogs(client, filter, fromBlock, block.number);
   const hidden = created.filter(({ topics }) => !known.has(topics[1]));
   if (hidden.length === 0) return;
   throw new KeysteadError("audit/cache-incomplete", `what was kept of an earlier run lacks ${hidden.length} services`, {

@@ -96,7 +96,7 @@ export interface NoProof {
  * A storage proof where the endpoint offers one that holds; otherwise why there is none.
  *
  * @param slots 32 bytes each
- * @throws KeysteadError when the endpoint can't be asked at all
+ * @throws KeysteadError when the endpoint can't be asked at all; `chain/proof-window` where the block is too old for its proofs
  * @example
  * const proof = await tryProof(client, block, registry, [slot]);
  * if ("values" in proof) console.log(proof.values);
@@ -111,7 +111,8 @@ export async function tryProof(
     try {
       return await fetchStorageProof(client, block, address, slots);
     } catch (error) {
-      if (!isKeysteadError(error) || error.retryable) throw error;
+      // Out of its proof window: whoever chose the block may choose a newer one.
+      if (!isKeysteadError(error) || error.retryable || error.code === "chain/proof-window") throw error;
       if (error.code !== "proof/invalid") return { reasons: [reasonOf(error)], faults: [] };
       if (attempt === PROOF_ATTEMPTS) return { reasons: [], faults: [{ code: "false-proof", message: error.message }] };
       // An honest node that is just adding a block, or one of several behind one address, may prove another block's state.

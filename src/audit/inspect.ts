@@ -64,8 +64,8 @@ export async function inspect(client: Client, subjects: Subjects, options: Stand
     return { ...suite, all: true };
   }
   const before = client.calls();
-  return readAt(client, options, async (block) => {
-    const here = { ...options, at: block.number, witnesses: [] };
+  return readAt(client, options, async (block, client, options) => {
+    const here = { ...options, at: block.number, witnesses: [], within: true };
     const same = <A extends { readonly block: Block }>(audit: A): A => {
       if (audit.block.hash !== block.hash) throw reorg(block.number);
       return audit;

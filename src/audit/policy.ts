@@ -1,15 +1,15 @@
 import type { Block } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
-import { type LocatedLog, locateLogs, scanLogs, walkLogs } from "../chain/logs.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { decodePolicyEvent, isGovernedLog, type RawLog } from "../core/events.ts";
 import { verifyPolicyHistory } from "../core/history.ts";
 import { rebuildPolicy } from "../core/policy-state.ts";
-import { fetchPolicyAnchor } from "./anchor.ts";
+import { type Anchor, fetchPolicyAnchor } from "./anchor.ts";
+import { type HistorySource, judgeLogs, readHistoryLogs } from "./history-logs.ts";
 import { comparePolicy, compareTwice } from "./rebuild.ts";
 import { concludeAudit, type PolicyAudit } from "./result.ts";
-import { parseAddress, type ReadOptions, readAt, requirePointers, timed } from "./walk.ts";
+import { parseAddress, type ReadOptions, readAt, timed } from "./walk.ts";
 
 /**
  * Audits the policy: as `auditService` does a service.
@@ -21,12 +21,13 @@ import { parseAddress, type ReadOptions, readAt, requirePointers, timed } from "
  */
 export async function auditPolicy(client: Client, policy: Hex, options: ReadOptions = {}): Promise<PolicyAudit> {
   const address = parseAddress(policy, "policy");
-  return readAt(client, options, (block) => auditPolicyAt(client, address, block, options));
+  return readAt(client, options, (block, client, options) => auditPolicyAt(client, address, block, options));
 }
 
 /**
  * The same at a block that the caller has fetched and will look at again.
  *
+ * @param known the anchor at that block, where it was fetched already
  * @throws KeysteadError as {@link auditPolicy}
  * @example
  * await readAt(client, {}, (block) => auditPolicyAt(client, policy, block, {}));
@@ -36,22 +37,22 @@ export async function auditPolicyAt(
   policy: Hex,
   block: Block,
   options: ReadOptions,
+  known?: Anchor,
 ): Promise<PolicyAudit> {
-  const anchor = await fetchPolicyAnchor(client, block, policy);
-  const chained = (log: RawLog) => !isGovernedLog(log);
-  const filter = { address: policy };
-  let located: readonly LocatedLog[];
-  if (options.fromBlock === undefined) {
-    requirePointers(client);
-    located = await walkLogs(client, filter, anchor.lastUpdateBlock, anchor.count, policyPointer, chained);
-  } else {
-    const logs = await scanLogs(client, filter, options.fromBlock, block.number, options);
-    located = await locateLogs(client, logs.filter(chained));
-  }
+  const anchor = known ?? (await fetchPolicyAnchor(client, block, policy));
+  const source: HistorySource = {
+    filter: { address: policy },
+    pointerOf: policyPointer,
+    keep: (log) => !isGovernedLog(log),
+  };
+  const fetched = await readHistoryLogs(client, block, anchor, source, options);
   const { chainId } = client;
-  const logs = located.map(({ log }) => log);
-  const verified = verifyPolicyHistory({ chainId, logs }, { ...anchor, chainId, address: policy });
-  const entries = timed(verified.entries, located);
+  const expected = { ...anchor, chainId, address: policy };
+  const judged = await judgeLogs(client, block, anchor, source, fetched, options.fromBlock, (logs, numberAt) =>
+    verifyPolicyHistory({ chainId, logs }, { ...expected, numberAt }),
+  );
+  const { verified } = judged;
+  const entries = timed(judged, anchor);
   const state = verified.verdict === "broken" ? undefined : rebuildPolicy(entries);
   const differences = state === undefined ? [] : await compareTwice(() => comparePolicy(client, policy, block, state));
   const notUnderstood = state?.notUnderstood ?? [];

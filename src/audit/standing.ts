@@ -93,8 +93,8 @@ export async function fetchImageStanding(
   const id = parseId(imageId, "imageId");
   const address = parseAddress(registry, "registry");
   const service = parseAddress(serviceId, "serviceId");
-  return readAt(client, options, async (block) => {
-    const at = { ...options, at: block.number, witnesses: [] };
+  return readAt(client, options, async (block, client, options) => {
+    const at = { ...options, at: block.number, witnesses: [], within: true };
     try {
       const audit = await orScan(options, (fromBlock) => auditService(client, address, service, { ...at, fromBlock }));
       if (audit.block.hash !== block.hash) throw reorg(block.number);
@@ -139,7 +139,7 @@ export async function fetchKnownBy(
 ): Promise<KnownBy> {
   const id = parseId(imageId, "imageId");
   const address = parseAddress(registry, "registry");
-  return readAt(client, options, async (block) => {
+  return readAt(client, options, async (block, client, options) => {
     const from = options.fromBlock ?? options.deployedAt ?? 0;
     const logs = await scanLogs(client, { address, topics: [null, null, null, id] }, from, block.number, options);
     const wanted = new Set<Hex | undefined>(IMAGE_EVENTS.map((name) => topicOf(name)));
@@ -147,7 +147,7 @@ export async function fetchKnownBy(
     const ids = [...new Set(found.map(({ topics }) => (topics[1] ?? "0x").slice(0, 42) as Hex))];
     const services: ImageStanding[] = [];
     for (const serviceId of ids.slice(0, MOST_SERVICES)) {
-      const at = { ...options, at: block.number, witnesses: [] };
+      const at = { ...options, at: block.number, witnesses: [], within: true };
       const standing = await fetchImageStanding(client, address, serviceId, id, at);
       if (standing.status === "unknown") throw brokenHistory(`service ${serviceId}`, ["foreign-log"]);
       services.push(standing);

@@ -1,21 +1,14 @@
 import { type Block, type BlockTag, fetchBlock } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
-import {
-  againOnReorg,
-  type LocatedLog,
-  locateLogs,
-  POINTERLESS_CHAINS,
-  reorg,
-  type ScanOptions,
-  scanLogs,
-  walkLogs,
-} from "../chain/logs.ts";
+import { againOnReorg, type LocatedLog, reorg, type ScanCache, type ScanOptions } from "../chain/logs.ts";
+import { memoryCache } from "../chain/scan-memory.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { decodeServiceEvent, type RawLog } from "../core/events.ts";
-import { type HistoryEntry, verifyServiceHistory } from "../core/history.ts";
+import { verifyServiceHistory } from "../core/history.ts";
 import { rebuildService, type TimedEntry } from "../core/state.ts";
 import { type Anchor, fetchServiceAnchors } from "./anchor.ts";
+import { type HistorySource, type JudgedLogs, judgeLogs, readHistoryLogs } from "./history-logs.ts";
 import { compareService, compareTwice } from "./rebuild.ts";
 import { concludeAudit, type ServiceAudit } from "./result.ts";
 
@@ -30,6 +23,8 @@ export interface ReadOptions extends ScanOptions {
    * hash, and with no witness that is the endpoint alone.
    */
   readonly witnesses?: readonly Client[] | undefined;
+  /** The block is that of a reading around this one, which begins again at a newer block where this one can't be proved any more. */
+  readonly within?: boolean | undefined;
   /** Believe that a scan's cache knows every service, instead of asking the endpoint which ones were created. */
   readonly trustCache?: boolean | undefined;
   /** Called as the services of a registry are judged. */
@@ -54,7 +49,7 @@ export async function auditService(
 ): Promise<ServiceAudit> {
   const address = parseAddress(registry, "registry");
   const id = parseAddress(serviceId, "serviceId");
-  return readAt(client, options, async (block) => {
+  return readAt(client, options, async (block, client, options) => {
     const [anchor] = await fetchServiceAnchors(client, block, address, [id]);
     if (anchor === undefined || (anchor.count === 0 && anchor.faults.length === 0)) {
       throw new KeysteadError("audit/no-service", `there is no service ${id} at block ${block.number}`, {
@@ -63,20 +58,21 @@ export async function auditService(
         details: { serviceId: id, block: block.number, basis: anchor?.basis },
       });
     }
-    const filter = { address, topics: [null, `${id}${"00".repeat(12)}`] as const };
-    const { fromBlock } = options;
-    if (fromBlock === undefined) requirePointers(client);
-    const located =
-      fromBlock === undefined
-        ? await walkLogs(client, filter, anchor.lastUpdateBlock, anchor.count, servicePointer)
-        : await locateLogs(client, await scanLogs(client, filter, fromBlock, block.number, options));
-    return judgeService(client, address, block, id, anchor, located);
+    const located = await readHistoryLogs(client, block, anchor, sourceOf(address, id), options);
+    return judgeService(client, address, block, id, anchor, located, options.fromBlock);
   });
 }
+
+const sourceOf = (address: Hex, serviceId: Hex): HistorySource => ({
+  filter: { address, topics: [null, `${serviceId}${"00".repeat(12)}`] },
+  pointerOf: servicePointer,
+  keep: () => true,
+});
 
 /**
  * The verdict on a service's fetched logs.
  *
+ * @param fromBlock where they are scanned from if they have to be read again and can't be walked
  * @throws KeysteadError when the endpoint can't be asked for the views
  * @example
  * const audit = await judgeService(client, registry, block, serviceId, anchor, located);
@@ -87,12 +83,17 @@ export async function judgeService(
   block: Block,
   serviceId: Hex,
   anchor: Anchor,
-  located: readonly LocatedLog[],
+  fetched: readonly LocatedLog[],
+  fromBlock?: number,
 ): Promise<ServiceAudit> {
   const { chainId } = client;
-  const logs = located.map(({ log }) => log);
-  const verified = verifyServiceHistory({ chainId, logs }, { ...anchor, chainId, address: registry, serviceId });
-  const entries = timed(verified.entries, located);
+  const expected = { ...anchor, chainId, address: registry, serviceId };
+  const source = sourceOf(registry, serviceId);
+  const judged = await judgeLogs(client, block, anchor, source, fetched, fromBlock, (logs, numberAt) =>
+    verifyServiceHistory({ chainId, logs }, { ...expected, numberAt }),
+  );
+  const { verified } = judged;
+  const entries = timed(judged, anchor);
   const state = verified.verdict === "broken" ? undefined : rebuildService(entries);
   const differences =
     state === undefined ? [] : await compareTwice(() => compareService(client, registry, block, serviceId, state));
@@ -100,23 +101,54 @@ export async function judgeService(
   return { serviceId, ...concludeAudit({ anchor, block, verified, entries, state, differences, notUnderstood }) };
 }
 
+/** How often a reading begins again because its block is out of the endpoint's proof window, before it goes without proofs. */
+const WINDOW_ATTEMPTS = 4;
+
 /**
- * Reads at one block on which all witnesses agree, and again from the start if that block was replaced meanwhile.
+ * Reads at one block on which all witnesses agree, and again from the start if that block was replaced meanwhile. Where an endpoint proves only the newest
+ * blocks (reth does by default) and that one no longer, it is read again at the newest, with what was scanned so far; where that does not help, or another
+ * block was asked for, without proofs.
  *
+ * @param read gets the block, and the client and options to read with
  * @throws KeysteadError `chain/reorg` if it keeps happening; `chain/disagreement` (retryable) {number, hash, other}; `chain/wrong-chain`; whatever `read`
  * throws
  * @example
  * await readAt(client, { at: "finalized" }, (block) => readService(client, registry, block, serviceId));
  */
-export async function readAt<T>(
+export async function readAt<T, O extends ReadOptions>(
   client: Client,
-  { at = "latest", witnesses = [] }: ReadOptions,
-  read: (block: Block) => Promise<T>,
+  options: O,
+  read: (block: Block, client: Client, options: O) => Promise<T>,
 ): Promise<T> {
+  const { at = "latest", within = false } = options;
+  for (let attempt = 1, cache = options.cache; ; attempt++) {
+    const memory = at === "latest" ? memoryCache(cache) : cache;
+    try {
+      return await readOnce(client, { ...options, cache: memory }, read);
+    } catch (error) {
+      if (within || !isKeysteadError(error, "chain/proof-window")) throw error;
+      if (at !== "latest" || attempt === WINDOW_ATTEMPTS) {
+        return readOnce(withoutProofs(client, error), { ...options, cache: memory }, read);
+      }
+      cache = memory;
+    }
+  }
+}
+
+async function readOnce<T, O extends ReadOptions>(
+  client: Client,
+  options: O,
+  read: (block: Block, client: Client, options: O) => Promise<T>,
+): Promise<T> {
+  const { at = "latest", witnesses = [] } = options;
+  let cache: ScanCache | undefined = options.cache;
   return againOnReorg(async () => {
     const block = await fetchBlock(client, at);
     for (const witness of witnesses) await requireAgreement(client, witness, block);
-    const result = await read(block);
+    const used = cache;
+    // what was scanned before a reorganisation is not used after it
+    cache = undefined;
+    const result = await read(block, client, { ...options, cache: used });
     const again = await fetchBlock(client, block.number).catch((error: unknown) => {
       throw isKeysteadError(error, "chain/no-block") ? reorg(block.number) : error;
     });
@@ -124,6 +156,15 @@ export async function readAt<T>(
     return result;
   });
 }
+
+/** The same endpoint, as one that offers no proofs, for the reason given. */
+const withoutProofs = (client: Client, { message, remedy }: KeysteadError): Client => ({
+  ...client,
+  request: async (method, params, most) => {
+    if (method === "eth_getProof") throw new KeysteadError("chain/unsupported", message, { remedy });
+    return client.request(method, params, most);
+  },
+});
 
 async function requireAgreement(client: Client, witness: Client, { number, hash }: Block): Promise<void> {
   if (witness.chainId !== client.chainId) {
@@ -148,17 +189,19 @@ async function requireAgreement(client: Client, witness: Client, { number, hash 
 }
 
 /**
- * Puts the times of their blocks to verified entries.
+ * Puts the times of their blocks to verified entries, and the contract's own block numbers where those are others.
  *
  * @example
- * rebuildService(timed(verified.entries, located));
+ * rebuildService(timed(judged, anchor));
  */
-export function timed<E>(
-  entries: readonly HistoryEntry<E>[],
-  located: readonly LocatedLog[],
-): readonly TimedEntry<E>[] {
+export function timed<E>({ verified, located, numberAt }: JudgedLogs<E>, anchor: Anchor): readonly TimedEntry<E>[] {
   const blocks = new Map(located.map(({ log, block }) => [log, block]));
-  return entries.map((entry) => ({ ...entry, timestamp: blocks.get(entry.log)?.timestamp ?? 0 }));
+  return verified.entries.map((entry) => ({
+    ...entry,
+    timestamp: blocks.get(entry.log)?.timestamp ?? 0,
+    // where nobody says what the contract saw, the anchor's number stands in: there is nothing to compare it with
+    ...(numberAt === undefined ? {} : { number: numberAt(entry.log) ?? anchor.lastUpdateBlock }),
+  }));
 }
 
 /**
@@ -176,25 +219,6 @@ export function parseAddress(text: string, argument: string): Hex {
     });
   }
   return text.toLowerCase() as Hex;
-}
-
-/**
- * Refuses to walk where pointers lead nowhere.
- *
- * @throws KeysteadError `audit/needs-scan`
- * @example
- * if (options.fromBlock === undefined) requirePointers(client);
- */
-export function requirePointers(client: Client): void {
-  if (!POINTERLESS_CHAINS.has(client.chainId)) return;
-  throw new KeysteadError(
-    "audit/needs-scan",
-    `on chain ${client.chainId} a history can't be walked: it must be scanned`,
-    {
-      argument: "fromBlock",
-      remedy: "Give the block in which the contract was deployed.",
-    },
-  );
 }
 
 /** The block of the event before; unknown for an event that this version can't read. */

@@ -1,5 +1,5 @@
 import { type Block, fetchBlock } from "../chain/block.ts";
-import { type Client, mapLimited } from "../chain/client.ts";
+import type { Client } from "../chain/client.ts";
 import { reorg, scanLogs } from "../chain/logs.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, type KeysteadError } from "../core/errors.ts";
@@ -7,6 +7,7 @@ import { isGovernedLog } from "../core/events.ts";
 import { type Anchor, fetchPolicyAnchor, fetchServiceAnchors } from "./anchor.ts";
 import { type Change, compareInspections } from "./changes.ts";
 import { type Inspection, inspect, type Subjects } from "./inspect.ts";
+import { fetchProxyCode, type ProxyCode } from "./proxy.ts";
 import { type Audit, worstVerdict } from "./result.ts";
 import type { StandingOptions } from "./standing.ts";
 import { readAt } from "./walk.ts";
@@ -32,6 +33,8 @@ export type Sighting =
 
 /** The longest pause between looks at an endpoint that does not answer, in milliseconds. */
 const LONGEST_PAUSE = 60_000;
+/** Blocks before the last look that are asked for again. */
+const OVERLAP = 32;
 
 /**
  * Watches subjects as blocks arrive: tells the first inspection, then what changed, and when the chain can't be read. Goes on through outages, with pauses
@@ -97,9 +100,9 @@ export async function inspectAgain(
   options: StandingOptions,
   known: Inspection,
 ): Promise<Inspection> {
-  return readAt(client, options, async (block) => {
+  return readAt(client, options, async (block, client, options) => {
     if (block.number === known.block.number && block.hash === known.block.hash) return known;
-    const here = { ...options, at: block.number, witnesses: [] };
+    const here = { ...options, at: block.number, witnesses: [], within: true };
     const whole = () => inspect(client, subjects, here);
     // After a reorganisation, or where there was something wrong, everything is looked at again.
     const later = block.number > known.block.number;
@@ -122,6 +125,12 @@ export async function inspectAgain(
   });
 }
 
+const sameCode = (now: ProxyCode, before: ProxyCode | undefined) =>
+  now.basis === before?.basis &&
+  now.implementation === before.implementation &&
+  now.codeHash === before.codeHash &&
+  now.proxyCodeHash === before.proxyCodeHash;
+
 /** What a block's heads and the logs up to it say has changed; undefined where only a whole inspection can tell. */
 async function findTouched(client: Client, subjects: Subjects, known: Inspection, block: Block) {
   const { registry, policy } = subjects;
@@ -135,20 +144,20 @@ async function findTouched(client: Client, subjects: Subjects, known: Inspection
   const anchors = registry === undefined ? [] : await fetchServiceAnchors(client, block, registry, ids);
   const moved = known.services.filter((audit, at) => !sameHead(anchors[at], audit)).map(({ serviceId }) => serviceId);
   const fresh = new Set<Hex>();
-  if (known.all) {
-    const governed = await mapLimited([registry, policy], 1, async (address) => {
-      if (address === undefined) return false;
-      const logs = await scanLogs(client, { address }, known.block.number + 1, block.number);
-      if (address === registry) {
-        for (const log of logs) {
-          const id = (log.topics[1] ?? "0x").slice(0, 42) as Hex;
-          if (!isGovernedLog(log) && !ids.includes(id)) fresh.add(id);
-        }
-      }
-      return logs.some(isGovernedLog);
-    });
-    // Roles or code changed, which the whole inspection looks at.
-    if (governed.includes(true)) return undefined;
+  if (known.all && registry !== undefined && policy !== undefined) {
+    // By state and not by its events: no answer that leaves logs out hides an upgrade.
+    for (const [address, before] of [
+      [registry, known.code?.registry],
+      [policy, known.code?.policy],
+    ] as const) {
+      if (!sameCode(await fetchProxyCode(client, block, address), before)) return undefined;
+    }
+    // Some blocks again that were looked at before: a node that was behind then left out what is new in them.
+    const from = Math.max(0, known.block.number + 1 - OVERLAP);
+    for (const log of await scanLogs(client, { address: registry }, from, block.number, { once: true })) {
+      const id = (log.topics[1] ?? "0x").slice(0, 42) as Hex;
+      if (!isGovernedLog(log) && !ids.includes(id)) fresh.add(id);
+    }
   }
   return { withPolicy, services: [...moved, ...fresh] };
 }

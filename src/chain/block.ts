@@ -3,6 +3,7 @@ import { encodeRlp } from "ethers/utils";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { parseQuantity } from "../core/log.ts";
+import { printable } from "../core/printable.ts";
 import type { Client } from "./client.ts";
 
 /** Which block: a number, or a name that endpoints know. */
@@ -17,13 +18,17 @@ export interface Block {
   readonly stateRoot: Hex;
   /** Whether the header, encoded and hashed here, gives `hash`: then number, time and state root are that block's. */
   readonly hashed: boolean;
+  /** Fields of a header that does not hash which this version does not know: a fork of the chain brought them. */
+  readonly unknownFields?: readonly string[] | undefined;
+  /** On Arbitrum and every chain of its stack: the parent chain's block, which is what `block.number` is in a contract. */
+  readonly parentNumber?: number | undefined;
 }
 
 /*
- * Header fields in the order in which they are hashed (Ethereum Yellow Paper §4.4.4; EIP-1559, EIP-4895, EIP-4844, EIP-4788, EIP-7685). `q` is a
- * quantity, `b` bytes. From baseFeePerGas on a field is there if its fork is.
+ * Header fields in the order in which they are hashed (Ethereum Yellow Paper §4.4.4; EIP-1559, EIP-4895, EIP-4844, EIP-4788, EIP-7685,
+ * EIP-7928, EIP-7843). `q` is a quantity, `b` bytes. From baseFeePerGas on a field is there if its fork is; the fourth is another spelling.
  */
-const HEADER: readonly (readonly [field: string, kind: "b" | "q", optional?: true])[] = [
+const HEADER: readonly (readonly [field: string, kind: "b" | "q", optional?: true, alias?: string])[] = [
   ["parentHash", "b"],
   ["sha3Uncles", "b"],
   ["miner", "b"],
@@ -45,7 +50,26 @@ const HEADER: readonly (readonly [field: string, kind: "b" | "q", optional?: tru
   ["excessBlobGas", "q", true],
   ["parentBeaconBlockRoot", "b", true],
   ["requestsHash", "b", true],
+  // Besu's first releases with it called it balHash
+  ["blockAccessListHash", "b", true, "balHash"],
+  ["slotNumber", "q", true],
 ];
+
+/** What endpoints answer about a block beside its header's fields. */
+const BESIDE: ReadonlySet<string> = new Set([
+  ...["hash", "size", "totalDifficulty", "transactions", "uncles", "withdrawals", "author", "sealFields", "requests"],
+  ...["l1BlockNumber", "sendCount", "sendRoot", "timestampMillis", "milliTimestamp", "blockAccessList"],
+]);
+const KNOWN: ReadonlySet<string> = new Set([
+  ...HEADER.flatMap(([field, , , alias]) => [field, alias ?? field]),
+  ...BESIDE,
+]);
+/** How often a block is asked for that the endpoint answers it does not have, and the first pause between. */
+const ATTEMPTS = 3;
+const PAUSE_MS = 200;
+/** Names that are told, and characters of each: they are the endpoint's. */
+const MOST_NAMED = 5;
+const LONGEST_NAME = 40;
 
 /**
  * Fetches a block's header and hashes it locally.
@@ -56,7 +80,13 @@ const HEADER: readonly (readonly [field: string, kind: "b" | "q", optional?: tru
  * const block = await fetchBlock(client, "finalized");
  */
 export async function fetchBlock(client: Client, tag: BlockTag): Promise<Block> {
-  const answer = await client.request("eth_getBlockByNumber", [blockParameter(tag), false]);
+  const ask = () => client.request("eth_getBlockByNumber", [blockParameter(tag), false]);
+  let answer = await ask();
+  for (let attempt = 1; (answer === null || answer === undefined) && attempt < ATTEMPTS; attempt++) {
+    // One of several nodes behind an address may not have it yet.
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS * attempt));
+    answer = await ask();
+  }
   if (answer === null || answer === undefined) {
     throw new KeysteadError("chain/no-block", `the endpoint has no block ${tag}`, {
       remedy: "Try again: the endpoint may be behind, or the chain was reorganised.",
@@ -89,13 +119,41 @@ export function parseBlock(answer: unknown): Block {
       remedy: "Use an endpoint that answers as an Ethereum node does.",
     });
   }
+  const hashed = hashHeader(fields) === hash;
+  const { l1BlockNumber } = fields;
   return {
     number: parseQuantity(fields.number, "block.number"),
     hash,
     timestamp: parseQuantity(fields.timestamp, "block.timestamp"),
     stateRoot,
-    hashed: hashHeader(fields) === hash,
+    hashed,
+    ...(hashed ? {} : { unknownFields: unknownFields(fields) }),
+    ...(typeof l1BlockNumber === "string" ? { parentNumber: parseQuantity(l1BlockNumber, "block.l1BlockNumber") } : {}),
   };
+}
+
+function unknownFields(fields: Readonly<Record<string, unknown>>): readonly string[] {
+  const names = Object.keys(fields).filter((name) => !KNOWN.has(name));
+  return names.slice(0, MOST_NAMED).map((name) => printable(name, LONGEST_NAME));
+}
+
+/**
+ * The error for a block whose header does not hash to its hash here: nothing about it can be proved. Its fields are named where some are unknown; then a
+ * newer version of keystead helps, and another endpoint does not.
+ *
+ * @example
+ * if (!block.hashed) throw unknownHeader(block);
+ */
+export function unknownHeader({ number, unknownFields = [] }: Block): KeysteadError {
+  const names = unknownFields.join(", ");
+  const why = names === "" ? "does not hash to its hash here" : `has fields that this version does not know: ${names}`;
+  return new KeysteadError("proof/unknown-header", `the header of block ${number} ${why}`, {
+    remedy:
+      names === ""
+        ? "Use another endpoint; if all of them answer so, the chain's header has changed: upgrade keystead."
+        : "Upgrade keystead: a fork of the chain gave its headers new fields.",
+    details: { block: number, fields: unknownFields },
+  });
 }
 
 /**
@@ -111,8 +169,8 @@ export function blockParameter(tag: BlockTag): string {
 /** The hash of a header's fields; undefined where they are not those of a header that this version knows. */
 function hashHeader(fields: Readonly<Record<string, unknown>>): string | undefined {
   const encoded: string[] = [];
-  for (const [field, kind, optional] of HEADER) {
-    const value = fields[field];
+  for (const [field, kind, optional, alias] of HEADER) {
+    const value = fields[field] ?? (alias === undefined ? undefined : fields[alias]);
     if (optional && (value === undefined || value === null)) continue;
     if (typeof value !== "string" || !/^0x[0-9a-f]*$/i.test(value)) return undefined;
     const digits = kind === "b" ? value.slice(2) : value.slice(2).replace(/^0+/, "");

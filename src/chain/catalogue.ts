@@ -4,7 +4,7 @@ import { decodePolicyEvent, decodeServiceEvent, isGovernedLog, type RawLog } fro
 import { EMPTY_HEAD, foldAll } from "../core/history.ts";
 import { decodeImage, type Image, imageId } from "../core/image.ts";
 import type { Client } from "./client.ts";
-import { type LocatedLog, type LogFilter, locateLogs, POINTERLESS_CHAINS, scanLogs, walkLogs } from "./logs.ts";
+import { type LogFilter, scanLogs, walkLogs } from "./logs.ts";
 import { fromAny, type ProvenState } from "./proven.ts";
 import { decodePolicyCounters, decodeServiceWord, policySlots, serviceSlots, slotHex } from "./slots.ts";
 
@@ -78,10 +78,14 @@ export async function extendCatalogue(
     });
   }
   return fromAny(state, async (client) => {
-    const located = await fetchLogs(client, state.block.number, source, before, count, lastUpdateBlock);
-    const logs = located.map(({ log }) => log);
+    const read = (scan: boolean) => fetchLogs(client, state.block.number, source, before, count, lastUpdateBlock, scan);
     // The head commits to every byte of every log, to their order and so to their number: nothing else needs to be checked.
-    if (foldAll(logs, before.head) !== head) {
+    const folds = (part: readonly RawLog[]) => foldAll(part, before.head) === head;
+    const differ = state.block.parentNumber !== undefined || lastUpdateBlock > state.block.number;
+    let logs = await read(differ);
+    // Pointers that lead nowhere without a header that says so, or a node behind the address that is some blocks behind.
+    if (!folds(logs)) logs = await read(true);
+    if (!folds(logs)) {
       throw new KeysteadError("chain/history-unproven", "the endpoint's logs do not fold to the proven head", {
         remedy: "Use another endpoint: this one withholds or alters logs.",
         details: { source: source.serviceId ?? source.address, head },
@@ -119,22 +123,23 @@ async function fetchLogs(
   before: Catalogue,
   count: number,
   lastUpdateBlock: number,
-): Promise<readonly LocatedLog[]> {
+  scan: boolean,
+): Promise<readonly RawLog[]> {
   const { address, serviceId } = source;
   const filter: LogFilter =
     serviceId === undefined ? { address } : { address, topics: [null, `${serviceId}${"00".repeat(12)}`] };
   const chained = (log: RawLog) => !isGovernedLog(log);
-  if (POINTERLESS_CHAINS.has(client.chainId)) {
+  if (scan) {
     const fromBlock = Math.max(source.fromBlock, before.readUpTo + 1);
-    const logs = await scanLogs(client, filter, fromBlock, toBlock);
-    return locateLogs(client, logs.filter(chained));
+    return (await scanLogs(client, filter, fromBlock, toBlock)).filter(chained);
   }
   const decode = serviceId === undefined ? decodePolicyEvent : decodeServiceEvent;
   const pointerOf = (log: RawLog): number | undefined => {
     const pointer = decoded(() => decode(log).args.previousBlock);
     return pointer !== undefined && pointer > before.readUpTo ? pointer : undefined;
   };
-  return walkLogs(client, filter, lastUpdateBlock, count - before.count, pointerOf, chained);
+  const located = await walkLogs(client, filter, lastUpdateBlock, count - before.count, pointerOf, chained);
+  return located.map(({ log }) => log);
 }
 
 /** The image that a verified log names, if it names one. */

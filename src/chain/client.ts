@@ -1,7 +1,8 @@
-import { isKeysteadError, KeysteadError } from "../core/errors.ts";
+import { KeysteadError } from "../core/errors.ts";
 import { parseQuantity } from "../core/log.ts";
-import { printable } from "../core/printable.ts";
 import { httpTransport } from "./http.ts";
+import { createLogRange, type LogRange } from "./log-range.ts";
+import { rpcError } from "./rpc-errors.ts";
 
 /** An EIP-1193 provider: a wallet's, Hardhat's `connection.provider`, or one of this room's transports. */
 export interface Eip1193Provider {
@@ -19,13 +20,17 @@ export interface Client {
   /**
    * One JSON-RPC call, tried again where trying again helps. The answer is unchecked.
    *
-   * @throws KeysteadError `chain/unreachable`, `chain/rate-limited` (both retryable), `chain/unsupported`, `chain/too-much`, `chain/reverted`, `chain/refused`
+   * @param most how often it is sent at most, where that is less than the client's own patience
+   * @throws KeysteadError `chain/unreachable`, `chain/rate-limited`, `chain/no-block` (retryable), `chain/unsupported`, `chain/too-much`,
+   * `chain/proof-window`, `chain/reverted`, `chain/refused`; each with what the endpoint said last
    */
-  request(method: string, params: readonly unknown[]): Promise<unknown>;
+  request(method: string, params: readonly unknown[], most?: number): Promise<unknown>;
   /** How many calls were sent so far. */
   readonly calls: () => number;
   /** How many bytes of JSON were sent and received so far, for an endpoint given by URL. */
   readonly bytes?: (() => number) | undefined;
+  /** How many blocks this endpoint takes in one question for logs, learned from its answers by whoever scans. */
+  readonly logRange?: LogRange | undefined;
 }
 
 /** How a client behaves. */
@@ -40,13 +45,15 @@ export interface ClientOptions {
   readonly backoff?: number | undefined;
   /** Milliseconds that one call may take, for an endpoint given by URL. Default: 30000. */
   readonly timeout?: number | undefined;
+  /** The longest list of logs that is read, in bytes, for an endpoint given by URL. Default: 32 MiB. Less where one endpoint must not hold up a process. */
+  readonly maxLogBytes?: number | undefined;
 }
 
 /**
  * Connects to an endpoint and asks for its chain id.
  *
  * @param endpoint an `http(s)` URL, an EIP-1193 provider, or ethers' `JsonRpcProvider`
- * @throws KeysteadError `chain/wrong-chain` {expected, actual}; `chain/bad-endpoint` for a URL that is none; as {@link Client.request}
+ * @throws KeysteadError `chain/wrong-chain` {expected, actual}; `chain/bad-endpoint` for a URL that is not one; as {@link Client.request}
  * @example
  * const client = await connect("https://rpc.example", { chainId: 1 });
  */
@@ -59,18 +66,19 @@ export async function connect(
   const meter = (count: number) => {
     bytes += count;
   };
-  const provider = typeof endpoint === "string" ? httpTransport(endpoint, timeout, meter) : endpoint;
+  const { maxLogBytes } = options;
+  const provider = typeof endpoint === "string" ? httpTransport(endpoint, timeout, { meter, maxLogBytes }) : endpoint;
   const send = (method: string, params: readonly unknown[]) =>
     "request" in provider ? provider.request({ method, params }) : provider.send(method, [...params]);
   let calls = 0;
-  const request = async (method: string, params: readonly unknown[]): Promise<unknown> => {
+  const request = async (method: string, params: readonly unknown[], limit = Infinity): Promise<unknown> => {
     for (let attempt = 1; ; attempt++) {
       calls += 1;
       try {
         return await send(method, params);
       } catch (cause) {
         const error = rpcError(method, cause);
-        const most = error.code === "chain/rate-limited" ? patience : attempts;
+        const most = Math.min(limit, error.code === "chain/rate-limited" ? patience : attempts);
         if (!error.retryable || attempt >= most) throw error;
         await new Promise((resolve) => setTimeout(resolve, backoff * 2 ** (attempt - 1)));
       }
@@ -85,7 +93,7 @@ export async function connect(
       details: { expected, actual },
     });
   }
-  const client = { chainId: actual, request, calls: () => calls };
+  const client = { chainId: actual, request, calls: () => calls, logRange: createLogRange() };
   return typeof endpoint === "string" ? { ...client, bytes: () => bytes } : client;
 }
 
@@ -121,11 +129,11 @@ export function limitClient(client: Client, limit: number): Client {
   const waiting: (() => void)[] = [];
   return {
     ...client,
-    request: async (method, params) => {
+    request: async (method, params, most) => {
       if (free > 0) free -= 1;
       else await new Promise<void>((resolve) => waiting.push(resolve));
       try {
-        return await client.request(method, params);
+        return await client.request(method, params, most);
       } finally {
         const next = waiting.shift();
         if (next === undefined) free += 1;
@@ -133,35 +141,4 @@ export function limitClient(client: Client, limit: number): Client {
       }
     },
   };
-}
-
-const LIMITED = /rate.?limit|too many requests|compute units|throughput|capacity exceeded|\b429\b/i;
-const TOO_MUCH =
-  /block range|range (is )?too|too many (results|logs|blocks)|more than \d+ (results|logs)|response size|query returned|limit exceeded|exceed(s|ed)? (the )?max|timed? ?out/i;
-const UNSUPPORTED =
-  /not (supported|available|found|implemented)|does not exist|unsupported|unknown method|not whitelisted/i;
-
-/** Sorts what providers throw by what helps against it. The texts are those of common endpoints; a text not known is refused, not retried. */
-function rpcError(method: string, cause: unknown): KeysteadError {
-  if (isKeysteadError(cause)) return cause;
-  const thrown = typeof cause === "object" && cause !== null ? (cause as Readonly<Record<string, unknown>>) : {};
-  const info = thrown.info as { error?: { code?: unknown; message?: unknown } } | undefined;
-  const inner = (thrown.error as { code?: unknown; message?: unknown } | undefined) ?? info?.error;
-  const code = inner?.code ?? thrown.code;
-  const text = printable(String(inner?.message ?? thrown.message ?? cause), 300);
-  const make = (name: string, remedy: string, retryable = false) =>
-    new KeysteadError(`chain/${name}`, `${method}: ${text}`, { remedy, retryable, details: { method, code }, cause });
-
-  if (code === 3 || /revert/i.test(text))
-    return make("reverted", "Check the address: the contract there refuses this question.");
-  if (code === 429 || LIMITED.test(text))
-    return make("rate-limited", "Try again later, or use another endpoint.", true);
-  if (method === "eth_getLogs" && (code === -32005 || TOO_MUCH.test(text))) {
-    return make("too-much", "Ask for fewer blocks at once.");
-  }
-  if (code === -32601 || code === -32004 || code === 4200 || (typeof code === "number" && UNSUPPORTED.test(text))) {
-    return make("unsupported", "Use an endpoint that offers this method, for blocks as old as those asked for.");
-  }
-  if (typeof code === "number") return make("refused", "Check the endpoint and what it is asked.");
-  return make("unreachable", "Check the endpoint and the network, and try again.", true);
 }

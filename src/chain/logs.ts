@@ -2,8 +2,9 @@ import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import type { RawLog } from "../core/events.ts";
 import { parseLog } from "../core/log.ts";
-import { type Block, fetchBlock } from "./block.ts";
+import { type Block, blockParameter, fetchBlock } from "./block.ts";
 import { type Client, mapLimited } from "./client.ts";
+import { createLogRange } from "./log-range.ts";
 
 /** Which logs: one contract's, and of those the ones whose topics match (null matches any, a list any of its members). */
 export interface LogFilter {
@@ -16,9 +17,6 @@ export interface LocatedLog {
   readonly log: RawLog;
   readonly block: Block;
 }
-
-/** Where `block.number` in a contract is not the number of the log's block: Arbitrum One, Nova, Sepolia. Pointers lead nowhere there. */
-export const POINTERLESS_CHAINS: ReadonlySet<number> = new Set([42161, 42170, 421614]);
 
 /** The most logs that one answer may hold. */
 const MAX_LOGS = 100_000;
@@ -34,16 +32,41 @@ const CONCURRENCY = 8;
  */
 export async function fetchLogsIn(client: Client, block: Block, filter: LogFilter): Promise<readonly RawLog[]> {
   const logs = await getLogs(client, filter, { blockHash: block.hash }).catch(async (error: unknown) => {
+    if (!isKeysteadError(error) || (error.retryable && error.code !== "chain/no-block")) throw error;
     // Nodes refuse a hash that a reorganisation took away; in what words differs.
-    if (isKeysteadError(error) && !error.retryable && (await fetchBlock(client, block.number)).hash !== block.hash) {
-      throw reorg(block.number);
-    }
-    throw error;
+    if ((await fetchBlock(client, block.number)).hash !== block.hash) throw reorg(block.number);
+    if (error.retryable) throw error;
+    // Not every service takes a hash: then its number, and what comes is held against the hash below.
+    return getLogs(client, filter, rangeOf(block.number, block.number)).catch(() => {
+      throw error;
+    });
   });
   for (const log of logs) {
     if (log.blockHash !== block.hash || log.blockNumber !== block.number) throw reorg(block.number);
   }
   return logs;
+}
+
+/** `NUMBER`, stored and returned: run as a creation, it gives what contracts see as `block.number`. */
+const OWN_NUMBER = "0x4360005260206000f3";
+
+/**
+ * Whether `block.number` in a contract is another number than the block's, so that pointers lead nowhere: on Arbitrum and every chain of its stack. Their
+ * headers say so (`l1BlockNumber`), which costs nothing to see; an endpoint that leaves that out is asked what a contract sees.
+ *
+ * @returns false also where the endpoint does not run such a question
+ * @example
+ * if (await numbersDiffer(client, block)) await scanLogs(client, filter, deployedAt, block.number);
+ */
+export async function numbersDiffer(client: Client, block: Block): Promise<boolean> {
+  if (block.parentNumber !== undefined) return true;
+  try {
+    const answer = await client.request("eth_call", [{ data: OWN_NUMBER }, blockParameter(block.number)]);
+    return typeof answer === "string" && /^0x[0-9a-f]{64}$/i.test(answer) && BigInt(answer) !== BigInt(block.number);
+  } catch (error) {
+    if (isKeysteadError(error) && !error.retryable) return false;
+    throw error;
+  }
 }
 
 /** How a walk reads the pointer of a log. */
@@ -113,25 +136,24 @@ export interface ScanCache {
 
 /** How a scan goes about a long range. */
 export interface ScanOptions {
-  /** Blocks in the first request. Default: 10000. Made smaller where the endpoint finds it too much, larger where it does not. */
-  readonly chunk?: number | undefined;
   readonly onProgress?:
     | ((done: { readonly block: number; readonly toBlock: number; readonly logs: number }) => void)
     | undefined;
   readonly cache?: ScanCache | undefined;
+  /** Don't ask for the end again: the caller will. */
+  readonly once?: boolean | undefined;
 }
 
-/** More blocks are never asked for at once. */
-const LARGEST_CHUNK = 1_000_000;
-/** After so many chunks as large as the endpoint is known to take, a larger one is tried again. */
-const PROBE_AFTER = 32;
+/** Blocks at the end of a scan that are asked for twice: a node that is behind knows none of their logs, and does not say so. */
+const TAIL = 64;
 
 /**
- * Fetches all logs of a range of blocks, in chunks that adapt to what the endpoint takes: they double until one is too much, close in on the largest that is
- * not, and stay there.
+ * Fetches all logs of a range of blocks, in as many questions as the endpoint needs ({@link LogRange}): whatever refuses a range of more than one block makes
+ * the next one smaller. The end is asked for again, and its last block by hash, for one of several nodes behind an address may be some blocks behind and
+ * leave out logs without an error.
  *
- * @returns the logs in the order in which the endpoint gives them: unverified
- * @throws KeysteadError `chain/too-much` if a single block is too much; as {@link Client.request}
+ * @returns the logs, each once, in the chain's order: unverified
+ * @throws KeysteadError what a single block is refused with; as {@link Client.request}
  * @example
  * const logs = await scanLogs(client, { address: registry }, deployedAt, block.number);
  */
@@ -144,52 +166,95 @@ export async function scanLogs(
 ): Promise<readonly RawLog[]> {
   const { cache, onProgress } = options;
   const key: ScanKey = { ...filter, chainId: client.chainId, fromBlock };
-  const keep = async (to: number) => {
+  const keep = async (to: number, logs: readonly RawLog[]) => {
     const { hash: blockHash } = await fetchBlock(client, to);
-    await cache?.save(key, { toBlock: to, blockHash, logs: found.flat() });
+    await cache?.save(key, { toBlock: to, blockHash, logs });
   };
   const known = cache === undefined ? undefined : await resume(client, cache.load(key), fromBlock, toBlock);
   const found: (readonly RawLog[])[] = [known?.logs ?? []];
-  let logs = known?.logs.length ?? 0;
-  let chunk = options.chunk ?? 10_000;
-  let taken = 0;
-  let tooMuch = Number.POSITIVE_INFINITY;
-  let steady = 0;
+  let count = known?.logs.length ?? 0;
+  const range = client.logRange ?? createLogRange();
   for (let from = known === undefined ? fromBlock : known.toBlock + 1; from <= toBlock; ) {
-    const to = Math.min(from + chunk - 1, toBlock);
-    const size = to - from + 1;
+    const size = Math.min(range.size(), toBlock - from + 1);
+    const to = from + size - 1;
     try {
-      const range = { fromBlock: `0x${from.toString(16)}`, toBlock: `0x${to.toString(16)}` };
-      const part = await getLogs(client, filter, range);
+      const part = await getRange(client, filter, from, to);
+      range.took(size);
       found.push(part);
-      logs += part.length;
+      count += part.length;
       from = to + 1;
-      taken = size;
-      steady += 1;
-      if (size >= tooMuch) tooMuch = Number.POSITIVE_INFINITY;
-      if (tooMuch === Number.POSITIVE_INFINITY || steady >= PROBE_AFTER) {
-        chunk = Math.min(chunk * 2, LARGEST_CHUNK);
-        steady = 0;
-      } else if (tooMuch - chunk > chunk / 8) {
-        chunk = Math.floor((chunk + tooMuch) / 2);
-        steady = 0;
-      }
-      onProgress?.({ block: to, toBlock, logs });
     } catch (error) {
-      if (!isKeysteadError(error, "chain/too-much") || size === 1) {
-        // What was found so far is kept if it can be: the failure that counts is the scan's.
-        if (cache !== undefined && from > fromBlock) await keep(from - 1).catch(() => {});
-        throw error;
-      }
-      chunk = taken > 0 && taken < size ? taken : Math.floor(size / 2);
-      tooMuch = Math.min(tooMuch, size);
-      taken = 0;
-      steady = 0;
-      continue;
+      const hint = isKeysteadError(error) ? refusalOf(error, size) : undefined;
+      if (hint !== undefined && range.refused(size, hint)) continue;
+      // What was found so far is kept if it can be: the failure that counts is the scan's.
+      if (cache !== undefined && from > fromBlock) await keep(from - 1, found.flat()).catch(() => {});
+      throw error;
     }
-    if (cache !== undefined && (from > toBlock || cache.due())) await keep(to);
+    onProgress?.({ block: to, toBlock, logs: count });
+    if (cache?.due() === true && from <= toBlock) await keep(to, found.flat());
   }
-  return found.flat();
+  if (toBlock < fromBlock) return mergeLogs(found);
+  const logs = mergeLogs([...found, ...(await readTail(client, filter, fromBlock, toBlock, options.once))]);
+  requireOneChain(logs);
+  if (cache !== undefined) await keep(toBlock, logs);
+  return logs;
+}
+
+/** The end of a range once more, and its last block by hash: a node that has not got there can answer the former with too little, the latter not. */
+async function readTail(client: Client, filter: LogFilter, fromBlock: number, toBlock: number, once = false) {
+  const last = await fetchLogsIn(client, await fetchBlock(client, toBlock), filter);
+  const from = Math.max(fromBlock, toBlock - Math.min(TAIL, client.logRange?.size() ?? TAIL) + 1);
+  // It is a second look, and no answer to it takes anything away from the first.
+  const again =
+    once || from === toBlock ? [] : await getLogs(client, filter, rangeOf(from, toBlock), 2).catch(() => []);
+  return [again, last];
+}
+
+/** Logs of two blocks of the same number: the chain moved between two answers. */
+function requireOneChain(logs: readonly RawLog[]): void {
+  for (const [at, { blockNumber, blockHash }] of logs.entries()) {
+    const before = logs[at - 1];
+    if (before?.blockNumber === blockNumber && before.blockHash !== blockHash) throw reorg(blockNumber);
+  }
+}
+
+/** One range. Asked for often only where it is the endpoint's state that is in the way, not the range. */
+async function getRange(client: Client, filter: LogFilter, from: number, to: number): Promise<readonly RawLog[]> {
+  if (from === to) return getLogs(client, filter, rangeOf(from, to));
+  return getLogs(client, filter, rangeOf(from, to), 2).catch((error: unknown) => {
+    const { network, timedOut } = isKeysteadError(error) ? error.details : {};
+    const busy = isKeysteadError(error, "chain/rate-limited") || (network === true && timedOut !== true);
+    if (busy) return getLogs(client, filter, rangeOf(from, to));
+    throw error;
+  });
+}
+
+/** What a failure says about the range; undefined where it says nothing: no endpoint was there, or its answer is no list of logs. */
+function refusalOf(error: KeysteadError, size: number): string | undefined {
+  if (!error.code.startsWith("chain/")) return undefined;
+  // waiting takes long: much smaller at once
+  if (error.details.timedOut === true) return String(Math.ceil(size / 10));
+  return error.details.network === true ? undefined : error.message;
+}
+
+const rangeOf = (from: number, to: number) => ({
+  fromBlock: `0x${from.toString(16)}`,
+  toBlock: `0x${to.toString(16)}`,
+});
+
+/**
+ * Lists of logs as one, each log once and in the chain's order: some endpoints give a log twice, or in another order.
+ *
+ * @example
+ * mergeLogs([before, again]);
+ */
+export function mergeLogs(parts: readonly (readonly RawLog[])[]): readonly RawLog[] {
+  const byPlace = new Map<string, RawLog>();
+  for (const log of parts.flat()) {
+    const { blockNumber, blockHash, logIndex, topics, data, address } = log;
+    byPlace.set([blockNumber, blockHash, logIndex, address, ...topics, data].join(), log);
+  }
+  return [...byPlace.values()].sort((a, b) => a.blockNumber - b.blockNumber || a.logIndex - b.logIndex);
 }
 
 /** What was kept, as far as it belongs to this range and this chain still has its last block. */
@@ -230,11 +295,15 @@ async function getLogs(
   client: Client,
   filter: LogFilter,
   where: { readonly blockHash: Hex } | { readonly fromBlock: string; readonly toBlock: string },
+  most?: number,
 ): Promise<readonly RawLog[]> {
   const topics = filter.topics ?? [];
-  const answer = await client.request("eth_getLogs", [{ address: filter.address, topics, ...where }]);
+  const ask = () => client.request("eth_getLogs", [{ address: filter.address, topics, ...where }], most);
+  const first = await ask();
+  // no logs are null at some endpoints; a node that failed may say so too, but hardly twice
+  const answer = first ?? (await ask()) ?? [];
   if (!Array.isArray(answer)) {
-    throw new KeysteadError("log/malformed", "the endpoint answers eth_getLogs with no list", {
+    throw new KeysteadError("log/malformed", "the endpoint answers eth_getLogs with something that is not a list", {
       argument: "logs",
       remedy: "Use another endpoint.",
       details: { field: "logs" },
@@ -245,7 +314,7 @@ async function getLogs(
       remedy: "Ask for fewer blocks at once.",
     });
   }
-  return answer.map((entry) => parseLog(entry));
+  return mergeLogs([answer.map((entry) => parseLog(entry))]);
 }
 
 /**

@@ -2,7 +2,7 @@ import { keccak_256 } from "@noble/hashes/sha3.js";
 import { decodeRlp } from "ethers/utils";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
-import { type Block, blockParameter } from "./block.ts";
+import { type Block, blockParameter, unknownHeader } from "./block.ts";
 import type { Client } from "./client.ts";
 
 /*
@@ -39,16 +39,7 @@ export async function fetchStorageProof(
   address: Hex,
   slots: readonly Hex[],
 ): Promise<ProvenAccount> {
-  if (!block.hashed) {
-    throw new KeysteadError(
-      "proof/unknown-header",
-      `block ${block.number} of chain ${client.chainId} does not hash to its hash here`,
-      {
-        remedy: "Upgrade keystead if the chain's header has new fields; otherwise use another endpoint.",
-        details: { block: block.number },
-      },
-    );
-  }
+  if (!block.hashed) throw unknownHeader(block);
   const answer = await client.request("eth_getProof", [address, slots, blockParameter(block.number)]);
   return verifyStorageProof(block.stateRoot, address, slots, answer as AccountProof);
 }

@@ -1,6 +1,6 @@
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
-import { type Block, type BlockTag, fetchBlock } from "./block.ts";
+import { type Block, type BlockTag, fetchBlock, unknownHeader } from "./block.ts";
 import { type Asked, askEach, type Endpoint } from "./endpoint.ts";
 
 /*
@@ -205,10 +205,7 @@ export function createQuorum(options: QuorumOptions): Quorum {
 async function fetchHashed(client: Parameters<typeof fetchBlock>[0], tag: BlockTag): Promise<Block> {
   const block = await fetchBlock(client, tag);
   if (block.hashed) return block;
-  throw new KeysteadError("proof/unknown-header", `block ${block.number} does not hash to its hash here`, {
-    remedy: "Upgrade keystead if the chain's header has new fields; otherwise use another endpoint.",
-    details: { block: block.number },
-  });
+  throw unknownHeader(block);
 }
 
 function behind(number: number, floor: number): KeysteadError {

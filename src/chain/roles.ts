@@ -1,4 +1,4 @@
-import { getAddress, id, type Provider } from "ethers";
+import { getAddress, id } from "ethers";
 import type { Hex } from "../core/bytes.ts";
 import type { RawLog } from "../core/events.ts";
 import type { Client } from "./client.ts";
@@ -21,9 +21,6 @@ const GRANTED = id("RoleGranted(bytes32,address,address)");
 const REVOKED = id("RoleRevoked(bytes32,address,address)");
 const ADMIN_CHANGED = id("RoleAdminChanged(bytes32,bytes32,bytes32)");
 const DEFAULT_ADMIN_ROLE = `0x${"00".repeat(32)}`;
-
-/** Blocks in one `eth_getLogs` query: what the strictest of the common RPC services allow. */
-const BLOCKS_PER_QUERY = 10_000;
 
 /**
  * Folds role logs, in chain order, to the state that they leave. AccessControl keeps no list of holders: its logs are the only complete
@@ -52,34 +49,6 @@ export function foldRoles(logs: readonly RoleLog[]): RoleState {
   return { holders: new Map([...holders].map(([role, set]) => [role, [...set].sort()])), admins };
 }
 
-/**
- * Reads every role log of a contract since its deployment and folds them.
- *
- * @param fromBlock the block of the contract's creation, or an earlier one
- * @param toBlock last block that counts; default: the newest
- * @throws what the provider throws: a range that can't be read is never taken for an empty one
- */
-export async function fetchRoles(
-  provider: Provider,
-  address: string,
-  fromBlock: number,
-  toBlock?: number,
-): Promise<RoleState> {
-  const last = toBlock ?? (await provider.getBlockNumber());
-  const logs: RoleLog[] = [];
-  for (let start = fromBlock; start <= last; start += BLOCKS_PER_QUERY) {
-    logs.push(
-      ...(await provider.getLogs({
-        address,
-        topics: [[GRANTED, REVOKED, ADMIN_CHANGED]],
-        fromBlock: start,
-        toBlock: Math.min(start + BLOCKS_PER_QUERY - 1, last),
-      })),
-    );
-  }
-  return foldRoles(logs);
-}
-
 /** The topics of the events that roles follow from. */
 export const ROLE_TOPICS: readonly Hex[] = [GRANTED as Hex, REVOKED as Hex, ADMIN_CHANGED as Hex];
 
@@ -97,6 +66,5 @@ export async function scanRoleLogs(
   fromBlock: number,
   toBlock: number,
 ): Promise<readonly RawLog[]> {
-  const logs = await scanLogs(client, { address, topics: [ROLE_TOPICS] }, fromBlock, toBlock);
-  return [...logs].sort((a, b) => a.blockNumber - b.blockNumber || a.logIndex - b.logIndex);
+  return scanLogs(client, { address, topics: [ROLE_TOPICS] }, fromBlock, toBlock);
 }

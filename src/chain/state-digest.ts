@@ -1,5 +1,10 @@
-import { concat, dataLength, Interface, keccak256, type Log, type Provider, toBeHex, toUtf8Bytes } from "ethers";
-import { fetchRoles } from "./roles.ts";
+import { concat, dataLength, Interface, keccak256, toBeHex, toUtf8Bytes } from "ethers";
+import { fromHex, type Hex, toHex } from "../core/bytes.ts";
+import type { RawLog } from "../core/events.ts";
+import { blockParameter, fetchBlock } from "./block.ts";
+import { type Client, connect, type Eip1193Provider, mapLimited, type SendingProvider } from "./client.ts";
+import { scanLogs } from "./logs.ts";
+import { foldRoles, scanRoleLogs } from "./roles.ts";
 
 /** Where a deployment's state is read from. */
 export interface StateSource {
@@ -51,7 +56,6 @@ export const POLICY_ABI = new Interface([
 
 /** TDX, SEV-SNP, Nitro, dstack. */
 const TEE_KINDS = [1, 2, 3, 4];
-const BLOCKS_PER_QUERY = 10_000;
 const CALLS_AT_ONCE = 25;
 
 interface Question {
@@ -69,32 +73,31 @@ interface Question {
  * upgrade, and the one before it.
  *
  * @param block default: the newest; an old one needs a node that still has its state
- * @throws what the provider throws: a view that can't be read is never left out
+ * @throws KeysteadError as `scanLogs` and {@link Client.request}: a view that can't be read is never left out
  * @example (await computeStateDigest(provider, { registry, policy, fromBlock: deployment.block })).digest
  */
 export async function computeStateDigest(
-  provider: Provider,
+  provider: Eip1193Provider | SendingProvider,
   source: StateSource,
   block?: number,
 ): Promise<StateDigest> {
-  const at = block ?? (await provider.getBlockNumber());
+  const client = await connect(provider);
+  const at = block ?? (await fetchBlock(client, "latest")).number;
+  const { fromBlock } = source;
+  const [registry, policy] = [hexOf(source.registry), hexOf(source.policy)];
   const questions = [
-    ...askRegistry(source.registry, await fetchLogs(provider, source.registry, REGISTRY_ABI, source.fromBlock, at)),
-    ...askPolicy(source.policy, await fetchLogs(provider, source.policy, POLICY_ABI, source.fromBlock, at)),
+    ...askRegistry(registry, await scanEvents(client, registry, REGISTRY_ABI, fromBlock, at)),
+    ...askPolicy(policy, await scanEvents(client, policy, POLICY_ABI, fromBlock, at)),
   ];
   const entries = new Map<string, string>();
-  for (let start = 0; start < questions.length; start += CALLS_AT_ONCE) {
-    const some = questions.slice(start, start + CALLS_AT_ONCE);
-    const answers = await Promise.all(some.map(({ to, data }) => provider.call({ to, data, blockTag: at })));
-    some.forEach(({ name }, index) => {
-      entries.set(name, answers[index] ?? "0x");
-    });
-  }
-  for (const [name, address] of [
-    ["registry", source.registry],
-    ["policy", source.policy],
-  ] as const) {
-    const { holders, admins } = await fetchRoles(provider, address, source.fromBlock, at);
+  await mapLimited(questions, CALLS_AT_ONCE, async ({ name, to, data }) => {
+    entries.set(
+      name,
+      toHex(fromHex(String(await client.request("eth_call", [{ to, data }, blockParameter(at)])), name)),
+    );
+  });
+  for (const [name, address] of Object.entries({ registry, policy })) {
+    const { holders, admins } = foldRoles(await scanRoleLogs(client, address, fromBlock, at));
     for (const [role, accounts] of holders) entries.set(`${name}.holders(${role})`, concat([...accounts]));
     for (const [role, admin] of admins) entries.set(`${name}.admin(${role})`, admin);
   }
@@ -119,21 +122,12 @@ export function compareStates(before: StateDigest, after: StateDigest): string[]
     .map((name) => `${name} was ${before.entries.get(name) ?? "absent"} and is ${after.entries.get(name) ?? "absent"}`);
 }
 
-async function fetchLogs(
-  provider: Provider,
-  address: string,
-  abi: Interface,
-  from: number,
-  to: number,
-): Promise<Log[]> {
-  const wanted: string[] = [];
-  abi.forEachEvent((event) => wanted.push(event.topicHash));
-  const logs: Log[] = [];
-  for (let start = from; start <= to; start += BLOCKS_PER_QUERY) {
-    const toBlock = Math.min(start + BLOCKS_PER_QUERY - 1, to);
-    logs.push(...(await provider.getLogs({ address, topics: [wanted], fromBlock: start, toBlock })));
-  }
-  return logs;
+const hexOf = (address: string): Hex => toHex(fromHex(address, "address"));
+
+function scanEvents(client: Client, address: Hex, abi: Interface, from: number, to: number) {
+  const wanted: Hex[] = [];
+  abi.forEachEvent((event) => wanted.push(hexOf(event.topicHash)));
+  return scanLogs(client, { address, topics: [wanted] }, from, to);
 }
 
 function asker(prefix: string, abi: Interface, to: string) {
@@ -144,7 +138,7 @@ function asker(prefix: string, abi: Interface, to: string) {
   });
 }
 
-function askRegistry(registry: string, logs: readonly Log[]): Question[] {
+function askRegistry(registry: string, logs: readonly RawLog[]): Question[] {
   const ask = asker("registry", REGISTRY_ABI, registry);
   const questions = [ask("POLICY")];
   for (const log of logs) {
@@ -160,7 +154,7 @@ function askRegistry(registry: string, logs: readonly Log[]): Question[] {
   return questions;
 }
 
-function askPolicy(policy: string, logs: readonly Log[]): Question[] {
+function askPolicy(policy: string, logs: readonly RawLog[]): Question[] {
   const ask = asker("policy", POLICY_ABI, policy);
   const plain = ["releasePausedUntil", "gatewayAppId", "appImplementation", "policyVersion", "lastUpdateBlock"];
   const questions = [...plain, "historyHead"].map((view) => ask(view));

@@ -13,7 +13,7 @@ export interface GivenImage {
   readonly file: InputFile;
 }
 
-/** The largest image has ten registers: 484 bytes, twice that in hex, and names in the text form. */
+/** The largest image has 32 registers: 1,542 bytes, twice that in hex, and names in the text form. */
 const LIMIT = 8192;
 
 /**

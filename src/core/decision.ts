@@ -47,13 +47,13 @@ export interface DecisionWords {
   readonly service: () => bigint;
   /** Its third slot: `pendingAdmin:160 ‖ keyEpoch:16 ‖ tcbRuleEnds:40`. */
   readonly rules: () => bigint;
-  /** `ImageWord`: `activeFrom:40 ‖ activeUntil:40 ‖ state:8 ‖ kind:8 ‖ mask:16 ‖ restrictsDevices:8`. */
+  /** `ImageWord`: `activeFrom:40 ‖ activeUntil:40 ‖ state:8 ‖ kind:8 ‖ mask:32 ‖ restrictsDevices:8`. */
   readonly image: () => bigint;
   /** From when on the service lets the device count, 40 bits. */
   readonly serviceDevice: () => bigint;
   /** `PlatformPolicy.Gate`: `pausedUntil:40 ‖ enabledKinds:8 ‖ restrictedKinds:8 ‖ acceptedTcb:128`. */
   readonly gate: () => bigint;
-  /** `IPlatformPolicy.Entry` of the platform: `state:8 ‖ kind:8 ‖ mask:16 ‖ since:40`. */
+  /** `IPlatformPolicy.Entry` of the platform: `state:8 ‖ kind:8 ‖ mask:32 ‖ since:40`. */
   readonly platform: () => bigint;
   /** Whether the policy lists the device for a kind. */
   readonly policyDevice: (kind: number) => bigint;
@@ -155,7 +155,7 @@ export function decodeImageWord(word: bigint): {
     activeUntil: bits(word, 40, 40),
     state: bits(word, 80, 8),
     kind: bits(word, 88, 8),
-    restrictsDevices: bits(word, 112, 1) === 1,
+    restrictsDevices: bits(word, 128, 1) === 1,
   };
 }
 

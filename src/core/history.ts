@@ -65,6 +65,11 @@ export interface ExpectedHistory {
   /** The block of the latest event. */
   readonly lastUpdateBlock: number;
   readonly basis: HeadBasis;
+  /**
+   * What `block.number` was in the contract when it emitted a log, where that is another number than its block's (Arbitrum: the parent chain's); undefined
+   * where nobody says. Default: its block's number.
+   */
+  readonly numberAt?: ((log: RawLog) => number | undefined) | undefined;
 }
 
 /** One event of a history. `event` is undefined where this version does not know it: hashed and in its place, but not understood. */
@@ -85,7 +90,7 @@ export interface VerifiedHistory<E = ServiceEvent | PolicyEvent> {
   readonly entries: readonly HistoryEntry<E>[];
   /**
    * Whether the blocks that the endpoint gives agree with the chained `previousBlock` pointers. A pointer serves speed, not truth: on a chain whose
-   * `block.number` is not the log's block (Arbitrum) they never agree. Elsewhere a disagreement means that blocks, and so times, are not to be trusted.
+   * `block.number` is not the log's block (Arbitrum) `numberAt` says what they are compared with. A disagreement means that blocks, and so times, are not to be trusted.
    */
   readonly pointers: { readonly agree: boolean; readonly firstDisagreement?: number };
 }
@@ -188,7 +193,7 @@ function verify<E extends ServiceEvent | PolicyEvent>(
     faults,
     head,
     entries: broken ? [] : own.map(({ sequence, log, event }) => ({ sequence, log, event })),
-    pointers: comparePointers(own, expected.lastUpdateBlock),
+    pointers: comparePointers(own, expected),
   };
 }
 
@@ -254,21 +259,23 @@ function gap(from: number, to: number): Fault {
 
 function comparePointers<E extends ServiceEvent | PolicyEvent>(
   own: readonly Numbered<E>[],
-  lastUpdateBlock: number,
+  { lastUpdateBlock, numberAt = ({ blockNumber }) => blockNumber }: ExpectedHistory,
 ): VerifiedHistory["pointers"] {
   let before: RawLog | undefined;
+  let number: number | undefined = 0;
   for (const { event, log, sequence } of own) {
     const pointer = event?.args.previousBlock;
     const ascends =
       before === undefined ||
       log.blockNumber > before.blockNumber ||
       (log.blockNumber === before.blockNumber && log.logIndex > before.logIndex);
-    if (!ascends || (pointer !== undefined && pointer !== (before?.blockNumber ?? 0))) {
+    if (!ascends || (pointer !== undefined && number !== undefined && pointer !== number)) {
       return { agree: false, firstDisagreement: sequence };
     }
     before = log;
+    number = numberAt(log);
   }
-  return (before?.blockNumber ?? 0) === lastUpdateBlock
+  return number === undefined || number === lastUpdateBlock
     ? { agree: true }
     : { agree: false, firstDisagreement: own.at(-1)?.sequence ?? 0 };
 }

@@ -7,7 +7,7 @@ import { KeysteadError } from "./errors.ts";
  * checks and hashes; the tables below, the order of the checks and their reasons are the same on both sides, and
  * test/core/image.differential.test.ts holds them together.
  *
- *   image = version:u8 = 1 ‖ kind:u8 ‖ mask:u16 BE ‖ one 48-byte value per set bit, ascending, right-padded with zeros
+ *   image = version:u8 = 1 ‖ kind:u8 ‖ mask:u32 BE ‖ one 48-byte value per set bit, ascending, right-padded with zeros
  */
 
 /** The kinds of trusted hardware (or, for dstack, of measured stack) an image can be of. */
@@ -45,7 +45,9 @@ export interface KindSpec {
 /** The only version of the encoding. */
 export const IMAGE_VERSION = 1;
 /** Bytes before the first register value. */
-export const IMAGE_HEADER_BYTES = 4;
+export const IMAGE_HEADER_BYTES = 6;
+/** PCRs of a Nitro enclave: pcr0 to pcr31. */
+export const NITRO_PCRS = 32;
 /** Bytes that one register value takes. */
 export const REGISTER_BYTES = 48;
 
@@ -99,9 +101,7 @@ export const IMAGE_KINDS: Readonly<Record<TeeKind, KindSpec>> = {
       register(0, "pcr0", 48, true),
       register(1, "pcr1", 48, true),
       register(2, "pcr2", 48, true),
-      register(3, "pcr3", 48),
-      register(4, "pcr4", 48),
-      register(8, "pcr8", 48),
+      ...Array.from({ length: NITRO_PCRS - 3 }, (_, index) => register(index + 3, `pcr${index + 3}`, 48)),
     ],
     required: { service: ["pcr0", "pcr1", "pcr2"], sealed: ["pcr0", "pcr1", "pcr2"], platform: ["pcr1"] },
   },
@@ -126,8 +126,18 @@ export const IMAGE_KINDS: Readonly<Record<TeeKind, KindSpec>> = {
 export const TEE_KINDS: readonly TeeKind[] = ["tdx", "snp", "nitro", "dstack"];
 const SPEC_BY_BYTE = new Map(TEE_KINDS.map((kind) => [IMAGE_KINDS[kind].byte, IMAGE_KINDS[kind]]));
 
+/**
+ * The mask of these registers, an unsigned 32-bit number.
+ *
+ * @example
+ * registerMask([{ bit: 0 }, { bit: 31 }]); // 0x80000001
+ */
+export function registerMask(registers: readonly { readonly bit: number }[]): number {
+  return registers.reduce((mask, { bit }) => (mask | (1 << bit)) >>> 0, 0);
+}
+
 const maskOf = (spec: KindSpec, names: readonly string[]): number =>
-  spec.registers.reduce((mask, { name, bit }) => (names.includes(name) ? mask | (1 << bit) : mask), 0);
+  registerMask(spec.registers.filter(({ name }) => names.includes(name)));
 const KNOWN_MASK = new Map(
   TEE_KINDS.map((kind) => [
     kind,
@@ -139,12 +149,12 @@ const KNOWN_MASK = new Map(
 );
 const namesOf = (spec: KindSpec, bits: number): string =>
   spec.registers
-    .filter(({ bit }) => (bits >> bit) & 1)
+    .filter(({ bit }) => (bits >>> bit) & 1)
     .map(({ name }) => name)
     .join(", ");
 const popcount = (bits: number): number => {
   let count = 0;
-  for (let rest = bits; rest !== 0; rest >>= 1) count += rest & 1;
+  for (let rest = bits; rest !== 0; rest >>>= 1) count += rest & 1;
   return count;
 };
 
@@ -154,11 +164,11 @@ const refuse = (code: string, message: string, remedy: string, details: Readonly
 /** Walks the bytes as the contract does, in its order; gives what was found in them. */
 function readImage(bytes: Uint8Array, use: ImageUse): Image {
   const actual = bytes.length;
-  const [version, kind, high, low] = bytes;
-  if (version === undefined || kind === undefined || high === undefined || low === undefined) {
+  const [version, kind] = bytes;
+  if (version === undefined || kind === undefined || actual < IMAGE_HEADER_BYTES) {
     throw refuse(
       "wrong-length",
-      `the image has ${actual} bytes and its header alone takes 4`,
+      `the image has ${actual} bytes and its header alone takes ${IMAGE_HEADER_BYTES}`,
       "Give the whole image.",
       {
         expected: IMAGE_HEADER_BYTES,
@@ -182,8 +192,8 @@ function readImage(bytes: Uint8Array, use: ImageUse): Image {
       },
     );
   }
-  const mask = (high << 8) | low;
-  const unknown = mask & ~(KNOWN_MASK.get(spec.kind) ?? 0);
+  const mask = new DataView(bytes.buffer, bytes.byteOffset).getUint32(2);
+  const unknown = (mask & ~(KNOWN_MASK.get(spec.kind) ?? 0)) >>> 0;
   if (unknown !== 0) {
     throw refuse(
       "unknown-registers",
@@ -195,7 +205,7 @@ function readImage(bytes: Uint8Array, use: ImageUse): Image {
       },
     );
   }
-  const missing = maskOf(spec, spec.required[use]) & ~mask;
+  const missing = (maskOf(spec, spec.required[use]) & ~mask) >>> 0;
   if (missing !== 0) {
     throw refuse(
       "missing-registers",
@@ -219,7 +229,7 @@ function readImage(bytes: Uint8Array, use: ImageUse): Image {
   const registers: Record<string, Hex> = {};
   let offset = IMAGE_HEADER_BYTES;
   for (const { name, bit, width, neverZero } of spec.registers) {
-    if (((mask >> bit) & 1) === 0) continue;
+    if (((mask >>> bit) & 1) === 0) continue;
     const value = bytes.subarray(offset, offset + width);
     if (!isZero(bytes.subarray(offset + width, offset + REGISTER_BYTES))) {
       throw refuse(
@@ -276,7 +286,7 @@ export function decodeImage(bytes: Uint8Array, use: ImageUse): Image {
  * @throws KeysteadError `image/unknown-kind` {kind}, `image/unknown-register` {kind, name}, `image/register-value` {kind, name} unless a
  * value is lower-case hex of exactly the register's width
  * @example
- * encodeImage({ kind: "dstack", registers: { compose_hash: "0x…" } }); // 52 bytes
+ * encodeImage({ kind: "dstack", registers: { compose_hash: "0x…" } }); // 54 bytes
  */
 export function encodeImage(image: Image): Uint8Array {
   const spec = specOf(image.kind);
@@ -285,8 +295,8 @@ export function encodeImage(image: Image): Uint8Array {
     if (!present.some((known) => known.name === name)) throw unknownRegister(spec, name);
   }
   const bytes = new Uint8Array(IMAGE_HEADER_BYTES + REGISTER_BYTES * present.length);
-  const mask = present.reduce((bits, { bit }) => bits | (1 << bit), 0);
-  bytes.set([IMAGE_VERSION, spec.byte, mask >> 8, mask & 0xff]);
+  bytes.set([IMAGE_VERSION, spec.byte]);
+  new DataView(bytes.buffer).setUint32(2, registerMask(present));
   present.forEach(({ name, width }, index) => {
     bytes.set(registerBytes(spec, name, width, image.registers[name]), IMAGE_HEADER_BYTES + REGISTER_BYTES * index);
   });

@@ -67,7 +67,8 @@ export interface Measurement {
  * - TDX: rtmr0 (firmware configuration and ACPI tables, which the host supplies) is in: it makes one image per VM size. mr_seam and
  *   mr_signer_seam (the TDX module) are the TCB policy's to judge; mr_config_id, mr_owner and mr_owner_config are the host's free text.
  * - SEV-SNP: host_data is in, since launch configuration may be bound to it alone; the id-block registers name a signer, not a workload.
- * - Nitro: pcr3 (IAM role) and pcr4 (instance) differ between accounts and machines, pcr8 names a signer.
+ * - Nitro: pcr3 (IAM role) and pcr4 (instance) differ between accounts and machines, pcr8 names a signer; the enclave itself extends pcr16 and above,
+ *   and where applications share a base image one of those is what tells them apart.
  * - dstack: mr_system and mr_aggregated follow from VM size and the other two.
  */
 export const DEFAULT_REGISTERS: Readonly<Record<TeeKind, Readonly<Record<"service" | "platform", readonly string[]>>>> =

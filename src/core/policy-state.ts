@@ -96,7 +96,7 @@ export function rebuildPolicy(entries: readonly TimedEntry<PolicyEvent>[]): Poli
   };
   for (const entry of entries) {
     draft.policyVersion = entry.sequence;
-    draft.lastUpdateBlock = entry.log.blockNumber;
+    draft.lastUpdateBlock = entry.number ?? entry.log.blockNumber;
     draft.historyHead = foldHistory(draft.historyHead, entry.log);
     if (entry.event === undefined) draft.notUnderstood.push(entry.sequence);
     else apply(draft, entry.event, entry.timestamp);

@@ -13,6 +13,8 @@ export const ZERO_ADDRESS: Hex = `0x${"00".repeat(20)}`;
 /** One event and the time of its block, in seconds since 1970. */
 export interface TimedEntry<E> extends HistoryEntry<E> {
   readonly timestamp: number;
+  /** What `block.number` was in the contract, where that is not the number of the log's block. */
+  readonly number?: number | undefined;
 }
 
 /** The life of an image, as in IKmsRegistry. */
@@ -137,7 +139,7 @@ export function rebuildService(entries: readonly TimedEntry<ServiceEvent>[]): Se
   for (const entry of entries) {
     draft.exists = true;
     draft.sequence = entry.sequence;
-    draft.lastUpdateBlock = entry.log.blockNumber;
+    draft.lastUpdateBlock = entry.number ?? entry.log.blockNumber;
     draft.historyHead = foldHistory(draft.historyHead, entry.log);
     if (entry.event === undefined) draft.notUnderstood.push(entry.sequence);
     else apply(draft, entry.event, entry);
@@ -233,14 +235,14 @@ function changeImage(draft: Draft, imageId: Hex, change: Partial<ServiceImage>):
 }
 
 /**
- * Kind and mask as they stand in canonical bytes: `version ‖ kind ‖ mask:u16 BE ‖ …`. Zero where the bytes are too short to say.
+ * Kind and mask as they stand in canonical bytes: `version ‖ kind ‖ mask:u32 BE ‖ …`. Zero where the bytes are too short to say.
  *
  * @example
- * imageHeader("0x0101001f…"); // { kind: 1, mask: 31 }
+ * imageHeader("0x01010000001f…"); // { kind: 1, mask: 31 }
  */
 export function imageHeader(image: Hex): { readonly kind: number; readonly mask: number } {
   const part = (from: number, to: number) => Number.parseInt(image.slice(from, to), 16) || 0;
-  return image.length < 10 ? { kind: 0, mask: 0 } : { kind: part(4, 6), mask: part(6, 10) };
+  return image.length < 14 ? { kind: 0, mask: 0 } : { kind: part(4, 6), mask: part(6, 14) };
 }
 
 /**

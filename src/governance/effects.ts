@@ -1,6 +1,7 @@
 import { type Interface, keccak256 } from "ethers";
-import { fromHex } from "../core/bytes.ts";
-import { decodeImage, IMAGE_KINDS, type ImageUse, imageId } from "../core/image.ts";
+import { fromHex, toHex } from "../core/bytes.ts";
+import { checkImage, type ImageUse, imageId } from "../core/image.ts";
+import { imageHeader } from "../core/state.ts";
 import { type ContractName, INTERFACES } from "./abis.ts";
 import { type DecodeContext, recogniseCall } from "./decode.ts";
 import { abiEncode, type Call, hex } from "./safe-hash.ts";
@@ -42,14 +43,10 @@ const equals = (view: string, args: readonly unknown[], field: string, value: un
 /** Entry and ImageRecord of one image: listed (1), with its kind and mask. */
 function listed(view: string, before: readonly unknown[], bytes: unknown, use: ImageUse): readonly Effect[] {
   const image = fromHex(String(bytes), "image");
-  const { kind } = decodeImage(image, use);
+  checkImage(image, use);
+  const { kind, mask } = imageHeader(toHex(image));
   const args = [...before, imageId(image)];
-  const mask = ((image[2] ?? 0) << 8) | (image[3] ?? 0);
-  return [
-    equals(view, args, "state", 1),
-    equals(view, args, "kind", IMAGE_KINDS[kind].byte),
-    equals(view, args, "mask", mask),
-  ];
+  return [equals(view, args, "state", 1), equals(view, args, "kind", kind), equals(view, args, "mask", mask)];
 }
 
 const PLATFORM = "platform(bytes32)";

@@ -2,7 +2,7 @@ import { type ParamType, ZeroHash } from "ethers";
 import type { Deployment } from "../chain/deployment.ts";
 import { hiddenIn, lookalikeWords } from "../core/printable.ts";
 import { quoteText } from "../core/text.ts";
-import { type KnownParties, LONGEST_DELAY } from "../protocol/dangers.ts";
+import type { KnownParties } from "../protocol/dangers.ts";
 import { contextOf } from "./check.ts";
 import {
   type DecodeContext,
@@ -66,6 +66,8 @@ export function knownParties({ contracts, safes, delaySeconds }: Deployment): Kn
   };
 }
 
+/** Longer than an operation has any reason to wait: the timelock's longest delay, doubled for a dismissal, and half of it more. */
+const LONGEST_WAIT = 90n * 86_400n;
 /** Before these tools, and after them: a time outside of that is not when anybody proposed anything. 2024-01-01 and 2100-01-01. */
 const EARLIEST_TIME = 1_704_067_200n;
 const LATEST_TIME = 4_102_444_800n;
@@ -202,7 +204,7 @@ function judgeTerms(operation: Operation, deployment: Deployment | undefined): r
     const shown = formatDuration(at.delay);
     if (at.delay === 0n) {
       found.push(unsafe(part, where, "terms/no-delay", "nobody could see it coming: it waits for no time at all"));
-    } else if (at.delay > LONGEST_DELAY) {
+    } else if (at.delay > LONGEST_WAIT) {
       found.push(unsafe(part, where, "terms/delay-absurd", `it would wait ${shown}, longer than 90 days`));
     } else if (deployment !== undefined && at.address === contracts.timelock) {
       const recorded = BigInt(deployment.delaySeconds);

@@ -17,14 +17,15 @@ import {
   type ObservedRoles,
   PUBLISHED_SOURCES,
 } from "./deployment-check.ts";
+import { dismissalOf } from "./dismissal.ts";
 import { judgeOperation, knownParties } from "./judge.ts";
 import type { Operation } from "./operation.ts";
 import { type Basis, type BasisOptions, requireWitnesses } from "./proven.ts";
 import { SAFE_RELEASES, singletonAt } from "./safe-releases.ts";
 import { addressIn, SINGLETON_SLOT } from "./safe-setup.ts";
 import { type LoggedOperation, readTimelockLog } from "./timelock-log.ts";
-import { kindOfCode, minDelayIn, openReader, safeIn, type WitnessedReader } from "./witnessed.ts";
-import { formatDuration } from "./words.ts";
+import { delayFloorIn, kindOfCode, minDelayIn, openReader, safeIn, type WitnessedReader } from "./witnessed.ts";
+import { formatDuration, formatTime } from "./words.ts";
 
 /** One misconfiguration. `unsafe`: it must not stay. `warning`: it may be meant, and somebody should say so. */
 export interface LintFinding {
@@ -54,8 +55,16 @@ export const LINT_RULES = {
   "lint/delay-zero": ["the timelock has a delay", "Propose set-delay: without one nobody can see a change coming."],
   "lint/delay-short": ["on a public chain the delay is at least a day", "Propose set-delay."],
   "lint/delay-absurd": [
-    "the delay is at most 90 days",
+    "the delay is at most 30 days",
     "Propose set-delay now: an upgrade that mends something would wait as long.",
+  ],
+  "lint/delay-floor": [
+    "on a public chain the delay cannot be lowered below a day",
+    "Deploy again with a longer delay: the first one is the floor for good.",
+  ],
+  "lint/dismissal": [
+    "nobody is dismissing a guardian",
+    "Ask the governance Safe's owners. If they did not mean it, they cancel it: the guardian cannot.",
   ],
   "lint/delay-changed": ["the delay is the recorded one", "Update the record if the change was meant."],
   "lint/no-canceller": [
@@ -198,6 +207,7 @@ export async function applyRules(
   await lintSafes(lint);
   const pending = await pendingOperations(lint);
   lintExecutors(lint, roles, pending);
+  lintDismissals(lint, pending);
   lintLanes(lint, pending);
   lintDangers(lint, pending);
   return { findings: [...findings.values()], roles };
@@ -319,6 +329,11 @@ async function lintDelay(lint: Lint): Promise<void> {
     const severity = isLocalChain(deployment.chainId) ? "warning" : "unsafe";
     lint.add("lint/delay-short", "timelock", `the minimum delay is ${formatDuration(delay)}`, severity);
   }
+  const floor = await delayFloorIn(lint.reader, deployment.contracts.timelock.address);
+  if (floor < DAY && delay >= DAY) {
+    const severity = isLocalChain(deployment.chainId) ? "warning" : "unsafe";
+    lint.add("lint/delay-floor", "timelock", `the delay can be lowered to ${formatDuration(floor)}`, severity);
+  }
   if (delay > LONGEST_DELAY) lint.add("lint/delay-absurd", "timelock", `the minimum delay is ${formatDuration(delay)}`);
 }
 
@@ -413,6 +428,17 @@ function lintExecutors(lint: Lint, roles: ObservedRoles, pending: readonly Logge
       "timelock",
       `operation ${id} is scheduled to follow ${predecessor}: anybody can execute it after that`,
     );
+  }
+}
+
+function lintDismissals(lint: Lint, pending: readonly LoggedOperation[]): void {
+  const { address } = lint.input.deployment.contracts.timelock;
+  for (const { id, calls, predecessor, readyAt } of pending) {
+    const found = dismissalOf(calls, predecessor, address);
+    if (found === undefined) continue;
+    const from = readyAt === undefined ? "" : ` from ${formatTime(readyAt)} on`;
+    const message = `it takes the offices of ${found.outgoing}, which cannot cancel it; executable${from}`;
+    lint.add("lint/dismissal", `operation ${id}`, message, "warning");
   }
 }
 

@@ -4,6 +4,7 @@ import { type DecodedCall, decodeCall, renderCalls } from "./decode.ts";
 import type { ExpectedState } from "./effects.ts";
 import { judgeOperation } from "./judge.ts";
 import type { Operation } from "./operation.ts";
+import { renderSummary, summarise } from "./present/summary.ts";
 import type { Provenance } from "./provenance.ts";
 import { describeQuestion, describeValue, nameField, nameQuestion } from "./questions.ts";
 import type { PlannedTransaction } from "./transactions.ts";
@@ -94,7 +95,9 @@ export function formatReport({ operation, planned, expected, provenance }: Repor
         : [
             `Import \`rollback.safe.json\` into Safe \`${rollback.safe.address}\`${rollback.timelock === null ? "; it works at once" : `; it waits ${formatDuration(rollback.timelock.delay)} in the timelock, then \`rollback-execute.safe.json\` executes it`}. It undoes the operation once that is done; before, cancel.`,
             "",
-            `Or: \`keystead rollback deploy/proposals/${id}\`, once its owners signed it.`,
+            "Or sign and send it from here:",
+            "",
+            ...rollBackCommands(operation),
             "",
             ...fence([
               ...renderCalls(rollback.calls.map((call) => decodeCall(call, context))),
@@ -108,11 +111,17 @@ export function formatReport({ operation, planned, expected, provenance }: Repor
     [
       "How to check this",
       [
-        `\`keystead verify deploy/proposals/${id}\` derives every file of this folder again from \`operation.json\` and compares; with \`--rpc\` it compares with the chain too. \`keystead simulate deploy/proposals/${id}\` plays it on a copy of the chain and compares every change with "What must hold afterwards", both ways. The checksums in the batch files protect against slips of an editor, not against people: what counts is the pair of hashes above, on the device.`,
+        'The first command derives every file of this folder again from `operation.json` and compares them; the second compares with the chain too, the third plays it on a copy of the chain and compares every change with "What must hold afterwards", both ways. They run in the repository\'s root; `KEYSTEAD_RPC_URL` in the environment names the endpoint.',
+        "",
+        ...shell([command("verify", id), command("verify", id, "--rpc"), command("simulate", id)]),
+        "",
+        "The checksums in the batch files protect against slips of an editor, not against people: what counts is the pair of hashes above, on the device.",
       ],
     ],
   ];
-  const lines = [`# ${id}`, "", `**${verdictOf(operation, provenance)}**`, "", `**${headline(operation).line}**`, ""];
+  const screen = renderSummary(summarise(operation, provenance), title);
+  const lines = [`# ${id}`, "", `**${verdictOf(operation, provenance)}**`, "", ...fence(screen), ""];
+  lines.push(`**${headline(operation).line}**`, "");
   lines.push(`Chain ${chainId}${timelock === null ? "" : `, timelock \`${timelock.address}\``}.`, "");
   for (const [heading, body] of sections) lines.push(`## ${heading}`, "", ...body, "");
   return `${lines.join("\n").trimEnd()}\n`;
@@ -176,6 +185,16 @@ function renderWhole(operation: Operation): readonly string[] {
 /** Four backquotes: a quoted text can't end the block, as it can't start a line. */
 const fence = (lines: readonly string[]): readonly string[] => ["````text", ...lines, "````"];
 
+/** Commands that can be pasted into a shell as they stand, in the repository's root. */
+const shell = (commands: readonly string[]): readonly string[] => ["```sh", ...commands, "```"];
+const command = (name: string, id: string, ...more: readonly string[]): string =>
+  ["npm run --silent keystead --", name, `deploy/proposals/${id}`, ...more].join(" ");
+
+function rollBackCommands({ id, rollback }: Operation): readonly string[] {
+  const steps = rollback?.timelock == null ? ["rollback"] : ["rollback", "rollback-execute"];
+  return shell(steps.flatMap((step) => [command("sign", id, "--step", step), command("rollback", id, "--step", step)]));
+}
+
 function renderHashes({ file, step, safe, transaction, hashes }: PlannedTransaction): readonly string[] {
   return [
     `**${step}**, \`${file}\`, Safe \`${safe.address}\` (${safe.version}), nonce ${transaction.nonce}`,
@@ -236,11 +255,13 @@ function renderCancellation({ id, timelock, safe, cancellers, assumptions }: Ope
   if (timelock === null)
     return ["Nobody: it works as soon as the Safe executes it. What it tightens can be loosened through the timelock."];
   return [
-    `Until it is executed, at the earliest ${formatTime(assumptions.time + timelock.delay)} if it is scheduled when proposed, with \`cancel.safe.json\`:`,
-    "",
-    ...[safe, ...cancellers].map(
-      ({ address }) => `- Safe \`${address}\`: \`keystead cancel deploy/proposals/${id} --safe ${address}\``,
-    ),
+    `Until it is executed, at the earliest ${formatTime(assumptions.time + timelock.delay)} if it is scheduled when proposed, with \`cancel.safe.json\`, each of these alone. Its owners sign, then anybody sends it:`,
+    ...[...new Set([safe, ...cancellers].map(({ address }) => address))].flatMap((address) => [
+      "",
+      `Safe \`${address}\`:`,
+      "",
+      ...shell([command("sign", id, "--step", "cancel", "--safe", address), command("cancel", id, "--safe", address)]),
+    ]),
   ];
 }
 

@@ -1,5 +1,5 @@
 import type { Deployment } from "../chain/deployment.ts";
-import { decodeUtf8 } from "../core/bytes.ts";
+import { decodeUtf8, equalBytes } from "../core/bytes.ts";
 import { isKeysteadError } from "../core/errors.ts";
 import { isJsonArray, isJsonObject, type JsonValue, parseJson } from "../core/json.ts";
 import { readBatch } from "./batch.ts";
@@ -160,7 +160,7 @@ function compareDeployment(operation: Operation, deployment: Deployment): readon
 function compareFile(name: string, text: string, found: Uint8Array | undefined): readonly Difference[] {
   if (found === undefined) return [{ field: name, code: "verify/missing", message: "the file is not in the folder" }];
   const given = new TextDecoder().decode(found);
-  if (given === text && Buffer.compare(Buffer.from(text), found) === 0) return [];
+  if (given === text && equalBytes(new TextEncoder().encode(text), found)) return [];
   const code = "verify/differs";
   if (name.endsWith(".json")) {
     try {

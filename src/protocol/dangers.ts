@@ -55,8 +55,8 @@ export interface NamedCall {
 /** OpenZeppelin's DEFAULT_ADMIN_ROLE. */
 const ADMIN_ROLE = `0x${"00".repeat(32)}`;
 const ZERO = `0x${"00".repeat(20)}`;
-/** Longer than any published deployment waits; `keystead lint` draws the same line. */
-export const LONGEST_DELAY = 90n * 86_400n;
+/** GovernanceTimelock's own bound, which `keystead lint` draws too. */
+export const LONGEST_DELAY = 30n * 86_400n;
 
 const same = (a: unknown, b: unknown): boolean => String(a).toLowerCase() === String(b).toLowerCase();
 const unsafe = (code: DangerCode, message: string): readonly Danger[] => [{ code, severity: "unsafe", message }];
@@ -148,7 +148,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   updateDelay: ({ named }, { delay }) => {
     const next = BigInt(String(named.newDelay));
     if (next === 0n) return unsafe("danger/delay", "an operation could be executed as soon as it is scheduled");
-    if (next > LONGEST_DELAY) return unsafe("danger/delay", "nothing could be mended for more than 90 days");
+    if (next > LONGEST_DELAY) return unsafe("danger/delay", "nothing could be mended for more than 30 days");
     if (delay === undefined) return unsure("danger/delay", "whether that is shorter than now is not known here");
     return next < delay ? unsafe("danger/delay", `it is shorter than the present ${delay} s`) : NONE;
   },

@@ -65,7 +65,7 @@ export const ROLE_MATRIX: readonly RoleRow[] = [
  *
  * @param parties the address of each party
  * @returns one sentence per difference; empty if there is none
- * @example compareRoles("timelock", await fetchRoles(provider, timelock, block), parties) // []
+ * @example compareRoles("timelock", foldRoles(logs), parties) // []
  */
 export function compareRoles(
   contract: GovernedContract,

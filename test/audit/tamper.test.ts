@@ -28,6 +28,18 @@ const onLogs =
   (method, answer) =>
     method === "eth_getLogs" ? change(answer as JsonLog[]) : answer;
 
+/** Changes single logs, and the same ones in every answer: what the first long list has at a place. */
+const stubborn = (edit: (log: JsonLog, at: number, all: readonly JsonLog[]) => JsonLog[]): Lie => {
+  const placeOf = ({ blockNumber, logIndex }: JsonLog) => `${blockNumber}/${logIndex}`;
+  let edits: ReadonlyMap<string, JsonLog[]> | undefined;
+  return onLogs((logs) => {
+    if (logs.length > 8) edits ??= new Map(logs.map((log, at) => [placeOf(log), edit(log, at, logs)]));
+    return logs.flatMap((log) => edits?.get(placeOf(log)) ?? [log]);
+  });
+};
+/** Two logs of one block: where the first of them is in a list. */
+const pairIn = (logs: readonly JsonLog[]) => logs.findIndex((log, at) => log.blockNumber === logs[at + 1]?.blockNumber);
+
 const noProofs: Lie = (method, answer) => {
   if (method === "eth_getProof") throw { code: -32601, message: "the method eth_getProof does not exist" };
   return answer;
@@ -56,19 +68,35 @@ describe("audit of a lying endpoint", () => {
 
   const cases: readonly [what: string, lie: Lie, expected: readonly AuditFault["code"][]][] = [
     ["drops the first log", onLogs((logs) => logs.slice(1)), ["dropped"]],
-    ["drops a log in the middle", onLogs((logs) => logs.toSpliced(4, 1)), ["dropped"]],
-    ["drops the last log", onLogs((logs) => logs.slice(0, -1)), ["dropped"]],
+    ["drops a log in the middle", stubborn((log, at) => (at === 4 ? [] : [log])), ["dropped"]],
+    ["drops the last log", stubborn((log, at, all) => (at === all.length - 1 ? [] : [log])), ["dropped"]],
     ["drops all logs", onLogs(() => []), ["dropped"]],
-    ["swaps two logs", onLogs((logs) => logs.with(3, logs[4] as JsonLog).with(4, logs[3] as JsonLog)), ["reordered"]],
-    ["repeats a log", onLogs((logs) => logs.toSpliced(5, 0, logs[4] as JsonLog)), ["duplicated"]],
-    ["puts one log in another's place", onLogs((logs) => logs.with(5, logs[4] as JsonLog)), ["duplicated", "dropped"]],
+    [
+      "gives two logs each other's places",
+      stubborn((log, at, all) => {
+        const other = all[at === pairIn(all) ? at + 1 : at - 1];
+        const isOne = at === pairIn(all) || at === pairIn(all) + 1;
+        return [isOne && other !== undefined ? { ...log, logIndex: other.logIndex } : log];
+      }),
+      ["reordered"],
+    ],
+    [
+      "repeats a log at another place",
+      stubborn((log, at) => (at === 4 ? [log, { ...log, logIndex: "0x3e7" }] : [log])),
+      ["duplicated"],
+    ],
+    [
+      "puts one log in another's place",
+      stubborn((log, at, all) => [
+        at === 5 ? { ...log, topics: all[4]?.topics ?? [], data: all[4]?.data ?? "0x" } : log,
+      ]),
+      ["duplicated", "dropped"],
+    ],
     [
       "edits a log's actor",
-      onLogs((logs) =>
-        logs.map((log, at) =>
-          at === 6 ? { ...log, topics: log.topics.with(2, `0x${"0".repeat(24)}${"ab".repeat(20)}`) } : log,
-        ),
-      ),
+      stubborn((log, at) => [
+        at === 6 ? { ...log, topics: log.topics.with(2, `0x${"0".repeat(24)}${"ab".repeat(20)}`) } : log,
+      ]),
       ["edited"],
     ],
     [
@@ -78,9 +106,7 @@ describe("audit of a lying endpoint", () => {
     ],
     [
       "edits an image's register",
-      onLogs((logs) =>
-        logs.map((log, at) => (at === 3 ? { ...log, data: log.data.replace(/0101001f..../, "0101001f0000") } : log)),
-      ),
+      stubborn((log, at) => [at === 3 ? { ...log, data: log.data.replace(/0101001f..../, "0101001f0000") } : log]),
       ["edited"],
     ],
     [
@@ -90,16 +116,14 @@ describe("audit of a lying endpoint", () => {
     ],
     [
       "slips in another contract's log",
-      onLogs((logs) => logs.map((log, at) => (at === 2 ? { ...log, address: `0x${"be".repeat(20)}` } : log))),
+      stubborn((log, at) => [at === 2 ? { ...log, address: `0x${"be".repeat(20)}` } : log]),
       ["foreign-address", "dropped"],
     ],
     [
       "slips in another service's log",
-      onLogs((logs) =>
-        logs.map((log, at) =>
-          at === 2 ? { ...log, topics: log.topics.with(1, `0x${"be".repeat(20)}${"0".repeat(24)}`) } : log,
-        ),
-      ),
+      stubborn((log, at) => [
+        at === 2 ? { ...log, topics: log.topics.with(1, `0x${"be".repeat(20)}${"0".repeat(24)}`) } : log,
+      ]),
       ["foreign-service", "dropped"],
     ],
   ];
@@ -112,6 +136,25 @@ describe("audit of a lying endpoint", () => {
       expect(audit.state).to.equal(undefined);
     });
   }
+
+  for (const [what, lie] of [
+    ["gives its logs in another order", onLogs((logs) => logs.toReversed())],
+    ["gives a log twice", onLogs((logs) => logs.flatMap((log, at) => (at % 3 === 0 ? [log, log] : [log])))],
+    ["answers null where there are no logs", onLogs((logs) => (logs.length === 0 ? (null as never) : logs))],
+  ] as const) {
+    it(`that ${what} is no liar`, async () => expect((await scan(lie)).verdict).to.equal("proven"));
+  }
+
+  it("that leaves out the newest logs at first, as a node that is behind does, is asked again", async () => {
+    for (const fromBlock of [0, undefined]) {
+      let asked = 0;
+      const behind = onLogs((logs) => (asked++ < 2 ? logs.slice(0, -1) : logs));
+      const client = await connect(liar(chain.connection.provider, behind), { backoff: 1 });
+      const audit = await auditService(client, story.registry, story.upgradeable, { fromBlock });
+      expect(audit.verdict).to.equal("proven");
+      expect(asked).to.be.greaterThan(2);
+    }
+  });
 
   it("that edits a log and offers no proofs is broken, and either may be wrong", async () => {
     const edit = onLogs((logs) => logs.map((log) => ({ ...log, data: log.data.replace("6669727374", "6c61737421") })));
@@ -281,12 +324,13 @@ describe("audit of a lying endpoint", () => {
       const tag = `0x${at.toString(16)}`;
       let looks = 0;
       const endpoint = liar(chain.connection.provider, (method, answer, params) => {
-        if (method !== "eth_getBlockByNumber" || params[0] !== tag || ++looks !== 2) return answer;
+        if (method !== "eth_getBlockByNumber" || params[0] !== tag || ++looks !== 3) return answer;
         return { ...(answer as object), hash: `0x${"4e".repeat(32)}` };
       });
       const client = await connect(endpoint);
       const audit = await auditService(client, story.registry, story.upgradeable, { at, fromBlock: 0 });
-      expect([audit.verdict, looks]).to.deep.equal(["proven", 4]);
+      // each reading: at first, at the end of its scan, and at the very end
+      expect([audit.verdict, looks]).to.deep.equal(["proven", 6]);
     });
 
     it("is an error that says to try again when it never settles, and no verdict", async () => {
@@ -321,11 +365,12 @@ describe("audit of a lying endpoint", () => {
     let refused = 0;
     let moved = 0;
     const endpoint = liar(chain.connection.provider, (method, answer) => {
-      if (method === "eth_getLogs" && refused++ === 0) throw { code: -32000, message: "unknown block" };
-      const isMoved = method === "eth_getBlockByNumber" && refused === 1 && moved++ === 0;
+      if (method === "eth_getLogs" && refused++ < 4) throw { code: -32000, message: "unknown block" };
+      const isMoved = method === "eth_getBlockByNumber" && refused === 4 && moved++ === 0;
       return isMoved ? { ...(answer as object), hash: `0x${"4e".repeat(32)}` } : answer;
     });
-    const audit = await auditService(await connect(endpoint), story.registry, story.upgradeable);
+    const client = await connect(endpoint, { backoff: 1 });
+    const audit = await auditService(client, story.registry, story.upgradeable);
     expect(audit.verdict).to.equal("proven");
     expect(moved).to.be.greaterThan(0);
   });
@@ -335,8 +380,9 @@ describe("audit of a lying endpoint", () => {
       if (method === "eth_getLogs") throw { code: -32000, message: "unknown block" };
       return answer;
     });
-    const reading = auditService(await connect(endpoint), story.registry, story.upgradeable);
-    expect(isKeysteadError(await reading.catch((error: unknown) => error), "chain/refused")).to.equal(true);
+    const reading = auditService(await connect(endpoint, { backoff: 1 }), story.registry, story.upgradeable);
+    const failure = await reading.catch((error: unknown) => error);
+    expect(isKeysteadError(failure, "chain/no-block") && failure.retryable).to.equal(true);
   });
 
   describe("beside witnesses", () => {
@@ -364,16 +410,6 @@ describe("audit of a lying endpoint", () => {
       const failure = await auditPolicy(client, story.policy, { witnesses: [other] }).catch((e: unknown) => e);
       expect(isKeysteadError(failure, "chain/wrong-chain")).to.equal(true);
     });
-  });
-
-  it("on a chain whose pointers lead nowhere asks for a block to scan from", async () => {
-    const arbitrum = liar(chain.connection.provider, (method, answer) =>
-      method === "eth_chainId" ? "0xa4b1" : answer,
-    );
-    const failure = await auditService(await connect(arbitrum), story.registry, story.quiet).catch((e: unknown) => e);
-    expect(isKeysteadError(failure, "audit/needs-scan")).to.equal(true);
-    const scanned = await auditService(await connect(arbitrum), story.registry, story.quiet, { fromBlock: 0 });
-    expect(scanned.verdict).to.equal("proven");
   });
 
   it("given what is no service or no address is an error that names the argument", async () => {

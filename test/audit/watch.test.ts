@@ -71,10 +71,10 @@ describe("watching a chain", () => {
     expect(after).to.include({ verdict: "proven" });
     expect(after.block.number).to.equal(before_.block.number + 1);
     for (const audit of after.services) expect(audit.block).to.deep.equal(after.block);
-    // policy's head, and all services' in one; the range's logs of both
+    // policy's head, and all services' in one; the proxies' code; the range's logs, and those of its last block by hash
     expect(Object.fromEntries(endpoint.counts)).to.deep.equal({
-      eth_getBlockByNumber: 3,
-      eth_getProof: 2,
+      eth_getBlockByNumber: 4,
+      eth_getProof: 2 + 2 * 2,
       eth_getLogs: 2,
     });
   });
@@ -181,7 +181,7 @@ describe("watching a chain", () => {
     expect(seen.map(({ kind }) => kind)).to.deep.equal(["start", "lost", "again"]);
     expect(failures).to.equal(3);
     const [, lost, again] = seen;
-    expect(lost?.kind === "lost" && lost.error.code).to.equal("chain/refused");
+    expect(lost?.kind === "lost" && lost.error.code).to.equal("chain/unreachable");
     expect(again?.kind === "again" && told(again.changes)).to.deep.equal([
       ["event", services[1], "rotate_service_key"],
     ]);

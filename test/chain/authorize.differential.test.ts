@@ -74,7 +74,7 @@ const imageWord = (t: number) =>
       fc.constantFrom(0, 1),
     )
     .map(([from, until, state, kind, mask, restricts]) =>
-      pack([40, from], [40, until], [8, state], [8, kind], [16, mask], [8, restricts]),
+      pack([40, from], [40, until], [8, state], [8, kind], [32, mask], [8, restricts]),
     );
 const gateWord = (t: number) =>
   fc
@@ -90,7 +90,7 @@ const gateWord = (t: number) =>
     );
 const entryWord = fc
   .tuple(mostly(1, 0, 2), fc.constantFrom(...KINDS), uint(16), uint(40))
-  .map(([state, kind, mask, since]) => pack([8, state], [8, kind], [16, mask], [40, since]));
+  .map(([state, kind, mask, since]) => pack([8, state], [8, kind], [32, mask], [40, since]));
 const flag = fc.constantFrom(0n, 1n);
 
 /** Every word that a decision of these requests may read: contract, slot, and what is written there. */

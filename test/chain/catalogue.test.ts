@@ -1,7 +1,7 @@
 import { expect } from "chai";
-import { connect, type Eip1193Provider } from "../../src/chain/client.ts";
-import { type Catalogue, extendCatalogue, MAX_CATALOGUE_EVENTS } from "../../src/chain/catalogue.ts";
 import { fetchBlock } from "../../src/chain/block.ts";
+import { type Catalogue, extendCatalogue, MAX_CATALOGUE_EVENTS } from "../../src/chain/catalogue.ts";
+import { connect, type Eip1193Provider } from "../../src/chain/client.ts";
 import { createProvenState, type ProvenState } from "../../src/chain/proven.ts";
 import { serviceSlots, slotHex } from "../../src/chain/slots.ts";
 import type { Hex } from "../../src/core/bytes.ts";
@@ -97,16 +97,24 @@ describe("the images that a history names", function () {
     expect(alone.agreed[0]?.health()).to.include({ state: "lies", lastError: "chain/history-unproven" });
   });
 
-  it("where block numbers lead nowhere, are scanned for", async () => {
-    const arbitrum = liar(chain.provider, (method, answer) => (method === "eth_chainId" ? "0xa4b1" : answer));
-    const block = await fetchBlock(await connect(chain.provider), "latest");
-    const [endpoint] = endpointsOf([arbitrum], () => 0);
-    if (endpoint === undefined) throw new Error("no endpoint");
-    const client = await connect(arbitrum);
-    const state = createProvenState({ block, agreed: [{ ...endpoint, client: async () => client }] });
-    const scanned = await extendCatalogue(state, source(), undefined);
-    expect(ids(scanned)).to.deep.equal([imageId(V1), imageId(V3), imageId(V2)]);
-    expect(arbitrum.counts.get("eth_getLogs")).to.equal(1);
+  it("where block numbers lead nowhere, are scanned for, whether the header says so or not", async () => {
+    for (const parentNumber of [3, undefined]) {
+      const orbit = liar(chain.provider, (method, answer, params) => {
+        const asked = (params[0] ?? {}) as { blockHash?: string };
+        return method === "eth_getLogs" && asked.blockHash !== undefined ? [] : answer;
+      });
+      const block = await fetchBlock(await connect(chain.provider), "latest");
+      const [endpoint] = endpointsOf([orbit], () => 0);
+      if (endpoint === undefined) throw new Error("no endpoint");
+      const client = await connect(orbit);
+      const agreed = [{ ...endpoint, client: async () => client }];
+      const state = createProvenState({ block: { ...block, parentNumber }, agreed });
+      const scanned = await extendCatalogue(state, source(), undefined);
+      expect(ids(scanned)).to.deep.equal([imageId(V1), imageId(V3), imageId(V2)]);
+      expect(endpoint.health().state).to.equal("ok");
+      // the range, its last block, its end again; before that a walk that led nowhere
+      expect(orbit.counts.get("eth_getLogs")).to.equal(parentNumber === undefined ? 4 : 3);
+    }
   });
 
   it("of a history that is too long are not read: the machine must say which image it is", async () => {

@@ -57,13 +57,13 @@ describe("logs", () => {
   });
 
   it("that another failure interrupts are an error, not fewer logs", async () => {
-    const client = await connect(capped(7, { code: -32603, message: "internal error" }));
+    const client = await connect(capped(0, { code: -32603, message: "internal error" }), { backoff: 1 });
     const failure = await scanLogs(client, { address: story.registry }, 0, newest).catch((error: unknown) => error);
-    expect(isKeysteadError(failure, "chain/refused")).to.equal(true);
+    expect(isKeysteadError(failure, "chain/unreachable") && failure.message).to.contain("internal error");
   });
 
   it("answered with no list are an error", async () => {
-    const endpoint = liar(chain.connection.provider, (method, answer) => (method === "eth_getLogs" ? null : answer));
+    const endpoint = liar(chain.connection.provider, (method, answer) => (method === "eth_getLogs" ? {} : answer));
     const failure = await scanLogs(await connect(endpoint), { address: story.registry }, 0, 1).catch((e: unknown) => e);
     expect(isKeysteadError(failure, "log/malformed")).to.equal(true);
   });
@@ -114,42 +114,76 @@ describe("logs", () => {
 
 describe("a scan of an endpoint that caps ranges", () => {
   const LENGTH = 200_000;
-  /** An endpoint without logs that takes ranges of at most `most` blocks. */
+  const HASH = `0x${"b1".repeat(32)}`;
+  /** An endpoint without logs that takes ranges of at most `most` blocks; it says no in words that nobody knows. */
   const capping = (most: (from: number) => number) => {
-    const ranges: number[] = [];
+    const ranges: (readonly [from: number, size: number])[] = [];
     let refused = 0;
     const request = async ({ method, params }: { method: string; params?: readonly unknown[] }) => {
       if (method === "eth_chainId") return "0x1";
-      const { fromBlock, toBlock } = (params?.[0] ?? {}) as { fromBlock: string; toBlock: string };
+      const [first] = params ?? [];
+      if (method === "eth_getBlockByNumber") return { number: first, hash: HASH, stateRoot: HASH, timestamp: "0x1" };
+      const { fromBlock, toBlock, blockHash } = first as Readonly<Record<string, string>>;
+      if (blockHash !== undefined) return [];
       const size = Number(toBlock) - Number(fromBlock) + 1;
       if (size > most(Number(fromBlock))) {
         refused += 1;
-        throw { code: -32602, message: "block range is too wide" };
+        throw { code: -32042, message: "nope" };
       }
-      ranges.push(size);
+      ranges.push([Number(fromBlock), size]);
       return [];
     };
     return { request, ranges, refused: () => refused };
   };
   const scanned = async (most: (from: number) => number) => {
     const endpoint = capping(most);
-    await scanLogs(await connect(endpoint), { address: `0x${"aa".repeat(20)}` }, 0, LENGTH - 1);
-    expect(endpoint.ranges.reduce((a, b) => a + b)).to.equal(LENGTH);
-    return { calls: endpoint.ranges.length, refused: endpoint.refused() };
+    const client = await connect(endpoint);
+    await scanLogs(client, { address: `0x${"aa".repeat(20)}` }, 0, LENGTH - 1);
+    // in order and without a gap, and the end once more
+    const [tail, ...rest] = endpoint.ranges.toReversed();
+    let next = 0;
+    for (const [from, size] of rest.toReversed()) {
+      expect(from).to.equal(next);
+      next += size;
+    }
+    expect([next, (tail?.[0] ?? 0) + (tail?.[1] ?? 0)]).to.deep.equal([LENGTH, LENGTH]);
+    return { answered: rest.length, refused: endpoint.refused(), calls: client.calls() };
   };
 
-  it("finds the largest range that it takes, and is seldom refused after that", async () => {
-    const { calls, refused } = await scanned(() => 1000);
-    expect(calls).to.be.lessThan(1.15 * (LENGTH / 1000));
-    expect(refused).to.be.lessThan(0.12 * calls);
+  // docs/decisions/0021 gives these figures
+  for (const [cap, answered, refused] of [
+    [10_000, 20, 9],
+    [500, 400, 20],
+    [10, 20_000, 60],
+  ] as const) {
+    it(`of ${cap} blocks costs few questions more than there are ranges`, async () => {
+      const cost = await scanned(() => cap);
+      expect(cost.answered).to.be.at.least(LENGTH / cap);
+      expect(cost.answered).to.be.at.most(1.1 * answered);
+      expect(cost.refused).to.be.at.most(refused);
+    });
+  }
+
+  it("of one block comes to an end", async () => {
+    const endpoint = capping(() => 1);
+    await scanLogs(await connect(endpoint), { address: `0x${"aa".repeat(20)}` }, 0, 99);
+    expect(endpoint.ranges.length).to.be.at.least(100);
   });
 
   it("where there is no cap takes ever larger ranges", async () => {
-    expect(await scanned(() => LENGTH)).to.deep.equal({ calls: 5, refused: 0 });
+    const { answered, refused } = await scanned(() => LENGTH);
+    expect([answered, refused]).to.deep.equal([5, 0]);
   });
 
   it("goes smaller where it must, and larger again where it may", async () => {
-    const { calls } = await scanned((from) => (from > 50_000 && from < 60_000 ? 100 : 20_000));
-    expect(calls).to.be.lessThan(180);
+    const { answered } = await scanned((from) => (from > 50_000 && from < 60_000 ? 100 : 20_000));
+    expect(answered).to.be.lessThan(180);
+  });
+
+  it("finds out once, for all scans through one client", async () => {
+    const endpoint = capping(() => 500);
+    const client = await connect(endpoint);
+    for (let scan = 0; scan < 4; scan++) await scanLogs(client, { address: `0x${"aa".repeat(20)}` }, 0, 2_000);
+    expect(endpoint.refused()).to.be.at.most(12);
   });
 });

@@ -86,7 +86,7 @@ describe("keystead audit --watch", () => {
       throw { code: -32603, message: "database is locked" };
     };
     const lost = await next();
-    expect(lost.error.code).to.equal("chain/refused");
+    expect(lost.error.code).to.equal("chain/unreachable");
     await (await own.rotateServiceKey(service)).wait();
     proxy.change = (_method, answer) => answer;
     const again = await next();

@@ -258,7 +258,7 @@ describe("keystead audit", () => {
       expect((await audit(...everything(), "--json")).code).to.equal(0);
       const half = cap(Math.floor(whole.scans * 0.75));
       const broken = await audit(...args);
-      expect([broken.code, errorCodeOf(broken)]).to.deep.equal([2, "chain/refused"]);
+      expect([broken.code, errorCodeOf(broken)]).to.deep.equal([2, "chain/unreachable"]);
       expect(existsSync(file)).to.equal(true);
       const rest = cap();
       const run = await audit(...args, "--trust-checkpoint");
@@ -309,7 +309,7 @@ describe("keystead audit", () => {
         },
       ],
     ] as const) {
-      it(`${what}: it is not believed, and everything is read again`, async () => {
+      it(`${what}: it is not believed, and the endpoint is asked again`, async () => {
         const file = await checkpoint(change);
         const run = await audit(...everything(), "--checkpoint", file, "--json");
         expect(run.code, run.stderr).to.equal(0);
@@ -318,7 +318,9 @@ describe("keystead audit", () => {
           story.sealed,
           story.quiet,
         ]);
-        expect(jsonOf(run).warnings.map(({ code }: { code: string }) => code)).to.deep.equal(["checkpoint/not-used"]);
+        // what is missing or altered among real logs is read again, log by log; an invention condemns the file
+        const warned = jsonOf(run).warnings.map(({ code }: { code: string }) => code);
+        expect(warned).to.deep.equal(what.includes("invents") ? ["checkpoint/not-used"] : []);
       });
     }
     function hide(scans: Scan[], service: string): void {

@@ -95,7 +95,7 @@ describe("keystead measure diff", () => {
     expect(keystead(["measure", "diff", old, resized]).code).to.equal(1);
     const run = keystead(["measure", "diff", registered, workload, "--json"]);
     expect(run.code).to.equal(1);
-    expect(jsonOf(run).diff.calls[0].arguments.image.slice(0, 10)).to.equal("0x0101001d");
+    expect(jsonOf(run).diff.calls[0].arguments.image.slice(0, 14)).to.equal("0x01010000001d");
     const bytes = jsonOf(keystead(["image", "show", registered, "--json"])).bytes;
     expect(keystead(["measure", "diff", bytes, resized]).code).to.equal(0);
   });

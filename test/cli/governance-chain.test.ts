@@ -31,8 +31,8 @@ describe("keystead verify --rpc, simulate, lint, status", function () {
       "domain hash",
       "## What it does",
       "TDX rules: enabled: false → true",
-      "keystead cancel",
-      "keystead rollback",
+      "keystead -- cancel",
+      "keystead -- rollback",
     ];
     const places = order.slice(2).map((text) => report.indexOf(text));
     expect(report.indexOf("READ WHOLE")).to.be.greaterThan(0).and.to.be.lessThan(200);

@@ -14,7 +14,6 @@ const { loadFixture, time } = connection.networkHelpers;
 
 /** Namespaces by the file that declares them. */
 const NAMESPACES = {
-  "governance/Governed.sol": ["keystead.storage.Governed"],
   "policy/PlatformPolicy.sol": ["keystead.storage.PlatformPolicy"],
   "registry/ServiceStore.sol": ["keystead.storage.KmsRegistry"],
   "mocks/KmsRegistryV2.sol": ["keystead.storage.KmsRegistryV2"],
@@ -72,17 +71,6 @@ describe("pinned: storage as it lies on the chain", () => {
     }
   });
 
-  it("Governed: the number of governors", async () => {
-    const base = erc7201("keystead.storage.Governed");
-    for (const contract of [suite.policy, suite.registry]) {
-      const address = await contract.getAddress();
-      expect(await read(address, base)).to.equal(word(1));
-      const role = await suite.policy.GOVERNOR_ROLE();
-      await contract.connect(suite.governor).grantRole(role, await suite.registry.getAddress());
-      expect(await read(address, base)).to.equal(word(2));
-    }
-  });
-
   it("PlatformPolicy: gate, head, version, entries, devices, dstack facts", async () => {
     const base = erc7201("keystead.storage.PlatformPolicy");
     const address = await suite.policy.getAddress();
@@ -111,10 +99,10 @@ describe("pinned: storage as it lies on the chain", () => {
       packed([64, await suite.policy.policyVersion()], [40, await suite.policy.lastUpdateBlock()]),
     );
     expect(await read(address, mapped(imageId(PLATFORM.tdx), at(base, 3)))).to.equal(
-      packed([8, 2], [8, KIND.tdx], [16, 0b1101], [40, revokedAt]),
+      packed([8, 2], [8, KIND.tdx], [32, 0b1101], [40, revokedAt]),
     );
     expect(await read(address, mapped(imageId(snpImage("kms")), at(base, 4)))).to.equal(
-      packed([8, 1], [8, KIND.snp], [16, 1], [40, kmsSince]),
+      packed([8, 1], [8, KIND.snp], [32, 1], [40, kmsSince]),
     );
     expect(await read(address, mapped(device, mapped(word(KIND.snp), at(base, 6))))).to.equal(word(1));
     expect(await read(address, at(base, 7))).to.equal(
@@ -164,7 +152,7 @@ describe("pinned: storage as it lies on the chain", () => {
       packed([160, BigInt(suite.serviceGuardian.address)], [40, named]),
     );
     const record = (state: number) =>
-      packed([40, created], [40, created + 30 * DAY], [8, state], [8, KIND.tdx], [16, 0b11111], [8, 1]);
+      packed([40, created], [40, created + 30 * DAY], [8, state], [8, KIND.tdx], [32, 0b11111], [8, 1]);
     const slot = mapped(imageId(tdxImage("v1")), at(service, 5));
     expect(await read(address, slot)).to.equal(record(1));
     await own.removeImageFromService(serviceId, imageId(tdxImage("v1")), "");

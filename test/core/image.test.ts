@@ -64,13 +64,13 @@ describe("core/image", () => {
     it("encodes to version, kind, mask and 48 bytes a register, the short ones padded on the right", () => {
       const image = imageOf("dstack", ["os_image_hash", "compose_hash"]);
       expect(toHex(encodeImage(image))).to.equal(
-        `0x01040003${"11".repeat(32)}${"00".repeat(16)}${"11".repeat(32)}${"00".repeat(16)}`,
+        `0x010400000003${"11".repeat(32)}${"00".repeat(16)}${"11".repeat(32)}${"00".repeat(16)}`,
       );
     });
 
-    it("puts Nitro's PCR8 at bit 8", () => {
-      const image = imageOf("nitro", ["pcr0", "pcr1", "pcr2", "pcr8"]);
-      expect(toHex(encodeImage(image)).slice(0, 10)).to.equal("0x01030107");
+    it("puts Nitro's PCRs at the bits of their numbers, the last at the mask's highest", () => {
+      const image = imageOf("nitro", ["pcr0", "pcr1", "pcr2", "pcr8", "pcr16", "pcr31"]);
+      expect(toHex(encodeImage(image)).slice(0, 14)).to.equal("0x010380010107");
       expect(decodeImage(encodeImage(image), "service")).to.deep.equal(image);
     });
 
@@ -82,7 +82,7 @@ describe("core/image", () => {
     it("has a text form without 0x, in bit order whatever the order of the properties", () => {
       const image: Image = { kind: "snp", registers: { image_id: value(16, 2), measurement: value(48, 1) } };
       expect(formatImage(image)).to.equal(`snp:measurement=${"01".repeat(48)},image_id=${"02".repeat(16)}`);
-      expect(toHex(encodeImage(image)).slice(0, 10)).to.equal("0x01020021");
+      expect(toHex(encodeImage(image)).slice(0, 14)).to.equal("0x010200000021");
     });
 
     it("survives bytes and text unchanged, whatever it holds", () => {
@@ -136,6 +136,7 @@ describe("core/image", () => {
   });
 
   it("has the contract's registers, and those that are never zero", () => {
+    const others = Array.from({ length: 29 }, (_, index) => `${index + 3} pcr${index + 3} 48`).join(", ");
     const table = TEE_KINDS.map((kind) =>
       [
         IMAGE_KINDS[kind].byte,
@@ -147,7 +148,7 @@ describe("core/image", () => {
     expect(table).to.deep.equal([
       "1, 0 mrtd 48 !, 1 rtmr0 48, 2 rtmr1 48 !, 3 rtmr2 48 !, 4 rtmr3 48 !, 5 mr_seam 48, 6 mr_signer_seam 48, 7 mr_config_id 48, 8 mr_owner 48, 9 mr_owner_config 48",
       "2, 0 measurement 48 !, 1 host_data 32, 2 id_key_digest 48, 3 author_key_digest 48, 4 family_id 16, 5 image_id 16",
-      "3, 0 pcr0 48 !, 1 pcr1 48 !, 2 pcr2 48 !, 3 pcr3 48, 4 pcr4 48, 8 pcr8 48",
+      `3, 0 pcr0 48 !, 1 pcr1 48 !, 2 pcr2 48 !, ${others}`,
       "4, 0 os_image_hash 32 !, 1 compose_hash 32 !, 2 mr_aggregated 32, 3 mr_system 32",
     ]);
   });
@@ -159,27 +160,27 @@ describe("core/image", () => {
       copy[offset] = byte;
       return copy;
     };
-    const zeroOs = new Uint8Array(good).fill(0, 4, 36);
+    const zeroOs = new Uint8Array(good).fill(0, 6, 38);
     const cases: readonly [string, Uint8Array, ImageUse, string, Record<string, unknown>][] = [
-      ["nothing", new Uint8Array(0), "service", "image/wrong-length", { expected: 4, actual: 0 }],
-      ["three bytes", good.slice(0, 3), "service", "image/wrong-length", { expected: 4, actual: 3 }],
+      ["nothing", new Uint8Array(0), "service", "image/wrong-length", { expected: 6, actual: 0 }],
+      ["five bytes", good.slice(0, 5), "service", "image/wrong-length", { expected: 6, actual: 5 }],
       ["version 0", changed(0, 0), "service", "image/wrong-version", { version: 0 }],
       ["version 2", changed(0, 2), "service", "image/wrong-version", { version: 2 }],
       ["kind 0", changed(1, 0), "service", "image/unknown-kind", { kind: 0 }],
       ["kind 5", changed(1, 5), "service", "image/unknown-kind", { kind: 5 }],
-      ["an unknown bit", changed(3, 0x13), "service", "image/unknown-registers", { kind: 4, bits: 0x10 }],
-      ["bit 15", changed(2, 0x80), "service", "image/unknown-registers", { kind: 4, bits: 0x8000 }],
-      ["no registers", good.slice(0, 4).fill(0, 2), "service", "image/missing-registers", { kind: 4, bits: 2 }],
-      ["one byte less", good.slice(0, -1), "service", "image/wrong-length", { expected: 100, actual: 99 }],
+      ["an unknown bit", changed(5, 0x13), "service", "image/unknown-registers", { kind: 4, bits: 0x10 }],
+      ["bit 31", changed(2, 0x80), "service", "image/unknown-registers", { kind: 4, bits: 0x8000_0000 }],
+      ["no registers", good.slice(0, 6).fill(0, 2), "service", "image/missing-registers", { kind: 4, bits: 2 }],
+      ["one byte less", good.slice(0, -1), "service", "image/wrong-length", { expected: 102, actual: 101 }],
       [
         "one byte more",
         concatBytes(good, new Uint8Array(1)),
         "service",
         "image/wrong-length",
-        { expected: 100, actual: 101 },
+        { expected: 102, actual: 103 },
       ],
-      ["dirty padding", changed(36, 1), "service", "image/non-zero-padding", { kind: 4, register: 0 }],
-      ["dirty last byte", changed(99, 1), "sealed", "image/non-zero-padding", { kind: 4, register: 1 }],
+      ["dirty padding", changed(38, 1), "service", "image/non-zero-padding", { kind: 4, register: 0 }],
+      ["dirty last byte", changed(101, 1), "sealed", "image/non-zero-padding", { kind: 4, register: 1 }],
       ["zero hash", zeroOs, "service", "image/zero-register", { kind: 4, register: 0 }],
       [
         "no os hash when sealed",
@@ -201,15 +202,15 @@ describe("core/image", () => {
 
     it("names the first fault of the contract's order when there are several", () => {
       const faults = zeroOs.slice();
-      faults[40] = 1; // padding of register 0, and register 0 is zero
-      faults[99] = 1; // padding of register 1
+      faults[42] = 1; // padding of register 0, and register 0 is zero
+      faults[101] = 1; // padding of register 1
       expect(errorOf(() => checkImage(faults, "service")).details).to.deep.equal({ kind: 4, register: 0 });
       expect(errorOf(() => checkImage(faults, "service")).code).to.equal("image/non-zero-padding");
       expect(errorOf(() => checkImage(faults.slice(0, 50), "service")).code).to.equal("image/wrong-length");
       expect(errorOf(() => checkImage(faults.slice(0, 50).fill(0xff, 2, 3), "service")).code).to.equal(
         "image/unknown-registers",
       );
-      expect(errorOf(() => checkImage(faults.slice(0, 50).fill(0, 3, 4), "service")).code).to.equal(
+      expect(errorOf(() => checkImage(faults.slice(0, 50).fill(0, 5, 6), "service")).code).to.equal(
         "image/missing-registers",
       );
     });
@@ -224,7 +225,14 @@ describe("core/image", () => {
         "non-zero-padding",
         "zero-register",
       ];
-      const header = fc.tuple(fc.constantFrom(0, 1, 2), fc.constantFrom(0, 1, 2, 3, 4, 5), fc.nat(2), fc.nat(255));
+      const header = fc.tuple(
+        fc.constantFrom(0, 1, 2),
+        fc.constantFrom(0, 1, 2, 3, 4, 5),
+        fc.nat(1),
+        fc.nat(1),
+        fc.nat(2),
+        fc.nat(255),
+      );
       const bytes = fc
         .tuple(header, fc.uint8Array({ maxLength: 500 }))
         .map(([head, body]) => Uint8Array.from([...head, ...body]));

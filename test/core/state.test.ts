@@ -183,7 +183,7 @@ describe("rebuilt policy", () => {
 
 describe("imageHeader", () => {
   it("reads kind and mask, and zero from what is too short", () => {
-    expect(imageHeader("0x0104000aff")).to.deep.equal({ kind: 4, mask: 10 });
-    expect(imageHeader("0x010400")).to.deep.equal({ kind: 0, mask: 0 });
+    expect(imageHeader("0x01040000000aff")).to.deep.equal({ kind: 4, mask: 10 });
+    expect(imageHeader("0x0104000000")).to.deep.equal({ kind: 0, mask: 0 });
   });
 });

@@ -27,8 +27,11 @@ import { APP_V1, APP_V2 } from "../helpers/rollout.ts";
 
 const SHELL = new Set(["sh", "bash", "shell", "console", "zsh"]);
 const GATES = readFileSync(join(ROOT, ".ci", "run"), "utf8");
-const isGate = (line: string) =>
-  GATES.includes(line.replace(/^npm run /, "npm run --silent ")) || GATES.includes(`  ${line}\n`);
+/** `npm test` and `npm run demo` are gates, whatever options a gate adds. */
+const isGate = (line: string) => {
+  const command = line.replace(/^npm run /, "npm run --silent ");
+  return GATES.split("\n").some((gate) => `${gate.replace(/^(gate|begin) +"[^"]+" +/, "")} `.startsWith(`${command} `));
+};
 const DOCUMENTS = repositoryFiles()
   .filter((file) => file.endsWith(".md"))
   .map(readDocument)

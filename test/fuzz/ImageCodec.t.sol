@@ -36,9 +36,7 @@ contract ImageCodecFuzz {
         _registers[3][0] = Register(48, true, true, false);
         _registers[3][1] = Register(48, true, true, true);
         _registers[3][2] = Register(48, true, true, false);
-        _registers[3][3] = Register(48, false, false, false);
-        _registers[3][4] = Register(48, false, false, false);
-        _registers[3][8] = Register(48, false, false, false);
+        for (uint256 bit = 3; bit <= 31; ++bit) _registers[3][bit] = Register(48, false, false, false);
 
         _registers[4][0] = Register(32, false, true, true);
         _registers[4][1] = Register(32, true, true, false);
@@ -50,18 +48,18 @@ contract ImageCodecFuzz {
         _compare(image);
     }
 
-    function testFuzz_randomBytesBehindAKnownHeader(uint8 kind, uint16 mask, bytes calldata rest) public view {
+    function testFuzz_randomBytesBehindAKnownHeader(uint8 kind, uint32 mask, bytes calldata rest) public view {
         _compare(abi.encodePacked(uint8(1), kind % 6, mask, rest));
     }
 
     /// @dev Nearly canonical: at most one fault of each sort.
-    function testFuzz_nearlyCanonical(uint256 seed, uint16 mask, uint256 fault) public view {
+    function testFuzz_nearlyCanonical(uint256 seed, uint32 mask, uint256 fault) public view {
         uint8 kind = uint8(1 + (seed % 4));
         _compare(_build(seed, kind, _knownOf(kind, mask, seed), fault));
     }
 
     /// @dev Canonical and complete: accepted for every use, with the id that anyone computes.
-    function testFuzz_completeImagesAreAccepted(uint256 seed, uint16 mask) public view {
+    function testFuzz_completeImagesAreAccepted(uint256 seed, uint32 mask) public view {
         uint8 kind = uint8(1 + (seed % 4));
         bytes memory image = _build(seed, kind, _knownOf(kind, mask, 0x3f01), 0);
         vm.assertTrue(_accepts(image, 0) && _accepts(image, 1) && _accepts(image, 2), "a complete image is refused");
@@ -85,22 +83,22 @@ contract ImageCodecFuzz {
     /* BUILDING */
 
     /// @dev The bits of `mask` that name registers; now and then one that names none.
-    function _knownOf(uint8 kind, uint16 mask, uint256 seed) private view returns (uint16 known) {
-        for (uint256 bit = 0; bit < 16; ++bit) {
+    function _knownOf(uint8 kind, uint32 mask, uint256 seed) private view returns (uint32 known) {
+        for (uint256 bit = 0; bit < 32; ++bit) {
             bool named = _registers[kind][bit].width != 0;
-            if ((mask >> bit) & 1 == 1 && (named || (seed >> 8) % 64 == bit)) known |= uint16(1 << bit);
+            if ((mask >> bit) & 1 == 1 && (named || (seed >> 8) % 64 == bit)) known |= uint32(1 << bit);
         }
         if (seed & 1 == 1) {
-            for (uint256 bit = 0; bit < 16; ++bit) if (_registers[kind][bit].isSealed) known |= uint16(1 << bit);
+            for (uint256 bit = 0; bit < 32; ++bit) if (_registers[kind][bit].isSealed) known |= uint32(1 << bit);
         }
     }
 
-    function _build(uint256 seed, uint8 kind, uint16 mask, uint256 fault) private view returns (bytes memory image) {
+    function _build(uint256 seed, uint8 kind, uint32 mask, uint256 fault) private view returns (bytes memory image) {
         if (fault != 0) fault = uint256(keccak256(abi.encode(fault)));
         uint256 mode = fault % 9; // 0: no fault
         image = abi.encodePacked(uint8(mode == 1 ? 2 : 1), kind, mask);
         uint256 faulty = (fault >> 8) % (kind == 4 ? 4 : 6);
-        for (uint256 bit = 0; bit < 16; ++bit) {
+        for (uint256 bit = 0; bit < 32; ++bit) {
             if ((mask >> bit) & 1 == 0) continue;
             bytes memory value = abi.encodePacked(
                 keccak256(abi.encode(seed, bit)),
@@ -133,15 +131,19 @@ contract ImageCodecFuzz {
             bool accepted = _accepts(image, use);
             vm.assertEq(accepted, _isCanonical(image, use), "the codecs disagree");
             if (!accepted) continue;
-            (bytes32 id, uint8 kind, uint16 mask) = use == 2
+            (bytes32 id, uint8 kind, uint32 mask) = use == 2
                 ? _harness.checkPlatform(image)
                 : use == 1
                     ? _harness.checkSealed(image)
                     : _harness.checkService(image);
             vm.assertEq(id, keccak256(image), "the id is not the hash");
             vm.assertEq(kind, uint8(image[1]), "another kind");
-            vm.assertEq(mask, uint256(uint8(image[2])) * 256 + uint8(image[3]), "another mask");
+            vm.assertEq(mask, _maskOf(image), "another mask");
         }
+    }
+
+    function _maskOf(bytes memory image) private pure returns (uint256 mask) {
+        for (uint256 i = 2; i < 6; ++i) mask = mask * 256 + uint8(image[i]);
     }
 
     function _accepts(bytes memory image, uint256 use) private view returns (bool ok) {
@@ -157,13 +159,13 @@ contract ImageCodecFuzz {
 
     /// @dev The second opinion. Uses: 0 service, 1 sealed, 2 platform.
     function _isCanonical(bytes memory image, uint256 use) private view returns (bool) {
-        if (image.length < 4 || uint8(image[0]) != 1) return false;
+        if (image.length < 6 || uint8(image[0]) != 1) return false;
         uint256 kind = uint8(image[1]);
         if (kind == 0 || kind > 4) return false;
-        uint256 position = 4;
-        for (uint256 bit = 0; bit < 16; ++bit) {
+        uint256 position = 6;
+        for (uint256 bit = 0; bit < 32; ++bit) {
             Register memory register = _registers[kind][bit];
-            bool named = (uint8(image[bit < 8 ? 3 : 2]) >> (bit % 8)) & 1 == 1;
+            bool named = (uint8(image[5 - bit / 8]) >> (bit % 8)) & 1 == 1;
             bool required =
                 use == 0
                     ? register.service

@@ -20,7 +20,7 @@ contract WordsFuzz {
         uint40 activeUntil;
         uint8 state;
         uint8 kind;
-        uint16 mask;
+        uint32 mask;
         bool restrictsDevices;
     }
 

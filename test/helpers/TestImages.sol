@@ -56,8 +56,8 @@ library TestImages {
         return keccak256(abi.encode("device", index % 3));
     }
 
-    function header(uint8 kind, uint16 mask) internal pure returns (bytes4) {
-        return bytes4((uint32(1) << 24) | (uint32(kind) << 16) | mask);
+    function header(uint8 kind, uint32 mask) internal pure returns (bytes6) {
+        return bytes6((uint48(1) << 40) | (uint48(kind) << 32) | mask);
     }
 
     /// @dev A 48-byte register value.

@@ -14,9 +14,9 @@ export function image(kind: number, registers: Readonly<Record<number, string>>)
   const bits = Object.keys(registers)
     .map(Number)
     .sort((a, b) => a - b);
-  const mask = bits.reduce((sum, bit) => sum | (1 << bit), 0);
+  const mask = bits.reduce((sum, bit) => sum + 2 ** bit, 0);
   const values = bits.map((bit) => zeroPadBytes(registers[bit] ?? "0x", 48));
-  return concat(["0x01", toBeHex(kind, 1), toBeHex(mask, 2), ...values]);
+  return concat(["0x01", toBeHex(kind, 1), toBeHex(mask, 4), ...values]);
 }
 
 /** A TDX image with mrtd and rtmr0–3, the realistic one of the gas budgets. */

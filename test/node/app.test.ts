@@ -120,10 +120,10 @@ describe("node", function () {
     it("asks the chain about what the evidence shows, and hints travel with it", async () => {
       const { request } = await honestRequest(node, "tdx");
       node.asked.length = 0;
-      await post(node.app, "/v1/keys", { ...request, image: "0x01010000", platform: "0x01010001" });
+      await post(node.app, "/v1/keys", { ...request, image: "0x010100000000", platform: "0x010100000001" });
       expect(node.asked).to.have.length(1);
       const [question] = node.asked as { machine: { kind: string; registers: Record<string, string> } }[];
-      expect(question).to.include({ serviceId: SERVICE, image: "0x01010000", platform: "0x01010001" });
+      expect(question).to.include({ serviceId: SERVICE, image: "0x010100000000", platform: "0x010100000001" });
       expect(question?.machine).to.include({ kind: "tdx", tcbStatus: "UpToDate" });
       expect(question?.machine.registers.mrtd).to.match(/^0x[0-9a-f]{96}$/);
     });

@@ -159,9 +159,11 @@ describe("a lying endpoint", function () {
       lie: () => (method, answer) => (method === "eth_getLogs" ? [] : answer),
       expected: "chain/unproven",
     },
-    "with a log twice": {
+    "with a log twice, at two places": {
       lie: () => (method, answer) =>
-        method === "eth_getLogs" ? [...(answer as unknown[]), ...(answer as unknown[])] : answer,
+        method === "eth_getLogs"
+          ? (answer as Fields[]).flatMap((log) => [log, { ...log, logIndex: `0x1${String(log.logIndex).slice(2)}` }])
+          : answer,
       expected: "chain/unproven",
     },
     "by altering what logs say": {

@@ -1,5 +1,6 @@
 import { equalBytes, fromHex, type Hex, isZero, toHex } from "../bytes.ts";
 import { KeysteadError } from "../errors.ts";
+import { NITRO_PCRS } from "../image.ts";
 import { isJsonObject, type JsonObject, parseJson } from "../json.ts";
 import type { Finding } from "../measurement.ts";
 import { type CborMap, type CborValue, decodeCbor } from "./cbor.ts";
@@ -13,7 +14,7 @@ import { type CborMap, type CborValue, decodeCbor } from "./cbor.ts";
 const PROTECTED = Uint8Array.of(0xa1, 0x01, 0x38, 0x22);
 const SIGNATURE_BYTES = 96;
 const PCR_BYTES = 48;
-const MAX_PCRS = 32;
+const MAX_PCRS = NITRO_PCRS;
 /** Several times what the Nitro Security Module can return (12 KiB); bounds what decoding may allocate. */
 const MAX_DOCUMENT_BYTES = 65_536;
 const FIELDS: ReadonlySet<string> = new Set([
@@ -242,11 +243,8 @@ export function parseNitroPcrs(text: string): NitroPcrs {
   };
 }
 
-/** The PCRs that the image's register table names. */
-const IMAGE_PCRS: readonly number[] = [0, 1, 2, 3, 4, 8];
-
 /**
- * PCRs by their names in the image's register table. The others (5 to 7 and from 9 on) are not part of any image.
+ * PCRs by their names in the image's register table: all 32.
  *
  * @example
  * buildImage("nitro", nitroRegisters(document), "service", { include: ["pcr8"] });
@@ -257,7 +255,7 @@ export function nitroRegisters({
   readonly pcrs: ReadonlyMap<number, Uint8Array>;
 }): Readonly<Record<string, Hex>> {
   const registers: Record<string, Hex> = {};
-  for (const index of IMAGE_PCRS) {
+  for (let index = 0; index < MAX_PCRS; index += 1) {
     const value = pcrs.get(index);
     if (value !== undefined) registers[`pcr${index}`] = toHex(value);
   }

@@ -77,7 +77,7 @@ describe("PlatformPolicy: KMS nodes", () => {
         KIND.tdx,
         0b10000,
       );
-      await expectRefusal(suite, () => governor.allowKmsImage("0x", ""), "ImageCodec_WrongLength", 4, 0);
+      await expectRefusal(suite, () => governor.allowKmsImage("0x", ""), "ImageCodec_WrongLength", 6, 0);
     });
 
     it("given it is allowed already, or the description is too long, it is refused", async () => {

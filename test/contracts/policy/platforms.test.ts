@@ -81,13 +81,13 @@ describe("PlatformPolicy: platforms", () => {
 
     it("when the image is not one, the codec's refusals pass through", async () => {
       const refused: readonly [string, string, readonly unknown[]][] = [
-        ["0x", "ImageCodec_WrongLength", [4, 0]],
+        ["0x", "ImageCodec_WrongLength", [6, 0]],
         [`0x02${PLATFORM.tdx.slice(4)}`, "ImageCodec_WrongVersion", [2]],
         [`0x0109${PLATFORM.tdx.slice(6)}`, "ImageCodec_UnknownKind", [9]],
         [image(KIND.nitro, { 0: measured("pcr0") }), "ImageCodec_MissingRegisters", [KIND.nitro, 0b10]],
         [image(KIND.dstack, { 1: measured("compose", 32) }), "ImageCodec_MissingRegisters", [KIND.dstack, 1]],
         [image(KIND.nitro, { 1: `0x${"00".repeat(48)}` }), "ImageCodec_ZeroRegister", [KIND.nitro, 1]],
-        [`${PLATFORM.dstack}00`, "ImageCodec_WrongLength", [52, 53]],
+        [`${PLATFORM.dstack}00`, "ImageCodec_WrongLength", [54, 55]],
       ];
       for (const [bytes, error, values] of refused) {
         await expectRefusal(suite, () => governor.allowPlatform(bytes, ""), error, ...values);

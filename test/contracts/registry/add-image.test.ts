@@ -162,7 +162,7 @@ describe("KmsRegistry: adding images", () => {
       const { own, registry, serviceId } = await networkHelpers.loadFixture(bareService);
       const all = Object.fromEntries(Array.from({ length: 10 }, (_, bit) => [bit, measured(`register ${bit}`)]));
       const full = image(KIND.tdx, all);
-      const size = 4 + 10 * 48;
+      const size = 6 + 10 * 48;
       for (const [wrong, length] of [
         [`${full}00`, size + 1],
         [full.slice(0, -2), size - 1],
@@ -178,13 +178,13 @@ describe("KmsRegistry: adding images", () => {
     it("when the image could stand for more than one thing, it refuses with the codec's error and values", async () => {
       const { own, registry, serviceId } = await networkHelpers.loadFixture(bareService);
       const refused: [string, string, unknown[]][] = [
-        ["0x", "ImageCodec_WrongLength", [4, 0]],
-        ["0x010100", "ImageCodec_WrongLength", [4, 3]],
+        ["0x", "ImageCodec_WrongLength", [6, 0]],
+        ["0x0101000000", "ImageCodec_WrongLength", [6, 5]],
         [`0x02${V1.slice(4)}`, "ImageCodec_WrongVersion", [2]],
         [`0x0100${V1.slice(6)}`, "ImageCodec_UnknownKind", [0]],
         [`0x0105${V1.slice(6)}`, "ImageCodec_UnknownKind", [5]],
-        ["0x01010000", "ImageCodec_MissingRegisters", [KIND.tdx, 0x1d]],
-        ["0x0101041d", "ImageCodec_UnknownRegisters", [KIND.tdx, 0x400]],
+        ["0x010100000000", "ImageCodec_MissingRegisters", [KIND.tdx, 0x1d]],
+        ["0x01010000041d", "ImageCodec_UnknownRegisters", [KIND.tdx, 0x400]],
         [image(KIND.tdx, { 0: measured("a") }), "ImageCodec_MissingRegisters", [KIND.tdx, 0x1c]],
         [image(KIND.snp, { 0: "0x" }), "ImageCodec_ZeroRegister", [KIND.snp, 0]],
         [image(KIND.dstack, { 1: measured("a", 33) }), "ImageCodec_NonZeroPadding", [KIND.dstack, 1]],

@@ -284,7 +284,7 @@ describe("KmsRegistry: creating an upgradeable service", () => {
         .withArgs(LIMIT.text + 1, LIMIT.text);
       await expect(registry.createServiceWithImage(good, SALT, "0x", ""))
         .to.be.revertedWithCustomError(registry, "ImageCodec_WrongLength")
-        .withArgs(4, 0);
+        .withArgs(6, 0);
       await registry.createServiceWithImage(good, SALT, V1, "");
       await expect(registry.createServiceWithImage(good, SALT, V1, ""))
         .to.be.revertedWithCustomError(registry, "KmsRegistry_ServiceAlreadyExists")

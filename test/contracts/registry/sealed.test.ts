@@ -136,10 +136,10 @@ describe("KmsRegistry: sealed services", () => {
       const { registry } = await networkHelpers.loadFixture(openSuite);
       await expect(registry.addSecretKeyByImage("0x", [], false, SALT, "", "0x"))
         .to.be.revertedWithCustomError(registry, "ImageCodec_WrongLength")
-        .withArgs(4, 0);
+        .withArgs(6, 0);
       await expect(registry.addSecretKeyByImage(`${V1}00`, [], false, SALT, "", "0x"))
         .to.be.revertedWithCustomError(registry, "ImageCodec_WrongLength")
-        .withArgs(244, 245);
+        .withArgs(246, 247);
       const zeroRtmr3 = `${V1.slice(0, -96)}${"00".repeat(48)}`;
       await expect(registry.addSecretKeyByImage(zeroRtmr3, [], false, SALT, "", "0x"))
         .to.be.revertedWithCustomError(registry, "ImageCodec_ZeroRegister")

@@ -72,6 +72,8 @@ describe("core/evidence/cbor", () => {
   });
 });
 
+const PCR_NAMES = [...NITRO_PCRS.keys()].map((index) => `pcr${index}`);
+
 describe("core/evidence/nitro", () => {
   it("reads every field of a document", () => {
     const document = parseNitroDocument(buildNitroDocument());
@@ -85,7 +87,7 @@ describe("core/evidence/nitro", () => {
     expect(document.signature).to.deep.equal(fill(96, 0x54));
     expect(toHex(document.protected)).to.equal("0xa1013822");
     expect(nitroFindings(document)).to.deep.equal([]);
-    expect(Object.keys(nitroRegisters(document))).to.deep.equal(["pcr0", "pcr1", "pcr2", "pcr3", "pcr4", "pcr8"]);
+    expect(Object.keys(nitroRegisters(document))).to.deep.equal(PCR_NAMES);
   });
 
   it("keeps empty user data apart from none, and lets absent fields be absent", () => {

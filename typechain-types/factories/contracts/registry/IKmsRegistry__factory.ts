@@ -14,7 +14,7 @@
         "type": "address"
       }
     ],
-    "name": "Governed_LastGovernor",
+    "name": "Governed_GovernorCannotLeave",
     "type": "error"
   },
   {
@@ -48,6 +48,17 @@
       }
     ],
     "name": "Governed_NotAContract",
+    "type": "error"
+  },
+  {
+    "inputs": [
+      {
+        "internalType": "address",
+        "name": "account",
+        "type": "address"
+      }
+    ],
+    "name": "Governed_TwoRoles",
     "type": "error"
   },
   {
@@ -1385,9 +1396,9 @@
             "type": "uint8"
           },
           {
-            "internalType": "uint16",
+            "internalType": "uint32",
             "name": "mask",
-            "type": "uint16"
+            "type": "uint32"
           }
         ],
         "internalType": "struct IKmsRegistry.ImageRecord",

@@ -16,9 +16,9 @@ import type { NonPayableOverrides } from "../../../common.js"
         "type": "uint8"
       },
       {
-        "internalType": "uint16",
+        "internalType": "uint32",
         "name": "bits",
-        "type": "uint16"
+        "type": "uint32"
       }
     ],
     "name": "ImageCodec_MissingRegisters",
@@ -59,9 +59,9 @@ import type { NonPayableOverrides } from "../../../common.js"
         "type": "uint8"
       },
       {
-        "internalType": "uint16",
+        "internalType": "uint32",
         "name": "bits",
-        "type": "uint16"
+        "type": "uint32"
       }
     ],
     "name": "ImageCodec_UnknownRegisters",
