@@ -77,7 +77,7 @@ export interface ReportInput {
  * writeFileSync("REPORT.md", formatReport(input));
  */
 export function formatReport({ operation, planned, expected, provenance }: ReportInput): string {
-  const { id, chainId, rollback, timelock } = operation;
+  const { id, title, chainId, rollback, timelock } = operation;
   const context = contextOf(operation);
   const sections: [string, readonly string[]][] = [
     ["What the hardware wallet shows", planned.flatMap(renderHashes)],

@@ -79,7 +79,7 @@ export const FUNCTIONS: Records = {
     resumeRelease: grant("governor"),
     setGatewayAppId: admin("governor", "neither"),
     setAppImplementation: admin("governor", "neither"),
-    extendPause: admin("governor", "neither"),
+    extendPause: admin("governor", "tightens"),
     revokePlatform: revoke("guardian"),
     suspendTee: revoke("guardian"),
     rejectTcb: revoke("guardian"),

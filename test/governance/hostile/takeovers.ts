@@ -9,7 +9,6 @@ import {
   guardian,
   type Made,
   made,
-  policyCall,
   propose,
   proposeIntent,
   safeRef,
