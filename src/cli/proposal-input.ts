@@ -7,9 +7,10 @@ import { type Acting, isRefusal } from "../governance/execute.ts";
 import { readProposal } from "../governance/folder.ts";
 import { warningsFor } from "../governance/judge.ts";
 import type { Operation } from "../governance/operation.ts";
+import { parseNonce } from "../governance/parameters.ts";
 import { requireRehearsal } from "../governance/rehearse.ts";
 import { type FoundSignature, SIGNATURES_FOLDER } from "../governance/signatures.ts";
-import type { StepName } from "../governance/transactions.ts";
+import { type PlannedTransaction, planStep, type StepName } from "../governance/transactions.ts";
 import { type Verification, verifyProposal } from "../governance/verify.ts";
 import { type ChainOption, type OptionValues, RPC_VARIABLE } from "./chain-input.ts";
 import type { CommandContext } from "./command.ts";
@@ -18,7 +19,7 @@ import type { Io } from "./io.ts";
 import { RELAYER_VARIABLE, readKey } from "./key-input.ts";
 import { type ExitCode, type Output, safeText } from "./output.ts";
 import { BUILD_OPTION, buildsFor, NO_BUILD_OPTION } from "./proposal-builds.ts";
-import { namesIn } from "./proposal-options.ts";
+import { addressOption, namesIn, stepOf } from "./proposal-options.ts";
 
 /** Options of the commands that act on a proposal. */
 export const PROPOSAL_OPTIONS: readonly ChainOption[] = [
@@ -207,6 +208,28 @@ function maxFeeOf({ maxFee = "1" }: OptionValues): bigint {
       remedy: "Give a decimal number, e.g. --max-fee 0.05.",
     });
   }
+}
+
+/**
+ * A step of the operation by options, with the nonce that it is to have.
+ *
+ * @throws KeysteadError `usage/step`; as `planStep`
+ * @example
+ * const planned = plannedBy(proposal, command.opts());
+ */
+export function plannedBy({ operation }: VerifiedProposal, options: OptionValues): PlannedTransaction {
+  const step = stepOf(options.step) ?? (operation.timelock === null ? "execute" : undefined);
+  if (step === undefined) {
+    throw new KeysteadError("usage/step", "which step is to be signed is not said", {
+      argument: "step",
+      remedy: "Add --step schedule, execute, cancel, rollback or rollback-execute.",
+    });
+  }
+  const { nonce } = options;
+  return planStep(operation, step, {
+    safe: addressOption(options, "safe"),
+    ...(typeof nonce === "string" ? { nonce: parseNonce(nonce) } : {}),
+  });
 }
 
 /**
