@@ -17,7 +17,7 @@ import {
   type ObservedRoles,
   PUBLISHED_SOURCES,
 } from "./deployment-check.ts";
-import { dismissalOf } from "./dismissal.ts";
+import { dismissalOf } from "../chain/dismissal.ts";
 import { judgeOperation, knownParties } from "./judge.ts";
 import type { Operation } from "./operation.ts";
 import { type Basis, type BasisOptions, requireWitnesses } from "./proven.ts";

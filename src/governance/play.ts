@@ -48,7 +48,7 @@ async function prepareLife(play: Play, life: Life, phase: TimelockPhase): Promis
   const { terms, side } = life;
   const steps: PlayedStep[] = [];
   if (terms === null || side === null) return steps;
-  if (phase === "unset") {
+  if (phase === "unset" || phase === "expired") {
     onProgress("the Safe schedules it");
     const schedule = [{ to: terms.address, value: 0n, data: side.schedule }];
     steps.push((await playSafe(play, "schedule", life.safe, schedule)).step);
@@ -128,7 +128,8 @@ async function playLife(play: Play, life: Life, phase: TimelockPhase): Promise<P
     return { steps, ...compared, logs: transaction.logs };
   } catch (error) {
     if (!isKeysteadError(error, "fork/reverted")) throw error;
-    const next = steps.length === 0 && terms !== null && phase === "unset" ? "schedule" : "execute";
+    const next =
+      steps.length === 0 && terms !== null && (phase === "unset" || phase === "expired") ? "schedule" : "execute";
     const failure = { field: next, code: "simulate/reverted", message: error.message };
     return { ...failed(steps, failure), unjudged: ["what it would change: it fails"] };
   }

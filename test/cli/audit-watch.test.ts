@@ -93,7 +93,7 @@ describe("keystead audit --watch", () => {
     expect([again.kind, again.changes[0].event.name]).to.deep.equal(["again", "rotate_service_key"]);
 
     proxy.change = (method, answer) => (method === "eth_getLogs" ? [] : answer);
-    await (await own.rotateServiceKey(service)).wait();
+    await (await own.extendNoticePeriod(service, 180 * 86_400)).wait();
     const broken = await next();
     expect([broken.verdict, broken.changes[0].kind]).to.deep.equal(["broken", "verdict"]);
 

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fetchBlock } from "../../chain/block.ts";
 import type { Deployment } from "../../chain/deployment.ts";
 import { KeysteadError } from "../../core/errors.ts";
+import type { Dismissal } from "../../chain/dismissal.ts";
 import { readProposals } from "../../governance/folder.ts";
 import { requireWitnesses } from "../../governance/proven.ts";
 import { type GovernanceStatus, type ProposalStatus, readGovernance } from "../../governance/status.ts";
@@ -13,7 +14,8 @@ import { addChainOptions, openProposalChain, PROPOSALS_FOLDER } from "../proposa
 import { readDeploymentFile } from "./decode.ts";
 
 /** What comes next for a proposal, in words; times by the chain's clock, which goes on. */
-function nextWords({ state, next, signatures, readyAt, executed, cancelled }: ProposalStatus, now: bigint): string {
+function nextWords(proposal: ProposalStatus, now: bigint): string {
+  const { state, next, signatures, readyAt, expiresAt, executed, cancelled } = proposal;
   if (executed !== null) return `in block ${executed.block}`;
   if (cancelled !== null) return `in block ${cancelled.block}`;
   const signed =
@@ -23,9 +25,18 @@ function nextWords({ state, next, signatures, readyAt, executed, cancelled }: Pr
     const when = left > 0n ? `ready in ${roughly(left)}, ${formatTime(readyAt)}` : `ready since ${formatTime(readyAt)}`;
     return signatures !== null && signatures.signers.length > 0 ? `${when}; ${signed}` : when;
   }
-  if (state === "ready") return `can be executed; ${signed}`;
+  const until = expiresAt === null ? "" : ` until ${formatTime(expiresAt)}`;
+  if (state === "ready") return `can be executed${until}; ${signed}`;
+  if (state === "expired")
+    return `expired${expiresAt === null ? "" : ` on ${formatTime(expiresAt)}`}: schedule it again`;
   return next === null ? "" : signed;
 }
+
+/** Who can stop an operation that nobody proposed, and how. */
+const vetoWords = (id: string, dismissal: Dismissal | undefined): string =>
+  dismissal === undefined
+    ? `cancel it by keystead propose veto --operation ${id}`
+    : `it dismisses ${dismissal.outgoing}: only the governance Safe can cancel it, not the guardian`;
 
 /** A duration as a countdown: two units at most. */
 export function roughly(seconds: bigint): string {
@@ -40,7 +51,7 @@ export function renderStatus(found: GovernanceStatus, output: Output, now = BigI
   const { bold, green, red, yellow, cyan } = output.colors;
   const paint: Readonly<Record<ProposalStatus["state"], (text: string) => string>> = {
     ...{ drafted: (text) => text, signed: cyan, scheduled: yellow, ready: green, executed: green },
-    ...{ cancelled: red, "rolled back": red },
+    ...{ expired: red, cancelled: red, "rolled back": red },
   };
   const orphaned = found.operations.filter(({ proposal }) => proposal === null);
   const sections = [
@@ -58,8 +69,8 @@ export function renderStatus(found: GovernanceStatus, output: Output, now = BigI
     orphaned
       .filter(({ phase }) => phase === "waiting" || phase === "ready")
       .map(
-        ({ id, readyAt }) =>
-          `${red("pending without a proposal")} ${id}: ${readyAt === undefined ? "" : `executable from ${formatTime(readyAt)}`}; cancel it by keystead propose veto --operation ${id}`,
+        ({ id, readyAt, expiresAt, dismissal }) =>
+          `${red("pending without a proposal")} ${id}: ${readyAt === undefined ? "" : `executable from ${formatTime(readyAt)}`}${expiresAt === undefined ? "" : ` until ${formatTime(expiresAt)}`}; ${vetoWords(id, dismissal)}`,
       )
       .join("\n"),
     found.proposals.length === 0
