@@ -7,7 +7,7 @@ import { compareStanding, readStanding, type Standing, undeclaredRoles } from ".
 import type { Build } from "./build.ts";
 import type { Difference } from "./check.ts";
 import type { Warning } from "./decode.ts";
-import { forkChain, type ReadAccount } from "./fork.ts";
+import { type Fork, forkChain, type ReadAccount } from "./fork.ts";
 import { type Verdict, verdictOf } from "./judge.ts";
 import { type BeforeOptions, lifeOf, type Part, phaseBefore, phaseOf } from "./life.ts";
 import type { Operation } from "./operation.ts";
@@ -34,6 +34,8 @@ export interface SimulateOptions extends BasisOptions, BeforeOptions {
   readonly acceptDrift?: readonly string[] | undefined;
   /** One line at a time. */
   readonly onProgress?: ((line: string) => void) | undefined;
+  /** Called after each transaction of the play, while the copy holds it: for a trace. */
+  readonly onPlayed?: ((fork: Fork, id: string, step: PlayedStep, hash: Hex) => Promise<void>) | undefined;
 }
 
 /** What a simulation found. */
@@ -106,10 +108,12 @@ export async function simulateProposal(
       for (const slot of slots) looked.add(slot);
     };
     const play: Play = { fork, stage, looked: look, onProgress, operation };
+    const { onPlayed } = options;
+    const told = onPlayed && ((step: PlayedStep, hash: Hex) => onPlayed(fork, operation.id, step, hash));
     const start = await fork.snapshot();
     const standing = () => readStanding(fork.client, operation, options);
     const then = await standing();
-    const played = await playPart(play, part, phase, before);
+    const played = await playPart({ ...play, played: told }, part, phase, before);
     const worse = played.steps.length === 0 ? [] : compareStanding(then, await standing(), operation);
     const roles = undeclaredRoles(played.logs, life.calls, operation);
     const differences = [...played.differences, ...worse, ...roles];

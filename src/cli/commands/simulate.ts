@@ -1,4 +1,5 @@
 import type { Part } from "../../governance/life.ts";
+import { namesOf } from "../../governance/present/names.ts";
 import type { Simulation } from "../../governance/simulate.ts";
 import { simulateProposal } from "../../governance/simulate.ts";
 import { formatDuration, formatTime } from "../../governance/words.ts";
@@ -9,6 +10,7 @@ import { BUILD_OPTION, buildsFor, NO_BUILD_OPTION } from "../proposal-builds.ts"
 import { addChainOptions, openProposalChain } from "../proposal-chain.ts";
 import { openProposal, progressOf } from "../proposal-input.ts";
 import { namesIn } from "../proposal-options.ts";
+import { collectTraces, renderTraces, tracesJson } from "../trace-output.ts";
 
 const MARKS = { expected: "as expected", follows: "follows", extra: "NOT EXPECTED" } as const;
 
@@ -73,12 +75,16 @@ export const simulationJson = (found: Simulation): object =>
 /** What the sentence says, as an exit code: they cannot disagree. */
 const EXITS: Readonly<Record<Simulation["verdict"], ExitCode>> = { fine: 0, unsure: 2, unsafe: 1 };
 
+/** The exit code of a verdict. */
+export const exitOf = ({ verdict }: Pick<Simulation, "verdict">): ExitCode => EXITS[verdict];
+
 /** `keystead simulate DIR`. */
 export const command: CommandModule = {
   register(simulate, context) {
     simulate
       .argument("<folder>", "a proposal's folder")
-      .option("--rollback", "play the way back, after the operation itself");
+      .option("--rollback", "play the way back, after the operation itself")
+      .option("--trace", "show every call of the play, with events and gas");
     addChainOptions(simulate)
       .option("--deployment <file>", "the deployment's record, which the addresses must agree with")
       .option("--accept <names>", "play it although of these warnings, by the names in brackets; commas between")
@@ -107,16 +113,27 @@ could not be checked or explained.`,
           );
           const part: Part = options.rollback === true ? "rollback" : "operation";
           const signedNonces = verified.signatures.filter(({ step }) => step === "execute").map(({ nonce }) => nonce);
+          const { traces, onPlayed } = collectTraces();
           const found = await simulateProposal(chain.client, operation, {
+            ...(options.trace === true ? { onPlayed } : {}),
             ...{ block, witnesses, acceptUnproven, part, signedNonces, fromBlock: deployment?.block, deployment },
             ...{ builds: await buildsFor(operation, options), acceptDrift: namesIn(options.acceptDrift) },
             onProgress: progressOf(context.io, output),
           });
           output.result(
-            { format: "keystead.simulation/1", headline: verified.headline ?? null, ...simulationJson(found) },
-            () => renderSimulation(found, verified.headline, output),
+            {
+              ...{ format: "keystead.simulation/1", headline: verified.headline ?? null, ...simulationJson(found) },
+              ...(options.trace === true ? { traces: tracesJson(traces) } : {}),
+            },
+            () =>
+              [
+                renderSimulation(found, verified.headline, output),
+                ...(traces.length === 0
+                  ? []
+                  : [renderTraces(traces, namesOf({ deployment }), new Map([[operation.id, operation]]), output)]),
+              ].join("\n\n"),
           );
-          return EXITS[found.verdict];
+          return exitOf(found);
         }),
       );
   },
