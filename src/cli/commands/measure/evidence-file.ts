@@ -2,6 +2,7 @@ import { decodeUtf8, type Hex } from "../../../core/bytes.ts";
 import { decodeBytesText } from "../../../core/bytes-text.ts";
 import { KeysteadError } from "../../../core/errors.ts";
 import { type Detected, detectEvidence, type EvidenceFormat } from "../../../core/evidence/detect.ts";
+import { unwrapPage } from "../../../core/evidence/page.ts";
 import type { Finding, MeasuredRegister, MeasurementSource } from "../../../core/measurement.ts";
 import type { InputFile } from "../../io.ts";
 
@@ -42,6 +43,15 @@ export function decodeEvidenceFile(file: InputFile, wanted: readonly EvidenceFor
       code: "input/byte-order-mark",
       severity: "warning",
       message: `${file.name} starts with a UTF-8 byte order mark, which was passed over`,
+    });
+  }
+  const inner = unwrapPage(bytes, argument);
+  if (inner !== undefined) {
+    bytes = inner;
+    findings.push({
+      code: "input/page",
+      severity: "warning",
+      message: `${file.name} is a web page: the evidence inside it was read`,
     });
   }
   const detected = detectEvidence(bytes);
