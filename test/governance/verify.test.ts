@@ -273,7 +273,10 @@ describe("verify", () => {
     };
     const root = join(import.meta.dirname, "../..");
     visit(join(root, "src/governance/verify.ts"));
-    expect([...packages].filter((name) => !name.startsWith("@noble/")).sort()).to.deep.equal(["ethers"]);
+    expect([...packages].filter((name) => !name.startsWith("@noble/")).sort()).to.deep.equal([
+      "ethers",
+      "ethers/address",
+    ]);
     visit(join(root, "src/cli/commands/verify.ts"));
     expect([...packages].filter((name) => name.includes("safe"))).to.deep.equal([]);
     expect(seen.size).to.be.greaterThan(15);
