@@ -6,7 +6,7 @@
  *     npm run gas -- --update     writes snapshots/gas.json
  *
  * Realistic input: a TDX image with mrtd and rtmr0–3 (246 bytes), 60-character descriptions. `peer` is what dstack's contracts take for the nearest
- * operation, measured with the same compiler; they store less, keep no history and emit a 32-byte hash.
+ * operation, with their own settings (see scripts/gas/measure.ts); they store less, keep no history and emit a 32-byte hash.
  */
 import { parseMode, settleSnapshot } from "../tools/snapshot.ts";
 import { measureGas } from "./gas/measure.ts";
