@@ -21,6 +21,7 @@ export const FOREIGN_NAMES: ReadonlySet<string> = new Set([
   "addComposeHash",
   "removeComposeHash",
   "addKmsAggregatedMr",
+  "addKmsDevice",
   "addDevice",
   // OpenZeppelin's Ownable
   "renounceOwnership",
