@@ -12,7 +12,10 @@ declare module "@nomicfoundation/hardhat-ethers/types" {
   interface HardhatEthersHelpers extends HardhatEthersHelpersBase {
 getContractFactory(name: 'Actor', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Actor__factory>
 getContractFactory(name: 'BadUpgrade', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.BadUpgrade__factory>
+getContractFactory(name: 'DstackAppAdapter', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.DstackAppAdapter__factory>
+getContractFactory(name: 'DstackAppShape', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.DstackAppShape__factory>
 getContractFactory(name: 'DstackAuth', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.DstackAuth__factory>
+getContractFactory(name: 'DstackKmsShape', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.DstackKmsShape__factory>
 getContractFactory(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ERC1967Proxy__factory>
 getContractFactory(name: 'ForgetsStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ForgetsStorage__factory>
 getContractFactory(name: 'GovernanceTimelock', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.GovernanceTimelock__factory>
@@ -26,6 +29,7 @@ getContractFactory(name: 'IKmsRegistry', signerOrOptions?: ethers.Signer | Facto
 getContractFactory(name: 'IPlatformPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.IPlatformPolicy__factory>
 getContractFactory(name: 'ImageCodec', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ImageCodec__factory>
 getContractFactory(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ImageCodecHarness__factory>
+getContractFactory(name: 'KeysteadApp', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KeysteadApp__factory>
 getContractFactory(name: 'KmsRegistry', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistry__factory>
 getContractFactory(name: 'KmsRegistryReordered', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistryReordered__factory>
 getContractFactory(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.KmsRegistryV2__factory>
@@ -40,6 +44,7 @@ getContractFactory(name: 'PolicyUnguarded', signerOrOptions?: ethers.Signer | Fa
 getContractFactory(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.RenamesStorage__factory>
 getContractFactory(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ReusesStorage__factory>
 getContractFactory(name: 'ScriptedPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ScriptedPolicy__factory>
+getContractFactory(name: 'ServiceApp', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ServiceApp__factory>
 getContractFactory(name: 'ServiceSettings', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ServiceSettings__factory>
 getContractFactory(name: 'ServiceStore', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ServiceStore__factory>
 getContractFactory(name: 'ServiceWords', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ServiceWords__factory>
@@ -48,7 +53,10 @@ getContractFactory(name: 'TimelockController', signerOrOptions?: ethers.Signer |
 
 getContractAt(name: 'Actor', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Actor>
 getContractAt(name: 'BadUpgrade', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.BadUpgrade>
+getContractAt(name: 'DstackAppAdapter', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.DstackAppAdapter>
+getContractAt(name: 'DstackAppShape', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.DstackAppShape>
 getContractAt(name: 'DstackAuth', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.DstackAuth>
+getContractAt(name: 'DstackKmsShape', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.DstackKmsShape>
 getContractAt(name: 'ERC1967Proxy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ERC1967Proxy>
 getContractAt(name: 'ForgetsStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ForgetsStorage>
 getContractAt(name: 'GovernanceTimelock', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.GovernanceTimelock>
@@ -62,6 +70,7 @@ getContractAt(name: 'IKmsRegistry', address: string | ethers.Addressable, signer
 getContractAt(name: 'IPlatformPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.IPlatformPolicy>
 getContractAt(name: 'ImageCodec', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ImageCodec>
 getContractAt(name: 'ImageCodecHarness', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ImageCodecHarness>
+getContractAt(name: 'KeysteadApp', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KeysteadApp>
 getContractAt(name: 'KmsRegistry', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistry>
 getContractAt(name: 'KmsRegistryReordered', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistryReordered>
 getContractAt(name: 'KmsRegistryV2', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.KmsRegistryV2>
@@ -76,6 +85,7 @@ getContractAt(name: 'PolicyUnguarded', address: string | ethers.Addressable, sig
 getContractAt(name: 'RenamesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.RenamesStorage>
 getContractAt(name: 'ReusesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ReusesStorage>
 getContractAt(name: 'ScriptedPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ScriptedPolicy>
+getContractAt(name: 'ServiceApp', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ServiceApp>
 getContractAt(name: 'ServiceSettings', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ServiceSettings>
 getContractAt(name: 'ServiceStore', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ServiceStore>
 getContractAt(name: 'ServiceWords', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ServiceWords>
@@ -84,7 +94,10 @@ getContractAt(name: 'TimelockController', address: string | ethers.Addressable, 
 
 deployContract(name: 'Actor', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Actor>
 deployContract(name: 'BadUpgrade', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.BadUpgrade>
+deployContract(name: 'DstackAppAdapter', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAppAdapter>
+deployContract(name: 'DstackAppShape', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAppShape>
 deployContract(name: 'DstackAuth', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAuth>
+deployContract(name: 'DstackKmsShape', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackKmsShape>
 deployContract(name: 'ERC1967Proxy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ERC1967Proxy>
 deployContract(name: 'ForgetsStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ForgetsStorage>
 deployContract(name: 'GovernanceTimelock', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernanceTimelock>
@@ -98,6 +111,7 @@ deployContract(name: 'IKmsRegistry', signerOrOptions?: ethers.Signer | DeployCon
 deployContract(name: 'IPlatformPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IPlatformPolicy>
 deployContract(name: 'ImageCodec', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodec>
 deployContract(name: 'ImageCodecHarness', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
+deployContract(name: 'KeysteadApp', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KeysteadApp>
 deployContract(name: 'KmsRegistry', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistry>
 deployContract(name: 'KmsRegistryReordered', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryReordered>
 deployContract(name: 'KmsRegistryV2', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
@@ -112,6 +126,7 @@ deployContract(name: 'PolicyUnguarded', signerOrOptions?: ethers.Signer | Deploy
 deployContract(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.RenamesStorage>
 deployContract(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
 deployContract(name: 'ScriptedPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ScriptedPolicy>
+deployContract(name: 'ServiceApp', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceApp>
 deployContract(name: 'ServiceSettings', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceSettings>
 deployContract(name: 'ServiceStore', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceStore>
 deployContract(name: 'ServiceWords', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceWords>
@@ -120,7 +135,10 @@ deployContract(name: 'TimelockController', signerOrOptions?: ethers.Signer | Dep
 
 deployContract(name: 'Actor', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Actor>
 deployContract(name: 'BadUpgrade', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.BadUpgrade>
+deployContract(name: 'DstackAppAdapter', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAppAdapter>
+deployContract(name: 'DstackAppShape', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAppShape>
 deployContract(name: 'DstackAuth', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackAuth>
+deployContract(name: 'DstackKmsShape', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.DstackKmsShape>
 deployContract(name: 'ERC1967Proxy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ERC1967Proxy>
 deployContract(name: 'ForgetsStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ForgetsStorage>
 deployContract(name: 'GovernanceTimelock', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.GovernanceTimelock>
@@ -134,6 +152,7 @@ deployContract(name: 'IKmsRegistry', args: any[], signerOrOptions?: ethers.Signe
 deployContract(name: 'IPlatformPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.IPlatformPolicy>
 deployContract(name: 'ImageCodec', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodec>
 deployContract(name: 'ImageCodecHarness', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ImageCodecHarness>
+deployContract(name: 'KeysteadApp', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KeysteadApp>
 deployContract(name: 'KmsRegistry', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistry>
 deployContract(name: 'KmsRegistryReordered', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryReordered>
 deployContract(name: 'KmsRegistryV2', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.KmsRegistryV2>
@@ -148,6 +167,7 @@ deployContract(name: 'PolicyUnguarded', args: any[], signerOrOptions?: ethers.Si
 deployContract(name: 'RenamesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.RenamesStorage>
 deployContract(name: 'ReusesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
 deployContract(name: 'ScriptedPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ScriptedPolicy>
+deployContract(name: 'ServiceApp', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceApp>
 deployContract(name: 'ServiceSettings', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceSettings>
 deployContract(name: 'ServiceStore', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceStore>
 deployContract(name: 'ServiceWords', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceWords>

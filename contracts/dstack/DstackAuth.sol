@@ -5,52 +5,47 @@ import {IERC165} from "@openzeppelin/contracts/utils/introspection/IERC165.sol";
 
 import {IPlatformPolicy} from "../policy/IPlatformPolicy.sol";
 import {IKmsRegistry} from "../registry/IKmsRegistry.sol";
-import {ImageCodec} from "../registry/ImageCodec.sol";
-import {BootRequest, Decision} from "../types/Decision.sol";
+import {Decision} from "../types/Decision.sol";
 import {ImageId, PlatformId, ServiceId} from "../types/Ids.sol";
 import {TcbStatus} from "../types/TcbStatus.sol";
 import {TeeKind} from "../types/TeeKind.sol";
+import {DstackImages} from "./DstackImages.sol";
 import {IAppAuth} from "./IAppAuth.sol";
 
 /**
  * @title DstackAuth
- * @notice Keystead's answers in dstack's words. A dstack deployment that points at this address instead of a DstackKms keeps its KMS and tools as they are, and gains
- * notice periods, instant revocation and provable history.
+ * @notice Keystead's answers in dstack's words. A dstack deployment that points at this address instead of a DstackKms keeps its KMS
+ * and tools as they are, and gains notice periods, instant revocation and provable history.
  *
  * STATELESS. No storage, no owner, no proxy: it asks KmsRegistry and PlatformPolicy, whose proxies are immutable here.
  *
  * TRANSLATION
  *
  *     appId          the service id, as it stands
- *     composeHash…   an image of kind DSTACK. A service may register compose_hash alone or with any of os_image_hash, mr_aggregated, mr_system; a registered image
- *                    counts when all its registers equal the machine's. So the candidates are the subsets of {os_image_hash, mr_aggregated, mr_system}
- *                    beside compose_hash, tried in that order of masks until one is allowed.
+ *     composeHash…   an image of kind DSTACK. A service may register compose_hash alone or with any of os_image_hash, mr_aggregated,
+ *                    mr_system; a registered image counts when all its registers equal the machine's. So the candidates are
+ *                    compose_hash beside each subset of the other three. A KMS node's image names os_image_hash and compose_hash, or
+ *                    mr_aggregated, beside any of the others.
  *     osImageHash    a platform of kind DSTACK that names os_image_hash alone
  *     tcbStatus      Intel's name; a name that is not known is a denial
  *
- * If no candidate is allowed, the reason is that of the last candidate that the service has ever listed, or else that none is.
+ * If no candidate is allowed, the reason is that of the candidate that got furthest in the order of the checks (see Decision).
  *
- * A measurement of zero means that dstack-kms was given none. A zero compose or OS image hash is denied, and a zero mr_aggregated or mr_system matches no
- * image that names it.
+ * A measurement of zero means that dstack-kms was given none: a zero OS image hash is denied, an app's zero compose hash too, and any
+ * other register of zero matches no image that names it.
  *
- * FAIL CLOSED. dstack's other fields (instanceId, advisoryIds) decide nothing. Reasons are ASCII.
+ * VIEWS OF DSTACK'S TOOLS are answered where Keystead knows the answer. There is no `kmsInfo`: the KMS's keys are not recorded here; and
+ * no `owner`: nobody can change this contract, and who governs the policy is on its own roles.
+ *
+ * FAIL CLOSED. dstack's other fields (instanceId, advisoryIds) decide nothing. Reasons are ASCII. A number that is no decision here, from
+ * a registry or policy that is newer, is a denial.
  */
 contract DstackAuth is IAppAuth, IERC165 {
     /// @notice Thrown in the constructor when a proxy has no code.
     error DstackAuth_NotAContract(address account);
 
-    // Registers of an image of kind DSTACK.
-    uint256 private constant OS_IMAGE_HASH = ImageCodec.DSTACK_OS_IMAGE_HASH;
-    uint256 private constant COMPOSE_HASH = ImageCodec.DSTACK_COMPOSE_HASH;
-    uint256 private constant MR_AGGREGATED = ImageCodec.DSTACK_MR_AGGREGATED;
-    uint256 private constant MR_SYSTEM = ImageCodec.DSTACK_MR_SYSTEM;
-    uint256 private constant ALL = OS_IMAGE_HASH | COMPOSE_HASH | MR_AGGREGATED | MR_SYSTEM;
-
     /// @dev What a name that is not known translates to; in no set of accepted statuses.
     uint8 private constant NO_TCB_STATUS = type(uint8).max;
-
-    /// @dev `version ‖ kind ‖ mask` of an image with no register: what the encoding of every candidate starts with.
-    uint256 private constant HEADER = (1 << 40) | (uint256(TeeKind.DSTACK) << 32);
 
     IKmsRegistry public immutable KMS_REGISTRY;
     IPlatformPolicy public immutable PLATFORM_POLICY;
@@ -70,27 +65,16 @@ contract DstackAuth is IAppAuth, IERC165 {
         if (tcbStatus == NO_TCB_STATUS) return (false, "TCB status is not known");
         if (bootInfo.composeHash == 0) return (false, "Compose hash is missing");
         if (bootInfo.osImageHash == 0) return (false, "OS image hash is missing");
-
-        BootRequest memory request = BootRequest({
-            deviceId: bootInfo.deviceId,
-            tcbStatus: tcbStatus,
-            serviceId: ServiceId.wrap(bytes20(bootInfo.appId)),
-            imageId: ImageId.wrap(_idOf(COMPOSE_HASH, bootInfo.composeHash)),
-            platformId: PlatformId.wrap(_idOf(OS_IMAGE_HASH, bootInfo.osImageHash))
-        });
-        Decision decision = KMS_REGISTRY.authorize(request);
-        if (decision == Decision.Allowed) return (true, "");
-        if (decision == Decision.ServiceUnknown) return (false, _reason(decision));
-
-        Decision telling = decision;
-        for (uint256 mask = COMPOSE_HASH + 1; mask <= ALL; ++mask) {
-            if (!_isCandidate(mask, bootInfo)) continue;
-            request.imageId = ImageId.wrap(_imageId(mask, bootInfo));
-            decision = KMS_REGISTRY.authorize(request);
-            if (decision == Decision.Allowed) return (true, "");
-            if (decision != Decision.ImageUnknown) telling = decision;
-        }
-        return (false, _reason(telling));
+        return
+            _answer(
+                _authorizeBest(
+                    ServiceId.wrap(bytes20(bootInfo.appId)),
+                    _platformId(bootInfo.osImageHash),
+                    DstackImages.candidatesOf(bootInfo),
+                    bootInfo.deviceId,
+                    tcbStatus
+                )
+            );
     }
 
     /// @notice Whether this machine may run as a KMS node and receive the root keys.
@@ -99,19 +83,35 @@ contract DstackAuth is IAppAuth, IERC165 {
     function isKmsAllowed(AppBootInfo calldata bootInfo) external view returns (bool isAllowed, string memory reason) {
         uint8 tcbStatus = _tcbStatus(bootInfo.tcbStatus);
         if (tcbStatus == NO_TCB_STATUS) return (false, "TCB status is not known");
-        if (bootInfo.composeHash == 0) return (false, "Compose hash is missing");
         if (bootInfo.osImageHash == 0) return (false, "OS image hash is missing");
 
-        PlatformId platformId = PlatformId.wrap(_idOf(OS_IMAGE_HASH, bootInfo.osImageHash));
-        Decision telling = Decision.KmsImageNotAllowed;
-        for (uint256 mask = COMPOSE_HASH | OS_IMAGE_HASH; mask <= ALL; ++mask) {
-            if (!_isCandidate(mask, bootInfo)) continue;
-            ImageId imageId = ImageId.wrap(_imageId(mask, bootInfo));
-            Decision decision = PLATFORM_POLICY.authorizeKms(imageId, platformId, bootInfo.deviceId, tcbStatus);
-            if (decision == Decision.Allowed) return (true, "");
-            if (decision != Decision.KmsImageNotAllowed) telling = decision;
+        PlatformId platformId = _platformId(bootInfo.osImageHash);
+        uint256 telling = uint256(Decision.KmsImageNotAllowed);
+        for (uint256 mask = 1; mask <= DstackImages.ALL; ++mask) {
+            if (!_isKmsImage(mask) || !DstackImages.isMeasured(mask, bootInfo)) continue;
+            ImageId imageId = ImageId.wrap(DstackImages.idOf(mask, bootInfo));
+            uint256 decision = PLATFORM_POLICY.authorizeKms(imageId, platformId, bootInfo.deviceId, tcbStatus);
+            if (decision == uint256(Decision.Allowed)) return (true, "");
+            if (decision != uint256(Decision.KmsImageNotAllowed)) telling = decision;
         }
-        return (false, _reason(telling));
+        return _answer(telling);
+    }
+
+    /// @return Whether the OS image is on the policy's list of platforms.
+    function allowedOsImages(bytes32 osImageHash) external view returns (bool) {
+        return PLATFORM_POLICY.platform(_platformId(osImageHash)).state == IPlatformPolicy.EntryState.Allowed;
+    }
+
+    /// @return Whether the policy's list of KMS images names this mr_aggregated alone.
+    function kmsAllowedAggregatedMrs(bytes32 mrAggregated) external view returns (bool) {
+        ImageId imageId = ImageId.wrap(DstackImages.idOf(DstackImages.MR_AGGREGATED, mrAggregated));
+        return PLATFORM_POLICY.kmsImage(imageId).state == IPlatformPolicy.EntryState.Allowed;
+    }
+
+    /// @return Whether the policy lets KMS nodes run on the device: by the list of KMS nodes and by that of kind DSTACK, where they
+    /// are restricted.
+    function kmsAllowedDeviceIds(bytes32 deviceId) external view returns (bool) {
+        return _mayUse(TeeKind.KMS_NODES, deviceId) && _mayUse(TeeKind.DSTACK, deviceId);
     }
 
     /// @return The gateway that dstack machines are told to use.
@@ -136,32 +136,49 @@ contract DstackAuth is IAppAuth, IERC165 {
 
     /* TRANSLATION */
 
-    /// @dev Every candidate names compose_hash; a register that dstack-kms left at zero can't be named.
-    function _isCandidate(uint256 mask, AppBootInfo calldata bootInfo) private pure returns (bool) {
-        if (mask & COMPOSE_HASH == 0) return false;
-        if (mask & MR_AGGREGATED != 0 && bootInfo.mrAggregated == 0) return false;
-        return mask & MR_SYSTEM == 0 || bootInfo.mrSystem != 0;
-    }
-
-    /// @dev The id of the canonical image that names one register.
-    function _idOf(uint256 mask, bytes32 value) private pure returns (bytes32 id) {
-        uint256 header = HEADER | mask;
+    /**
+     * @dev Asks the registry once about all candidates. The call is written around the array, in the bytes that `candidatesOf` leaves
+     * before it: encoding would copy it. A registry that fails, or answers with less than a word, says nothing that is a decision.
+     */
+    function _authorizeBest(
+        ServiceId serviceId,
+        PlatformId platformId,
+        ImageId[] memory candidates,
+        bytes32 deviceId,
+        uint8 tcbStatus
+    ) private view returns (uint256 decision) {
+        address registry = address(KMS_REGISTRY);
+        bytes4 selector = IKmsRegistry.authorizeBest.selector;
+        bytes20 service = ServiceId.unwrap(serviceId);
+        decision = type(uint256).max;
         assembly ("memory-safe") {
-            mstore(0x00, shl(128, header)) // bytes 10 to 15
-            mstore(0x20, 0)
-            mstore(0x10, value) // bytes 16 to 47, and then 16 bytes of padding
-            id := keccak256(0x0a, 54)
+            let call_ := sub(candidates, 0xa4) // CALL_HEAD_BYTES
+            mstore(call_, selector)
+            mstore(add(call_, 0x04), service)
+            mstore(add(call_, 0x24), platformId)
+            mstore(add(call_, 0x44), 0xa0) // where the array's length stands, from the first argument on
+            mstore(add(call_, 0x64), deviceId)
+            mstore(add(call_, 0x84), tcbStatus)
+            let size := add(0xc4, shl(5, mload(candidates)))
+            let answered := staticcall(gas(), registry, call_, size, 0x00, 0x20)
+            if and(answered, gt(returndatasize(), 0x1f)) {
+                decision := mload(0x00)
+            }
         }
     }
 
-    /// @dev The id of the canonical image that names the registers of `mask`, in the order of their bits.
-    function _imageId(uint256 mask, AppBootInfo calldata bootInfo) private pure returns (bytes32) {
-        bytes memory encoded = abi.encodePacked(bytes6(uint48(HEADER | mask)));
-        if (mask & OS_IMAGE_HASH != 0) encoded = abi.encodePacked(encoded, bootInfo.osImageHash, bytes16(0));
-        encoded = abi.encodePacked(encoded, bootInfo.composeHash, bytes16(0));
-        if (mask & MR_AGGREGATED != 0) encoded = abi.encodePacked(encoded, bootInfo.mrAggregated, bytes16(0));
-        if (mask & MR_SYSTEM != 0) encoded = abi.encodePacked(encoded, bootInfo.mrSystem, bytes16(0));
-        return keccak256(encoded);
+    /// @dev What ImageCodec requires of a KMS image.
+    function _isKmsImage(uint256 mask) private pure returns (bool) {
+        uint256 both = DstackImages.COMPOSE_HASH | DstackImages.OS_IMAGE_HASH;
+        return mask & both == both || mask & DstackImages.MR_AGGREGATED != 0;
+    }
+
+    function _platformId(bytes32 osImageHash) private pure returns (PlatformId) {
+        return PlatformId.wrap(DstackImages.idOf(DstackImages.OS_IMAGE_HASH, osImageHash));
+    }
+
+    function _mayUse(uint8 list, bytes32 deviceId) private view returns (bool) {
+        return !PLATFORM_POLICY.teeRules(list).devicesRestricted || PLATFORM_POLICY.isDeviceListed(list, deviceId);
     }
 
     /// @dev Intel's names (DCAP, PCS API v4). An empty status is what dstack reports for a Nitro enclave, which has no TCB levels.
@@ -184,6 +201,13 @@ contract DstackAuth is IAppAuth, IERC165 {
             return TcbStatus.RELAUNCH_ADVISED_CONFIGURATION_NEEDED;
         }
         return NO_TCB_STATUS;
+    }
+
+    /// @dev A number that is no decision here is a denial.
+    function _answer(uint256 decision) private pure returns (bool isAllowed, string memory reason) {
+        if (decision == uint256(Decision.Allowed)) return (true, "");
+        if (decision > uint256(type(Decision).max)) return (false, "Denied");
+        return (false, _reason(Decision(decision)));
     }
 
     /// @dev Where dstack has a sentence for the case, it is dstack's.

@@ -6,14 +6,18 @@ import {ImageCodec} from "../registry/ImageCodec.sol";
 /// @notice Exposes the codec to tests.
 contract ImageCodecHarness {
     function checkService(bytes calldata image) external pure returns (bytes32 id, uint8 kind, uint32 mask) {
-        return ImageCodec.check(image, ImageCodec.SERVICE);
+        return ImageCodec.checkService(image);
     }
 
     function checkSealed(bytes calldata image) external pure returns (bytes32 id, uint8 kind, uint32 mask) {
-        return ImageCodec.check(image, ImageCodec.SEALED);
+        return ImageCodec.checkSealed(image);
     }
 
     function checkPlatform(bytes calldata image) external pure returns (bytes32 id, uint8 kind, uint32 mask) {
-        return ImageCodec.check(image, ImageCodec.PLATFORM);
+        return ImageCodec.checkPlatform(image);
+    }
+
+    function checkKms(bytes calldata image) external pure returns (bytes32 id, uint8 kind, uint32 mask) {
+        return ImageCodec.checkKms(image);
     }
 }

@@ -2,7 +2,6 @@
 pragma solidity 0.8.37;
 
 import {IGoverned} from "../governance/IGoverned.sol";
-import {Decision} from "../types/Decision.sol";
 import {ImageId, PlatformId} from "../types/Ids.sol";
 
 /**
@@ -10,8 +9,12 @@ import {ImageId, PlatformId} from "../types/Ids.sol";
  * @notice Which platforms, TEE kinds, TCB statuses, devices and KMS nodes are acceptable to every service. Grants take the governor and so wait out the
  * timelock; revocations take guardian or governor and work at once. A revoked entry comes back through the slow lane only.
  *
- * Every event ends with `policyVersion`, which grows by exactly one per event, and `previousBlock`, the block of the event before it (0 for
- * the first). Every such log is folded into `historyHead` (see History).
+ * Every event ends with `policyVersion`, which grows by exactly one per event, and `previousBlock`, the block of the event before it
+ * (0 for the first). Every such log is folded into `historyHead` (see History). Times that are stored are in the events (`since`,
+ * `until`): the state can be rebuilt from the logs alone.
+ *
+ * DEVICE LISTS. One for each TEE kind, for all machines of it; and list 0, for KMS nodes alone, whatever their kind. A list counts only
+ * where it was restricted. A KMS node's device must be on both lists where both are restricted.
  */
 interface IPlatformPolicy is IGoverned {
     /// @notice The life of an entry: never seen, in force, taken back.
@@ -67,6 +70,7 @@ interface IPlatformPolicy is IGoverned {
         address indexed actor,
         bytes image,
         string description,
+        uint40 since,
         uint64 policyVersion,
         uint40 previousBlock
     );
@@ -75,6 +79,7 @@ interface IPlatformPolicy is IGoverned {
         PlatformId indexed platformId,
         address indexed actor,
         string reason,
+        uint40 since,
         uint64 policyVersion,
         uint40 previousBlock
     );
@@ -132,6 +137,7 @@ interface IPlatformPolicy is IGoverned {
         address indexed actor,
         bytes image,
         string description,
+        uint40 since,
         uint64 policyVersion,
         uint40 previousBlock
     );
@@ -140,6 +146,7 @@ interface IPlatformPolicy is IGoverned {
         ImageId indexed imageId,
         address indexed actor,
         string reason,
+        uint40 since,
         uint64 policyVersion,
         uint40 previousBlock
     );
@@ -182,8 +189,14 @@ interface IPlatformPolicy is IGoverned {
     event PauseRelease(address indexed actor, uint40 until, string reason, uint64 policyVersion, uint40 previousBlock);
     /// @notice The governor moved the end of a pause that is in force.
     event ExtendPause(address indexed actor, uint40 previous, uint40 until, uint64 policyVersion, uint40 previousBlock);
-    /// @notice The governor lifted a pause before it lapsed.
-    event ResumeRelease(address indexed actor, uint40 previous, uint64 policyVersion, uint40 previousBlock);
+    /// @notice The governor lifted a pause before it lapsed: `until`, its new end, is this block's time.
+    event ResumeRelease(
+        address indexed actor,
+        uint40 previous,
+        uint40 until,
+        uint64 policyVersion,
+        uint40 previousBlock
+    );
 
     /// @notice Thrown when no TEE has this number.
     error PlatformPolicy_UnknownKind(uint8 kind);
@@ -243,14 +256,17 @@ interface IPlatformPolicy is IGoverned {
     /// @param statuses Bits (see TcbStatus); Revoked can never be among them.
     function acceptTcb(uint8 kind, uint16 statuses) external;
 
-    /// @notice Puts a device on the kind's list.
+    /// @notice Puts a device on a list.
+    /// @param kind A TEE kind, or 0 for KMS nodes.
     function allowDevice(uint8 kind, bytes32 deviceId) external;
 
     /// @notice Lets any device of the kind count again. The list is kept.
+    /// @param kind A TEE kind, or 0 for KMS nodes.
     function unrestrictDevices(uint8 kind) external;
 
     /// @notice Lets an image run as a KMS node, and so receive the root secret.
-    /// @param image Canonical bytes, checked for use as a sealed image: everything that says what runs must be named.
+    /// @param image Canonical bytes, checked for use as a KMS image: everything that says what runs must be named, or dstack's
+    /// mr_aggregated, which covers all of it.
     /// @param description Untrusted text for people, at most MAX_TEXT bytes.
     /// @return imageId keccak256 of `image`.
     function allowKmsImage(bytes calldata image, string calldata description) external returns (ImageId imageId);
@@ -283,10 +299,12 @@ interface IPlatformPolicy is IGoverned {
     /// @notice Takes TCB statuses out of those accepted for a kind, at once. Statuses that are not accepted anyway are passed over.
     function rejectTcb(uint8 kind, uint16 statuses) external;
 
-    /// @notice Takes a device off the kind's list, at once.
+    /// @notice Takes a device off a list, at once.
+    /// @param kind A TEE kind, or 0 for KMS nodes.
     function revokeDevice(uint8 kind, bytes32 deviceId) external;
 
     /// @notice Lets only listed devices of the kind count, at once.
+    /// @param kind A TEE kind, or 0 for KMS nodes.
     function restrictDevices(uint8 kind) external;
 
     /// @notice Takes a KMS image off the list, at once.
@@ -302,7 +320,7 @@ interface IPlatformPolicy is IGoverned {
     /* VIEWS */
 
     /// @notice Whether a machine of this description may have any service's keys.
-    /// @return decision A Decision as a number, so that a policy newer than its reader is met with a denial there, not with a decoder's revert.
+    /// @return decision A Decision (see types/Decision.sol) as a number, so that a policy newer than its reader is met with a denial there, not with a decoder's revert.
     function decide(
         uint8 kind,
         PlatformId platformId,
@@ -310,13 +328,15 @@ interface IPlatformPolicy is IGoverned {
         uint8 tcbStatus
     ) external view returns (uint256 decision);
 
-    /// @notice Whether a machine may run as a KMS node and receive the root secret. Never reverts.
+    /// @notice Whether a machine may run as a KMS node and receive the root secret. Its TCB must be up to date, whatever is accepted
+    /// for services; a TEE without TCB levels (Nitro) passes where that is accepted. Does not revert on well-formed calldata.
+    /// @return decision A Decision as a number (see decide).
     function authorizeKms(
         ImageId imageId,
         PlatformId platformId,
         bytes32 deviceId,
         uint8 tcbStatus
-    ) external view returns (Decision);
+    ) external view returns (uint256 decision);
 
     /// @return The entry of a platform; all zero if it was never allowed.
     function platform(PlatformId platformId) external view returns (Entry memory);
@@ -327,10 +347,10 @@ interface IPlatformPolicy is IGoverned {
     /// @return The state of a KMS identity.
     function kmsIdentity(bytes32 identityId) external view returns (EntryState);
 
-    /// @return The rules of a TEE kind; all zero for a number that names none.
+    /// @return The rules of a TEE kind; all zero for a number that names none. Of 0, KMS nodes, `devicesRestricted` alone counts.
     function teeRules(uint8 kind) external view returns (TeeRules memory);
 
-    /// @return Whether the device is on the kind's list (which counts only where devices are restricted).
+    /// @return Whether the device is on the list of a kind, or of KMS nodes (0); it counts only where devices are restricted.
     function isDeviceListed(uint8 kind, bytes32 deviceId) external view returns (bool);
 
     /// @return The end of the latest pause, in seconds since 1970; releases are paused while it lies ahead.

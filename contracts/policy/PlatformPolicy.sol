@@ -17,8 +17,12 @@ import {IPlatformPolicy} from "./IPlatformPolicy.sol";
  *
  * PURPOSE
  *
- * A service's admin decides which images may have its keys. This contract decides on what those images may run: which firmware and operating systems,
- * which TEE kinds, which TCB statuses, which devices; and which images may run as KMS nodes. KmsRegistry asks it for every release.
+ * A service's admin decides which images may have its keys. This contract decides on what those images may run: which firmware and
+ * operating systems, which TEE kinds, which TCB statuses, which devices; and which images may run as KMS nodes, on which devices, with
+ * an up-to-date TCB whatever services may do with. KmsRegistry asks it for every release.
+ *
+ * DSTACK IS A KIND OF ITS OWN. dstack's measurements do not say which hardware made them, and dstack tells a contract nothing of it.
+ * So suspending TDX stops the machines that are attested as TDX, and not those that dstack attests: suspend DSTACK too.
  *
  * ENTRIES
  *
@@ -54,7 +58,7 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
      * @dev One slot.
      * @param pausedUntil No release before this time.
      * @param enabledKinds One bit per TEE kind.
-     * @param restrictedKinds One bit per TEE kind whose devices must be listed.
+     * @param restrictedKinds One bit per TEE kind whose devices must be listed; bit 0 for the devices of KMS nodes.
      * @param acceptedTcb Sixteen bits per TEE kind: kind `k`'s set starts at bit `16 * k`.
      */
     struct Gate {
@@ -95,14 +99,12 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
         string calldata description
     ) external onlyGovernor returns (PlatformId platformId) {
         _checkText(description);
-        (bytes32 id, uint8 kind, uint32 mask) = ImageCodec.check(image, ImageCodec.PLATFORM);
+        (bytes32 id, uint8 kind, uint32 mask) = ImageCodec.checkPlatform(image);
         platformId = PlatformId.wrap(id);
         Entry storage entry = _policyStorage().platforms[platformId];
         if (entry.state == EntryState.Allowed) revert PlatformPolicy_PlatformAlreadyAllowed(platformId);
         _allow(entry, kind, mask);
-        (uint64 number, uint40 previousBlock) = _nextEvent();
-        bytes memory data = abi.encode(image, description, number, previousBlock);
-        _chain(abi.encodePacked(AllowPlatform.selector, id, _topic(msg.sender), data), 3);
+        _emitAllowance(AllowPlatform.selector, id, image, description);
     }
 
     /// @inheritdoc IPlatformPolicy
@@ -127,7 +129,7 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
 
     /// @inheritdoc IPlatformPolicy
     function allowDevice(uint8 kind, bytes32 deviceId) external onlyGovernor {
-        _checkKind(kind);
+        _checkDeviceList(kind);
         PolicyStorage storage $ = _policyStorage();
         if ($.devices[kind][deviceId]) revert PlatformPolicy_DeviceAlreadyAllowed(kind, deviceId);
         $.devices[kind][deviceId] = true;
@@ -137,7 +139,7 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
 
     /// @inheritdoc IPlatformPolicy
     function unrestrictDevices(uint8 kind) external onlyGovernor {
-        _checkKind(kind);
+        _checkDeviceList(kind);
         Gate storage gate = _policyStorage().gate;
         if (!_hasBit(gate.restrictedKinds, kind)) revert PlatformPolicy_DevicesNotRestricted(kind);
         gate.restrictedKinds &= ~_bit(kind);
@@ -151,14 +153,12 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
         string calldata description
     ) external onlyGovernor returns (ImageId imageId) {
         _checkText(description);
-        (bytes32 id, uint8 kind, uint32 mask) = ImageCodec.check(image, ImageCodec.SEALED);
+        (bytes32 id, uint8 kind, uint32 mask) = ImageCodec.checkKms(image);
         imageId = ImageId.wrap(id);
         Entry storage entry = _policyStorage().kmsImages[imageId];
         if (entry.state == EntryState.Allowed) revert PlatformPolicy_KmsImageAlreadyAllowed(imageId);
         _allow(entry, kind, mask);
-        (uint64 number, uint40 previousBlock) = _nextEvent();
-        bytes memory data = abi.encode(image, description, number, previousBlock);
-        _chain(abi.encodePacked(AllowKmsImage.selector, id, _topic(msg.sender), data), 3);
+        _emitAllowance(AllowKmsImage.selector, id, image, description);
     }
 
     /// @inheritdoc IPlatformPolicy
@@ -233,9 +233,10 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
         Gate storage gate = _policyStorage().gate;
         uint40 previous = gate.pausedUntil;
         if (block.timestamp >= previous) revert PlatformPolicy_NotPaused();
-        gate.pausedUntil = uint40(block.timestamp);
+        uint40 until = uint40(block.timestamp);
+        gate.pausedUntil = until;
         (uint64 number, uint40 previousBlock) = _nextEvent();
-        _chain(abi.encode(ResumeRelease.selector, msg.sender, previous, number, previousBlock), 2);
+        _chain(abi.encode(ResumeRelease.selector, msg.sender, previous, until, number, previousBlock), 2);
     }
 
     /* GUARDIAN OR GOVERNOR: tighten */
@@ -245,7 +246,7 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
         Entry storage entry = _policyStorage().platforms[platformId];
         if (entry.state != EntryState.Allowed) revert PlatformPolicy_PlatformNotAllowed(platformId);
         _revoke(entry);
-        _emitRevocation(RevokePlatform.selector, PlatformId.unwrap(platformId), reason);
+        _emitEntryRevocation(RevokePlatform.selector, PlatformId.unwrap(platformId), reason);
     }
 
     /// @inheritdoc IPlatformPolicy
@@ -266,7 +267,7 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
 
     /// @inheritdoc IPlatformPolicy
     function revokeDevice(uint8 kind, bytes32 deviceId) external onlyGuardianOrGovernor {
-        _checkKind(kind);
+        _checkDeviceList(kind);
         PolicyStorage storage $ = _policyStorage();
         if (!_hasBit($.gate.restrictedKinds, kind)) revert PlatformPolicy_DevicesNotRestricted(kind);
         if (!$.devices[kind][deviceId]) revert PlatformPolicy_DeviceNotAllowed(kind, deviceId);
@@ -277,7 +278,7 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
 
     /// @inheritdoc IPlatformPolicy
     function restrictDevices(uint8 kind) external onlyGuardianOrGovernor {
-        _checkKind(kind);
+        _checkDeviceList(kind);
         Gate storage gate = _policyStorage().gate;
         if (_hasBit(gate.restrictedKinds, kind)) revert PlatformPolicy_DevicesAlreadyRestricted(kind);
         gate.restrictedKinds |= _bit(kind);
@@ -290,7 +291,7 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
         Entry storage entry = _policyStorage().kmsImages[imageId];
         if (entry.state != EntryState.Allowed) revert PlatformPolicy_KmsImageNotAllowed(imageId);
         _revoke(entry);
-        _emitRevocation(RevokeKmsImage.selector, ImageId.unwrap(imageId), reason);
+        _emitEntryRevocation(RevokeKmsImage.selector, ImageId.unwrap(imageId), reason);
     }
 
     /// @inheritdoc IPlatformPolicy
@@ -331,10 +332,18 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
         PlatformId platformId,
         bytes32 deviceId,
         uint8 tcbStatus
-    ) external view returns (Decision) {
-        Entry storage entry = _policyStorage().kmsImages[imageId];
-        if (entry.state != EntryState.Allowed) return Decision.KmsImageNotAllowed;
-        return _decide(entry.kind, platformId, deviceId, tcbStatus);
+    ) external view returns (uint256) {
+        PolicyStorage storage $ = _policyStorage();
+        Entry storage entry = $.kmsImages[imageId];
+        if (entry.state != EntryState.Allowed) return uint256(Decision.KmsImageNotAllowed);
+        if (tcbStatus != TcbStatus.UP_TO_DATE && tcbStatus != TcbStatus.NOT_APPLICABLE) {
+            return uint256(Decision.TcbNotAccepted);
+        }
+        Decision decision = _decide(entry.kind, platformId, deviceId, tcbStatus);
+        if (decision != Decision.Allowed) return uint256(decision);
+        bool restricted = _hasBit($.gate.restrictedKinds, TeeKind.KMS_NODES);
+        if (restricted && !$.devices[TeeKind.KMS_NODES][deviceId]) return uint256(Decision.DeviceNotAllowed);
+        return uint256(Decision.Allowed);
     }
 
     /// @inheritdoc IPlatformPolicy
@@ -354,7 +363,7 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
 
     /// @inheritdoc IPlatformPolicy
     function teeRules(uint8 kind) external view returns (TeeRules memory) {
-        if (!TeeKind.isKnown(kind)) return TeeRules({enabled: false, devicesRestricted: false, acceptedTcb: 0});
+        if (kind > TeeKind.LAST) return TeeRules({enabled: false, devicesRestricted: false, acceptedTcb: 0});
         Gate storage gate = _policyStorage().gate;
         return
             TeeRules({
@@ -449,7 +458,22 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
         _chain(abi.encode(topic0, kind, msg.sender, previous, accepted, number, previousBlock), 3);
     }
 
-    /// @dev The shape of every revocation with a reason: the entry's key, the actor, the reason.
+    /// @dev AllowPlatform and AllowKmsImage.
+    function _emitAllowance(bytes32 topic0, bytes32 id, bytes calldata image, string calldata description) private {
+        (uint64 number, uint40 previousBlock) = _nextEvent();
+        bytes memory data = abi.encode(image, description, uint40(block.timestamp), number, previousBlock);
+        _chain(abi.encodePacked(topic0, id, _topic(msg.sender), data), 3);
+    }
+
+    /// @dev RevokePlatform and RevokeKmsImage.
+    function _emitEntryRevocation(bytes32 topic0, bytes32 id, string calldata reason) private {
+        _checkText(reason);
+        (uint64 number, uint40 previousBlock) = _nextEvent();
+        bytes memory data = abi.encode(reason, uint40(block.timestamp), number, previousBlock);
+        _chain(abi.encodePacked(topic0, id, _topic(msg.sender), data), 3);
+    }
+
+    /// @dev SuspendTee and RevokeKmsIdentity.
     function _emitRevocation(bytes32 topic0, bytes32 key, string calldata reason) private {
         _checkText(reason);
         (uint64 number, uint40 previousBlock) = _nextEvent();
@@ -477,6 +501,11 @@ contract PlatformPolicy is IPlatformPolicy, Governed {
 
     function _checkKind(uint8 kind) private pure {
         if (!TeeKind.isKnown(kind)) revert PlatformPolicy_UnknownKind(kind);
+    }
+
+    /// @dev Each kind has a list of devices, and so have KMS nodes.
+    function _checkDeviceList(uint8 kind) private pure {
+        if (kind != TeeKind.KMS_NODES) _checkKind(kind);
     }
 
     function _checkText(string calldata text) private pure {

@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {IGoverned} from "../governance/IGoverned.sol";
 import {BootRequest, Decision} from "../types/Decision.sol";
-import {ImageId, ServiceId} from "../types/Ids.sol";
+import {ImageId, PlatformId, ServiceId} from "../types/Ids.sol";
 
 /**
  * @title IKmsRegistry
@@ -434,6 +434,19 @@ interface IKmsRegistry is IGoverned {
     /// @notice Whether a machine may have a service's keys: registry and policy in one answer. On a well-formed request it
     /// never reverts; calldata that is not one is met with a revert.
     function authorize(BootRequest calldata request) external view returns (Decision);
+
+    /// @notice The same for a machine that several images describe: what `authorize` would answer for the candidate that gets
+    /// furthest in the order of the checks. Does not revert on well-formed calldata.
+    /// @param candidates Images whose registers all equal the machine's. None of them, or none at all, listed: a denial.
+    /// @return decision A Decision as a number, so that a registry newer than its reader is met with a denial there, not with a
+    /// decoder's revert. Allowed if any candidate is.
+    function authorizeBest(
+        ServiceId serviceId,
+        PlatformId platformId,
+        ImageId[] calldata candidates,
+        bytes32 deviceId,
+        uint8 tcbStatus
+    ) external view returns (uint256 decision);
 
     /// @return The service; all zero if it does not exist.
     function service(ServiceId serviceId) external view returns (ServiceView memory);

@@ -27,14 +27,17 @@ import {TeeKind} from "../types/TeeKind.sol";
  * A register that an image leaves out matches anything. So what may be left out depends on what the image is for:
  *
  *     SERVICE    TDX mrtd, rtmr1–3 · SEV-SNP measurement · NITRO pcr0–2 · DSTACK compose_hash
- *     SEALED     the same, and for DSTACK os_image_hash too: an image that can never be replaced names its operating system
+ *     SEALED     the same, and for SEV-SNP host_data or id_key_digest, for DSTACK os_image_hash: an image that can never be
+ *                replaced says what runs, not only on which platform
  *     PLATFORM   TDX mrtd · SEV-SNP measurement · NITRO pcr1 · DSTACK os_image_hash
+ *     KMS        what SEALED needs, or for DSTACK mr_aggregated alone, which covers firmware, OS and application
  *
  * IDENTITY REGISTERS
  *
- * The registers that say what code runs (those required for SEALED) are never zero where they are present, in any use. Zero means "not measured": a
- * Nitro enclave in debug mode reports zero PCRs, and a TDX workload that extends nothing into RTMR3 is bound to nothing. Other registers may be
- * zero: an MRCONFIGID of zero is a fact worth pinning.
+ * The registers that say what code runs, or who vouches for it, are never zero where they are present, in any use: those required
+ * for SEALED or KMS but host_data. Zero means "not measured": a Nitro enclave in debug mode reports zero PCRs, and a TDX workload
+ * that extends nothing into RTMR3 is bound to nothing. Other registers may be zero: an MRCONFIGID or HOST_DATA of zero is a fact
+ * worth pinning.
  *
  * There is no way to encode "any image".
  */
@@ -96,14 +99,27 @@ library ImageCodec {
     uint256 private constant NITRO_CODE = NITRO_PCR0 | NITRO_PCR1 | NITRO_PCR2;
     uint256 private constant DSTACK_CODE = DSTACK_OS_IMAGE_HASH | DSTACK_COMPOSE_HASH;
 
-    /// @dev What an image under an upgradeable service must name.
-    uint256 internal constant SERVICE =
+    // What each use requires: all registers of its mask, or all of the other one where it has two.
+
+    uint256 private constant SERVICE =
         (TDX_CODE << TDX) | (SNP_MEASUREMENT << SNP) | (NITRO_CODE << NITRO) | (DSTACK_COMPOSE_HASH << DSTACK);
-    /// @dev What an image that can never be replaced must name.
-    uint256 internal constant SEALED =
-        (TDX_CODE << TDX) | (SNP_MEASUREMENT << SNP) | (NITRO_CODE << NITRO) | (DSTACK_CODE << DSTACK);
-    /// @dev What a platform must name.
-    uint256 internal constant PLATFORM =
+    uint256 private constant SEALED =
+        (TDX_CODE << TDX) |
+            ((SNP_MEASUREMENT | SNP_HOST_DATA) << SNP) |
+            (NITRO_CODE << NITRO) |
+            (DSTACK_CODE << DSTACK);
+    uint256 private constant SEALED_BY_ID_KEY =
+        (TDX_CODE << TDX) |
+            ((SNP_MEASUREMENT | SNP_ID_KEY_DIGEST) << SNP) |
+            (NITRO_CODE << NITRO) |
+            (DSTACK_CODE << DSTACK);
+    uint256 private constant KMS = SEALED;
+    uint256 private constant KMS_BY_AGGREGATE =
+        (TDX_CODE << TDX) |
+            ((SNP_MEASUREMENT | SNP_ID_KEY_DIGEST) << SNP) |
+            (NITRO_CODE << NITRO) |
+            (DSTACK_MR_AGGREGATED << DSTACK);
+    uint256 private constant PLATFORM =
         (TDX_MRTD << TDX) | (SNP_MEASUREMENT << SNP) | (NITRO_PCR1 << NITRO) | (DSTACK_OS_IMAGE_HASH << DSTACK);
 
     uint256 private constant TDX_KNOWN =
@@ -115,7 +131,7 @@ library ImageCodec {
 
     uint256 private constant KNOWN =
         (TDX_KNOWN << TDX) | (SNP_KNOWN << SNP) | (NITRO_PCR0_TO_31 << NITRO) | (DSTACK_KNOWN << DSTACK);
-    uint256 private constant IDENTITY = SEALED;
+    uint256 private constant IDENTITY = (SEALED | SEALED_BY_ID_KEY | KMS_BY_AGGREGATE) & ~(SNP_HOST_DATA << SNP);
     uint256 private constant NARROW_32 = (SNP_HOST_DATA << SNP) | (DSTACK_KNOWN << DSTACK);
     uint256 private constant NARROW_16 = SNP_NARROW_16 << SNP;
 
@@ -123,14 +139,35 @@ library ImageCodec {
     uint256 private constant HEADER_BYTES = 6;
     uint256 private constant VALUE_BYTES = 48;
 
-    /**
-     * @notice Checks that `image` is canonical and fit for its use.
-     * @param required SERVICE, SEALED or PLATFORM.
-     * @return id keccak256 of the bytes.
-     * @return kind The TEE kind (see TeeKind).
-     * @return mask Which registers the image names, by bit.
-     */
-    function check(bytes calldata image, uint256 required) internal pure returns (bytes32 id, uint8 kind, uint32 mask) {
+    /// @notice Checks an image of an upgradeable service.
+    /// @return id keccak256 of the bytes.
+    /// @return kind The TEE kind (see TeeKind).
+    /// @return mask Which registers the image names, by bit.
+    function checkService(bytes calldata image) internal pure returns (bytes32 id, uint8 kind, uint32 mask) {
+        return _check(image, SERVICE, SERVICE);
+    }
+
+    /// @notice Checks an image that can never be replaced. Returns as `checkService`.
+    function checkSealed(bytes calldata image) internal pure returns (bytes32 id, uint8 kind, uint32 mask) {
+        return _check(image, SEALED, SEALED_BY_ID_KEY);
+    }
+
+    /// @notice Checks a platform. Returns as `checkService`.
+    function checkPlatform(bytes calldata image) internal pure returns (bytes32 id, uint8 kind, uint32 mask) {
+        return _check(image, PLATFORM, PLATFORM);
+    }
+
+    /// @notice Checks an image that may run as a KMS node. Returns as `checkService`.
+    function checkKms(bytes calldata image) internal pure returns (bytes32 id, uint8 kind, uint32 mask) {
+        return _check(image, KMS, KMS_BY_AGGREGATE);
+    }
+
+    /// @dev Canonical, and names all registers of `required` or all of `otherwise`.
+    function _check(
+        bytes calldata image,
+        uint256 required,
+        uint256 otherwise
+    ) private pure returns (bytes32 id, uint8 kind, uint32 mask) {
         if (image.length < HEADER_BYTES) revert ImageCodec_WrongLength(HEADER_BYTES, image.length);
         uint256 header = uint48(bytes6(image));
         uint256 version = header >> 40;
@@ -141,7 +178,9 @@ library ImageCodec {
         if (known == 0) revert ImageCodec_UnknownKind(kind);
         if (mask & ~known != 0) revert ImageCodec_UnknownRegisters(kind, uint32(mask & ~known));
         uint256 missing = _of(required, kind) & ~uint256(mask);
-        if (missing != 0) revert ImageCodec_MissingRegisters(kind, uint32(missing));
+        if (missing != 0 && _of(otherwise, kind) & ~uint256(mask) != 0) {
+            revert ImageCodec_MissingRegisters(kind, uint32(missing));
+        }
         _checkValues(image, kind, mask);
         assembly ("memory-safe") {
             // Hashed in free memory that nothing keeps: `keccak256(image)` would allocate a copy.

@@ -8,7 +8,7 @@ import {Governed} from "../governance/Governed.sol";
 import {IGoverned} from "../governance/IGoverned.sol";
 import {IPlatformPolicy} from "../policy/IPlatformPolicy.sol";
 import {BootRequest, Decision} from "../types/Decision.sol";
-import {ImageId, ServiceId} from "../types/Ids.sol";
+import {ImageId, PlatformId, ServiceId} from "../types/Ids.sol";
 import {TcbStatus} from "../types/TcbStatus.sol";
 import {IKmsRegistry} from "./IKmsRegistry.sol";
 import {ImageCodec} from "./ImageCodec.sol";
@@ -149,7 +149,7 @@ contract KmsRegistry is ServiceSettings, Governed, MulticallUpgradeable {
         _checkText(description);
         if (sealedSecrets.length > MAX_CIPHERTEXT)
             revert KmsRegistry_BadCiphertext(sealedSecrets.length, MAX_CIPHERTEXT);
-        (bytes32 imageId, uint8 kind, uint32 mask) = ImageCodec.check(onlyImage, ImageCodec.SEALED);
+        (bytes32 imageId, uint8 kind, uint32 mask) = ImageCodec.checkSealed(onlyImage);
         _checkServable(kind, requireUpToDateTcb);
 
         Service storage created;
@@ -200,20 +200,34 @@ contract KmsRegistry is ServiceSettings, Governed, MulticallUpgradeable {
     /// @inheritdoc IKmsRegistry
     function authorize(BootRequest calldata request) external view returns (Decision) {
         Service storage its = _service(request.serviceId);
-        ImageWord record = its.images[request.imageId].word;
-        if (record.state() != ImageWords.LISTED) {
-            if (record.state() == ImageWords.REMOVED) return Decision.ImageRemoved;
-            return its.word.has(ServiceWords.EXISTS) ? Decision.ImageUnknown : Decision.ServiceUnknown;
+        (Decision decision, uint8 kind) = _judge(its, request.imageId, request.deviceId, request.tcbStatus);
+        if (decision != Decision.Allowed) return decision;
+        return _askPolicy(kind, request.platformId, request.deviceId, request.tcbStatus);
+    }
+
+    /// @inheritdoc IKmsRegistry
+    function authorizeBest(
+        ServiceId serviceId,
+        PlatformId platformId,
+        ImageId[] calldata candidates,
+        bytes32 deviceId,
+        uint8 tcbStatus
+    ) external view returns (uint256) {
+        Service storage its = _service(serviceId);
+        Decision furthest = Decision.ServiceUnknown;
+        Decision answer = Decision.ServiceUnknown; // the policy's
+        uint8 asked = 0; // the kind it was asked about; no kind is 0
+        for (uint256 i = 0; i < candidates.length; ++i) {
+            (Decision decision, uint8 kind) = _judge(its, candidates[i], deviceId, tcbStatus);
+            if (decision == Decision.ServiceUnknown) break;
+            if (decision == Decision.Allowed) {
+                if (kind != asked) (asked, answer) = (kind, _askPolicy(kind, platformId, deviceId, tcbStatus));
+                if (answer == Decision.Allowed) return uint256(answer);
+                decision = answer;
+            }
+            if (decision > furthest) furthest = decision;
         }
-        if (block.timestamp < record.activeFrom()) return Decision.ImagePending;
-        if (record.hasEnded()) return Decision.ImageRetired;
-        if (request.tcbStatus != TcbStatus.UP_TO_DATE && _requiresUpToDateTcb(its, its.word)) {
-            return Decision.ServiceTcbNotUpToDate;
-        }
-        if (record.restrictsDevices() && !_isDeviceAllowed(its, request.deviceId)) {
-            return Decision.ServiceDeviceNotAllowed;
-        }
-        return _askPolicy(record.kind(), request);
+        return uint256(furthest);
     }
 
     /// @inheritdoc IKmsRegistry
@@ -303,16 +317,41 @@ contract KmsRegistry is ServiceSettings, Governed, MulticallUpgradeable {
         return interfaceId == type(IKmsRegistry).interfaceId || super.supportsInterface(interfaceId);
     }
 
-    /* POLICY */
+    /* DECISION */
 
-    /// @dev A policy that fails, answers with less than a word, or with a number that is no decision here, is a
-    /// denial. Not a `try`: that reverts, uncaught,
-    /// where it cannot decode the answer.
-    function _askPolicy(uint8 kind, BootRequest calldata request) private view returns (Decision) {
-        bytes memory question = abi.encodeCall(
-            IPlatformPolicy.decide,
-            (kind, request.platformId, request.deviceId, request.tcbStatus)
-        );
+    /// @dev What the service alone says, and the image's kind: Allowed means that the policy is to be asked.
+    function _judge(
+        Service storage its,
+        ImageId imageId,
+        bytes32 deviceId,
+        uint8 tcbStatus
+    ) private view returns (Decision, uint8 kind) {
+        ImageWord record = its.images[imageId].word;
+        kind = record.kind();
+        if (record.state() != ImageWords.LISTED) {
+            if (record.state() == ImageWords.REMOVED) return (Decision.ImageRemoved, kind);
+            return (its.word.has(ServiceWords.EXISTS) ? Decision.ImageUnknown : Decision.ServiceUnknown, kind);
+        }
+        if (block.timestamp < record.activeFrom()) return (Decision.ImagePending, kind);
+        if (record.hasEnded()) return (Decision.ImageRetired, kind);
+        if (tcbStatus != TcbStatus.UP_TO_DATE && _requiresUpToDateTcb(its, its.word)) {
+            return (Decision.ServiceTcbNotUpToDate, kind);
+        }
+        if (record.restrictsDevices() && !_isDeviceAllowed(its, deviceId)) {
+            return (Decision.ServiceDeviceNotAllowed, kind);
+        }
+        return (Decision.Allowed, kind);
+    }
+
+    /// @dev A policy that fails, answers with less than a word, or with a number that is no decision here, is a denial. Not a `try`:
+    /// that reverts, uncaught, where it cannot decode the answer.
+    function _askPolicy(
+        uint8 kind,
+        PlatformId platformId,
+        bytes32 deviceId,
+        uint8 tcbStatus
+    ) private view returns (Decision) {
+        bytes memory question = abi.encodeCall(IPlatformPolicy.decide, (kind, platformId, deviceId, tcbStatus));
         address policy = POLICY;
         uint256 decision = type(uint256).max;
         assembly ("memory-safe") {

@@ -134,7 +134,7 @@ abstract contract ServiceStore is IKmsRegistry {
         string calldata description
     ) internal returns (ImageId imageId) {
         _checkText(description);
-        (bytes32 id, uint8 kind, uint32 mask) = ImageCodec.check(newImage, ImageCodec.SERVICE);
+        (bytes32 id, uint8 kind, uint32 mask) = ImageCodec.checkService(newImage);
         imageId = ImageId.wrap(id);
         ImageSlot storage slot = its.images[imageId];
         if (slot.word.isListed()) revert KmsRegistry_ImageAlreadyListed(serviceId, imageId);

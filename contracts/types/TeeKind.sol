@@ -16,6 +16,9 @@ library TeeKind {
     /// @dev dstack's own measurements: OS image hash, compose hash, mr_aggregated, mr_system.
     uint8 internal constant DSTACK = 4;
 
+    /// @dev No kind, but a number for the list of devices that KMS nodes may run on, whatever their kind.
+    uint8 internal constant KMS_NODES = 0;
+
     uint8 internal constant FIRST = TDX;
     uint8 internal constant LAST = DSTACK;
 

@@ -2,8 +2,8 @@ import { type ContractTransactionResponse, Interface } from "ethers";
 import type { Connection } from "../../deploy/connection.ts";
 import type { DeploymentParameters } from "../../deploy/parameters.ts";
 import { executeThroughSafe, extractRevertData } from "../../deploy/safe/account.ts";
-import { DECISIONS } from "../../src/core/decision.ts";
 import type { Deployment } from "../../src/chain/deployment.ts";
+import { DECISIONS } from "../../src/core/decision.ts";
 import { buildTimelockOperation, type TimelockCall, type TimelockOperation } from "../../src/governance/timelock.ts";
 import {
   GovernanceTimelock__factory,

@@ -6,6 +6,7 @@ import {
   type DecisionName,
   type DecisionWords,
   decodeImageWord,
+  KMS_NODES,
 } from "../core/decision.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { Client } from "./client.ts";
@@ -59,7 +60,9 @@ export function slotsOf({ registry, policy }: Contracts, request: AuthorizeReque
   const { service, image, serviceDevice, platform } = requestSlots(request);
   const { gate, counters } = policySlots();
   const policyOnes = [gate, counters, platform, policyDeviceSlot(request.kind, request.deviceId)];
-  if (service === undefined) return [{ address: policy, slots: [...policyOnes, image] }];
+  if (service === undefined) {
+    return [{ address: policy, slots: [...policyOnes, policyDeviceSlot(KMS_NODES, request.deviceId), image] }];
+  }
   const own = [
     service.word,
     service.head,

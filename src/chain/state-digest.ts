@@ -39,8 +39,8 @@ export const REGISTRY_ABI = new Interface([
 ]);
 
 export const POLICY_ABI = new Interface([
-  "event AllowPlatform(bytes32 indexed platformId, address indexed actor, bytes image, string description, uint64 policyVersion, uint40 previousBlock)",
-  "event AllowKmsImage(bytes32 indexed imageId, address indexed actor, bytes image, string description, uint64 policyVersion, uint40 previousBlock)",
+  "event AllowPlatform(bytes32 indexed platformId, address indexed actor, bytes image, string description, uint40 since, uint64 policyVersion, uint40 previousBlock)",
+  "event AllowKmsImage(bytes32 indexed imageId, address indexed actor, bytes image, string description, uint40 since, uint64 policyVersion, uint40 previousBlock)",
   "event PublishKmsIdentity(bytes32 indexed identityId, address indexed actor, uint16 rootEpoch, bytes32 environmentKey, address receiptSigner, bytes32 evidenceHash, uint64 policyVersion, uint40 previousBlock)",
   "event AllowDevice(uint8 indexed kind, bytes32 indexed deviceId, address indexed actor, uint64 policyVersion, uint40 previousBlock)",
   "function platform(bytes32 platformId) view",

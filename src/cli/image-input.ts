@@ -1,10 +1,7 @@
 import { decodeUtf8, fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
-import { decodeImage, encodeImage, type Image, type ImageUse, imageId, parseImage, TEE_KINDS } from "../core/image.ts";
+import { decodeImage, encodeImage, IMAGE_USES, type Image, imageId, parseImage, TEE_KINDS } from "../core/image.ts";
 import { type InputFile, type Io, inputFile } from "./io.ts";
-
-/** The uses in the order in which they are tried and shown. */
-export const IMAGE_USES: readonly ImageUse[] = ["service", "sealed", "platform"];
 
 /** An image that a user named. */
 export interface GivenImage {

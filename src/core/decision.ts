@@ -55,7 +55,7 @@ export interface DecisionWords {
   readonly gate: () => bigint;
   /** `IPlatformPolicy.Entry` of the platform: `state:8 ‖ kind:8 ‖ mask:32 ‖ since:40`. */
   readonly platform: () => bigint;
-  /** Whether the policy lists the device for a kind. */
+  /** Whether the policy lists the device for a kind, or for KMS nodes ({@link KMS_NODES}). */
   readonly policyDevice: (kind: number) => bigint;
 }
 
@@ -65,6 +65,9 @@ const LISTED = 1;
 const REMOVED = 2;
 const ENTRY_ALLOWED = 1;
 const UP_TO_DATE = 0;
+const NOT_APPLICABLE = 7;
+/** The number of the list of devices that KMS nodes may run on, beside the kinds' own (contracts/types/TeeKind.sol). */
+export const KMS_NODES = 0;
 
 const bits = (word: bigint, from: number, width: number): number => Number(BigInt.asUintN(width, word >> BigInt(from)));
 
@@ -109,7 +112,12 @@ export function authorizeKms(
   now: number,
 ): DecisionName {
   const entry = decodeEntry(kmsImage);
-  return entry.state === ENTRY_ALLOWED ? decideByPolicy(words, entry.kind, tcbStatus, now) : "KmsImageNotAllowed";
+  if (entry.state !== ENTRY_ALLOWED) return "KmsImageNotAllowed";
+  if (tcbStatus !== UP_TO_DATE && tcbStatus !== NOT_APPLICABLE) return "TcbNotAccepted";
+  const decision = decideByPolicy(words, entry.kind, tcbStatus, now);
+  if (decision !== "Allowed") return decision;
+  const restricted = ((words.gate() >> 48n) & (1n << BigInt(KMS_NODES))) !== 0n;
+  return restricted && bits(words.policyDevice(KMS_NODES), 0, 8) === 0 ? "DeviceNotAllowed" : "Allowed";
 }
 
 /**

@@ -179,9 +179,17 @@ export const POLICY_EVENTS = {
     "address indexed actor",
     "bytes image",
     "string description",
+    "uint40 since",
     ...TAIL,
   ],
-  revoke_platform: ["RevokePlatform", "bytes32 indexed platformId", "address indexed actor", "string reason", ...TAIL],
+  revoke_platform: [
+    "RevokePlatform",
+    "bytes32 indexed platformId",
+    "address indexed actor",
+    "string reason",
+    "uint40 since",
+    ...TAIL,
+  ],
   enable_tee: ["EnableTee", "uint8 indexed kind", "address indexed actor", ...TAIL],
   suspend_tee: ["SuspendTee", "uint8 indexed kind", "address indexed actor", "string reason", ...TAIL],
   accept_tcb: [
@@ -210,9 +218,17 @@ export const POLICY_EVENTS = {
     "address indexed actor",
     "bytes image",
     "string description",
+    "uint40 since",
     ...TAIL,
   ],
-  revoke_kms_image: ["RevokeKmsImage", "bytes32 indexed imageId", "address indexed actor", "string reason", ...TAIL],
+  revoke_kms_image: [
+    "RevokeKmsImage",
+    "bytes32 indexed imageId",
+    "address indexed actor",
+    "string reason",
+    "uint40 since",
+    ...TAIL,
+  ],
   publish_kms_identity: [
     "PublishKmsIdentity",
     "bytes32 indexed identityId",
@@ -240,7 +256,7 @@ export const POLICY_EVENTS = {
   ],
   pause_release: ["PauseRelease", "address indexed actor", "uint40 until", "string reason", ...TAIL],
   extend_pause: ["ExtendPause", "address indexed actor", "uint40 previous", "uint40 until", ...TAIL],
-  resume_release: ["ResumeRelease", "address indexed actor", "uint40 previous", ...TAIL],
+  resume_release: ["ResumeRelease", "address indexed actor", "uint40 previous", "uint40 until", ...TAIL],
 } as const;
 
 /** Events of both proxies that are OpenZeppelin's own and part of no hash chain: roles, upgrades, initialisation. */

@@ -13,8 +13,10 @@ import { KeysteadError } from "./errors.ts";
 /** The kinds of trusted hardware (or, for dstack, of measured stack) an image can be of. */
 export type TeeKind = "tdx" | "snp" | "nitro" | "dstack";
 
-/** What an image is registered as: for an upgradeable service, for a service that is not (`sealed`), or as a platform (firmware and OS). */
-export type ImageUse = "service" | "sealed" | "platform";
+/** What an image is registered as: for an upgradeable service, for a service that is not (`sealed`), as a platform (firmware and OS), as a KMS node. */
+export type ImageUse = "service" | "sealed" | "platform" | "kms";
+/** The uses in the order of the contract's table. */
+export const IMAGE_USES: readonly ImageUse[] = ["service", "sealed", "platform", "kms"];
 
 /** A measured image: a register left out matches anything. */
 export interface Image {
@@ -40,6 +42,8 @@ export interface KindSpec {
   readonly byte: number;
   readonly registers: readonly RegisterSpec[];
   readonly required: Readonly<Record<ImageUse, readonly string[]>>;
+  /** What does as well, where a use has two choices: all of these in place of all of `required`. */
+  readonly otherwise?: Readonly<Partial<Record<ImageUse, readonly string[]>>>;
 }
 
 /** The only version of the encoding. */
@@ -79,6 +83,7 @@ export const IMAGE_KINDS: Readonly<Record<TeeKind, KindSpec>> = {
       service: ["mrtd", "rtmr1", "rtmr2", "rtmr3"],
       sealed: ["mrtd", "rtmr1", "rtmr2", "rtmr3"],
       platform: ["mrtd"],
+      kms: ["mrtd", "rtmr1", "rtmr2", "rtmr3"],
     },
   },
   snp: {
@@ -87,12 +92,18 @@ export const IMAGE_KINDS: Readonly<Record<TeeKind, KindSpec>> = {
     registers: [
       register(0, "measurement", 48, true),
       register(1, "host_data", 32),
-      register(2, "id_key_digest", 48),
+      register(2, "id_key_digest", 48, true),
       register(3, "author_key_digest", 48),
       register(4, "family_id", 16),
       register(5, "image_id", 16),
     ],
-    required: { service: ["measurement"], sealed: ["measurement"], platform: ["measurement"] },
+    required: {
+      service: ["measurement"],
+      sealed: ["measurement", "host_data"],
+      platform: ["measurement"],
+      kms: ["measurement", "host_data"],
+    },
+    otherwise: { sealed: ["measurement", "id_key_digest"], kms: ["measurement", "id_key_digest"] },
   },
   nitro: {
     kind: "nitro",
@@ -103,7 +114,12 @@ export const IMAGE_KINDS: Readonly<Record<TeeKind, KindSpec>> = {
       register(2, "pcr2", 48, true),
       ...Array.from({ length: NITRO_PCRS - 3 }, (_, index) => register(index + 3, `pcr${index + 3}`, 48)),
     ],
-    required: { service: ["pcr0", "pcr1", "pcr2"], sealed: ["pcr0", "pcr1", "pcr2"], platform: ["pcr1"] },
+    required: {
+      service: ["pcr0", "pcr1", "pcr2"],
+      sealed: ["pcr0", "pcr1", "pcr2"],
+      platform: ["pcr1"],
+      kms: ["pcr0", "pcr1", "pcr2"],
+    },
   },
   dstack: {
     kind: "dstack",
@@ -111,14 +127,16 @@ export const IMAGE_KINDS: Readonly<Record<TeeKind, KindSpec>> = {
     registers: [
       register(0, "os_image_hash", 32, true),
       register(1, "compose_hash", 32, true),
-      register(2, "mr_aggregated", 32),
+      register(2, "mr_aggregated", 32, true),
       register(3, "mr_system", 32),
     ],
     required: {
       service: ["compose_hash"],
       sealed: ["os_image_hash", "compose_hash"],
       platform: ["os_image_hash"],
+      kms: ["os_image_hash", "compose_hash"],
     },
+    otherwise: { kms: ["mr_aggregated"] },
   },
 };
 
@@ -156,6 +174,18 @@ const popcount = (bits: number): number => {
   let count = 0;
   for (let rest = bits; rest !== 0; rest >>>= 1) count += rest & 1;
   return count;
+};
+
+/** What of a use's requirements the mask lacks; nothing if it has all that does as well. */
+function missingRegisters(spec: KindSpec, mask: number, use: ImageUse): number {
+  const missing = (maskOf(spec, spec.required[use]) & ~mask) >>> 0;
+  const otherwise = spec.otherwise?.[use];
+  return otherwise !== undefined && (maskOf(spec, otherwise) & ~mask) === 0 ? 0 : missing;
+}
+
+const alternative = (spec: KindSpec, use: ImageUse): string => {
+  const otherwise = spec.otherwise?.[use];
+  return otherwise === undefined ? "" : `, or else ${otherwise.join(" and ")}`;
 };
 
 const refuse = (code: string, message: string, remedy: string, details: Readonly<Record<string, unknown>>) =>
@@ -205,11 +235,11 @@ function readImage(bytes: Uint8Array, use: ImageUse): Image {
       },
     );
   }
-  const missing = (maskOf(spec, spec.required[use]) & ~mask) >>> 0;
+  const missing = missingRegisters(spec, mask, use);
   if (missing !== 0) {
     throw refuse(
       "missing-registers",
-      `a ${spec.kind} image for use as ${use} must have ${namesOf(spec, missing)}`,
+      `a ${spec.kind} image for use as ${use} must have ${namesOf(spec, missing)}${alternative(spec, use)}`,
       "Add the registers: an image without them would match workloads it does not describe.",
       { kind, bits: missing },
     );

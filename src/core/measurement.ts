@@ -158,7 +158,8 @@ export function buildImage(
       details: { kind, name: absent },
     });
   }
-  const required = exclude.find((name) => spec.required[use].includes(name));
+  const sufficient = spec.otherwise?.[use]?.every((name) => include.includes(name)) === true;
+  const required = sufficient ? undefined : exclude.find((name) => spec.required[use].includes(name));
   if (required !== undefined) {
     throw new KeysteadError(
       "measure/register-required",

@@ -51,7 +51,7 @@ export interface PolicyState {
   readonly platforms: ReadonlyMap<Hex, PolicyEntry>;
   readonly kmsImages: ReadonlyMap<Hex, PolicyEntry>;
   readonly kmsIdentities: ReadonlyMap<Hex, KmsIdentity>;
-  /** By the kind's number. A kind that no event names is absent: nothing holds for it. */
+  /** By the kind's number; 0 for the devices of KMS nodes. A kind that no event names is absent: nothing holds for it. */
   readonly tees: ReadonlyMap<number, TeeRules>;
   /** The end of the latest pause, in seconds since 1970; 0: there was none. */
   readonly pausedUntil: number;
@@ -99,24 +99,24 @@ export function rebuildPolicy(entries: readonly TimedEntry<PolicyEvent>[]): Poli
     draft.lastUpdateBlock = entry.number ?? entry.log.blockNumber;
     draft.historyHead = foldHistory(draft.historyHead, entry.log);
     if (entry.event === undefined) draft.notUnderstood.push(entry.sequence);
-    else apply(draft, entry.event, entry.timestamp);
+    else apply(draft, entry.event);
   }
   return draft;
 }
 
-function apply(draft: Draft, event: PolicyEvent, timestamp: number): void {
+function apply(draft: Draft, event: PolicyEvent): void {
   switch (event.name) {
     case "allow_platform":
-      allow(draft.platforms, event.args.platformId, event.args, timestamp);
+      allow(draft.platforms, event.args.platformId, event.args);
       return;
     case "revoke_platform":
-      revoke(draft.platforms, event.args.platformId, event.args.reason, timestamp);
+      revoke(draft.platforms, event.args.platformId, event.args);
       return;
     case "allow_kms_image":
-      allow(draft.kmsImages, event.args.imageId, event.args, timestamp);
+      allow(draft.kmsImages, event.args.imageId, event.args);
       return;
     case "revoke_kms_image":
-      revoke(draft.kmsImages, event.args.imageId, event.args.reason, timestamp);
+      revoke(draft.kmsImages, event.args.imageId, event.args);
       return;
     case "enable_tee":
       teeOf(draft, event.args.kind).enabled = true;
@@ -160,11 +160,8 @@ function apply(draft: Draft, event: PolicyEvent, timestamp: number): void {
       return;
     case "pause_release":
     case "extend_pause":
-      draft.pausedUntil = event.args.until;
-      return;
     case "resume_release":
-      // Lifted at its own block; the event leaves that to the block's time.
-      draft.pausedUntil = timestamp;
+      draft.pausedUntil = event.args.until;
       return;
   }
 }
@@ -180,13 +177,16 @@ function teeOf(draft: Draft, kind: number): Tee {
 function allow(
   entries: Map<Hex, PolicyEntry>,
   id: Hex,
-  { image, description }: { readonly image: Hex; readonly description: string },
-  since: number,
+  { image, description, since }: { readonly image: Hex; readonly description: string; readonly since: number },
 ): void {
   entries.set(id, { id, state: "allowed", image, ...imageHeader(image), since, description });
 }
 
-function revoke(entries: Map<Hex, PolicyEntry>, id: Hex, reason: string, since: number): void {
+function revoke(
+  entries: Map<Hex, PolicyEntry>,
+  id: Hex,
+  { reason, since }: { readonly reason: string; readonly since: number },
+): void {
   const known = entries.get(id);
   if (known !== undefined) entries.set(id, { ...known, state: "revoked", since, reason });
 }

@@ -81,7 +81,7 @@ const EFFECTS: Readonly<Partial<Record<ContractName, Readonly<Record<string, (a:
     ...GOVERNED,
     allowPlatform: (a) => listed(PLATFORM, [], a.image, "platform"),
     revokePlatform: (a) => [equals(PLATFORM, [a.platformId], "state", 2)],
-    allowKmsImage: (a) => listed(KMS_IMAGE, [], a.image, "sealed"),
+    allowKmsImage: (a) => listed(KMS_IMAGE, [], a.image, "kms"),
     revokeKmsImage: (a) => [equals(KMS_IMAGE, [a.imageId], "state", 2)],
     enableTee: (a) => [equals(RULES, [a.kind], "enabled", true)],
     suspendTee: (a) => [equals(RULES, [a.kind], "enabled", false)],

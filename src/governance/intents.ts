@@ -44,6 +44,7 @@ const p = (name: string, kind: ParameterKind, help: string, more: Partial<Parame
 const description = p("description", "text", "what people will read beside it; public");
 const reason = p("reason", "text", "why; public");
 const kind = p("kind", "tee", "tdx, snp, nitro or dstack");
+const deviceList = p("kind", "device-list", "tdx, snp, nitro or dstack; kms: the devices of KMS nodes alone");
 const statuses = p("statuses", "tcb", "TCB statuses with commas between them, e.g. UpToDate,SWHardeningNeeded");
 const device = p("device", "bytes32", "the device's id");
 const serviceId = p("service", "service", "the service's id");
@@ -94,7 +95,7 @@ export const INTENTS: Readonly<Record<string, Intent>> = {
   },
   "allow-kms-image": {
     summary: "let an image run as a KMS node and receive the root secret",
-    parameters: [p("image", "image:sealed", "the image, as text or canonical hex"), description],
+    parameters: [p("image", "image:kms", "the image, as text or canonical hex"), description],
     call: (a) => policy("allowKmsImage", a.image, a.description),
     inverse: (a) => policy("revokeKmsImage", idOf(a.image), UNDO),
   },
@@ -128,26 +129,26 @@ export const INTENTS: Readonly<Record<string, Intent>> = {
     inverse: (a) => policy("acceptTcb", a.kind, a.statuses),
   },
   "allow-device": {
-    summary: "put a device on a TEE kind's list",
-    parameters: [kind, device],
+    summary: "put a device on the list of a TEE kind or of KMS nodes",
+    parameters: [deviceList, device],
     call: (a) => policy("allowDevice", a.kind, a.device),
     inverse: (a) => policy("revokeDevice", a.kind, a.device),
   },
   "revoke-device": {
-    summary: "take a device off a TEE kind's list, at once",
-    parameters: [kind, device],
+    summary: "take a device off the list of a TEE kind or of KMS nodes, at once",
+    parameters: [deviceList, device],
     call: (a) => policy("revokeDevice", a.kind, a.device),
     inverse: (a) => policy("allowDevice", a.kind, a.device),
   },
   "restrict-devices": {
-    summary: "let only listed devices of a TEE kind count, at once",
-    parameters: [kind],
+    summary: "let only listed devices of a TEE kind, or for KMS nodes, count, at once",
+    parameters: [deviceList],
     call: (a) => policy("restrictDevices", a.kind),
     inverse: (a) => policy("unrestrictDevices", a.kind),
   },
   "unrestrict-devices": {
-    summary: "let any device of a TEE kind count",
-    parameters: [kind],
+    summary: "let any device of a TEE kind, or for KMS nodes, count",
+    parameters: [deviceList],
     call: (a) => policy("unrestrictDevices", a.kind),
     inverse: (a) => policy("restrictDevices", a.kind),
   },

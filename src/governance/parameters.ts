@@ -1,3 +1,4 @@
+import { KMS_NODES } from "../core/decision.ts";
 import { getAddress, isAddress } from "ethers";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
@@ -9,6 +10,7 @@ import { roleIdByName, TCB_STATUSES } from "./words.ts";
 export type ParameterKind =
   | `image:${ImageUse}`
   | "tee"
+  | "device-list"
   | "tcb"
   | "bytes32"
   | "devices"
@@ -128,10 +130,18 @@ export const parseNonce = (text: string, name = "nonce"): bigint => whole(MAX_NO
 const PARSERS: Readonly<Record<ParameterKind, Parser>> = {
   "image:platform": image("platform"),
   "image:sealed": image("sealed"),
+  "image:kms": image("kms"),
   "image:service": image("service"),
   tee: (text, name) => {
     const kind = TEE_KINDS.find((known) => known === text);
     if (kind === undefined) throw refuse(name, "must be a TEE kind", text, `Give one of ${TEE_KINDS.join(", ")}.`);
+    return BigInt(IMAGE_KINDS[kind].byte);
+  },
+  "device-list": (text, name) => {
+    if (text === "kms") return BigInt(KMS_NODES);
+    const kind = TEE_KINDS.find((known) => known === text);
+    if (kind === undefined)
+      throw refuse(name, "must be a TEE kind or kms", text, `Give one of ${TEE_KINDS.join(", ")}, kms.`);
     return BigInt(IMAGE_KINDS[kind].byte);
   },
   tcb: parseTcb,

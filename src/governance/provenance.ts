@@ -38,7 +38,7 @@ export interface Provenance {
 /** The argument that holds canonical image bytes, and what for, by function. */
 const IMAGE_ARGUMENT: Readonly<Record<string, { readonly name: string; readonly use: ImageUse }>> = {
   allowPlatform: { name: "image", use: "platform" },
-  allowKmsImage: { name: "image", use: "sealed" },
+  allowKmsImage: { name: "image", use: "kms" },
   addImageToService: { name: "newImage", use: "service" },
   createServiceWithImage: { name: "firstImage", use: "service" },
   addSecretKeyByImage: { name: "onlyImage", use: "sealed" },

@@ -1,5 +1,5 @@
 import { fromHex } from "../core/bytes.ts";
-import { TCB_STATUS_NAMES } from "../core/decision.ts";
+import { KMS_NODES, TCB_STATUS_NAMES } from "../core/decision.ts";
 import { isKeysteadError } from "../core/errors.ts";
 import { decodeImage, formatImage, IMAGE_KINDS, type ImageUse, TEE_KINDS } from "../core/image.ts";
 import { quoteText } from "../core/text.ts";
@@ -31,6 +31,7 @@ const kindNames: Readonly<Record<string, string>> = { tdx: "TDX", snp: "SEV-SNP"
  */
 export function kindName(kind: unknown): string {
   const known = TEE_KINDS.find((name) => BigInt(IMAGE_KINDS[name].byte) === BigInt(String(kind)));
+  if (BigInt(String(kind)) === BigInt(KMS_NODES)) return "KMS node";
   return known === undefined ? `unknown TEE kind ${raw(kind)}` : (kindNames[known] ?? known);
 }
 
@@ -144,7 +145,8 @@ export const PHRASES: Readonly<Record<ContractName, Readonly<Record<string, Phra
     },
     revokeKmsImage: (a) => words("KMS image", `revoke KMS image ${raw(a.imageId)}, because ${text(a.reason)}`),
     enableTee: (a) => words("TEE kind", `let keys be released to ${kindName(a.kind)} machines`),
-    suspendTee: (a) => words("TEE kind", `stop every release to ${kindName(a.kind)}, because ${text(a.reason)}`),
+    suspendTee: (a) =>
+      words("TEE kind", `stop every release to ${kindName(a.kind)} machines, because ${text(a.reason)}`),
     acceptTcb: (a) => words("TCB rule", `accept TCB statuses ${tcbNames(a.statuses)} for ${kindName(a.kind)}`),
     rejectTcb: (a) => words("TCB rule", `reject TCB statuses ${tcbNames(a.statuses)} for ${kindName(a.kind)}`),
     allowDevice: (a) => words("device", `put device ${raw(a.deviceId)} on the list for ${kindName(a.kind)}`),

@@ -2,7 +2,7 @@ import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import type { AuthorizeRequest } from "../chain/authorize.ts";
 import { fromHex, type Hex, isZero } from "../core/bytes.ts";
-import { type DecisionName, TCB_STATUS_NAMES } from "../core/decision.ts";
+import { DECISIONS, type DecisionName, TCB_STATUS_NAMES } from "../core/decision.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { encodeImage, IMAGE_KINDS, imageId } from "../core/image.ts";
 import type { Decider } from "./decide.ts";
@@ -32,12 +32,14 @@ export interface DstackWebhookOptions {
 
 const MAX_BODY_BYTES = 128 * 1024;
 const MAX_ANSWER_BYTES = 512;
-// Masks of an image of kind dstack, in the order in which DstackAuth tries them: every one names compose_hash (2).
+// Masks of an image of kind dstack, by what ImageCodec requires: an app's names compose_hash (2); a KMS node's os_image_hash (1) and compose_hash,
+// or mr_aggregated (4).
 const OS_IMAGE_HASH = 1;
+const COMPOSE_HASH = 2;
 const MR_AGGREGATED = 4;
 const MR_SYSTEM = 8;
 const APP_MASKS = [2, 3, 6, 7, 10, 11, 14, 15] as const;
-const KMS_MASKS = [3, 6, 7, 10, 11, 14, 15] as const;
+const KMS_MASKS = [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] as const;
 
 /** DstackAuth's sentences. Where dstack has one for the case, it is dstack's. */
 const REASONS: Readonly<Record<DecisionName, string>> = {
@@ -135,7 +137,7 @@ async function judge(
   if (boot.denied !== undefined) return boot.denied;
   const tcbStatus = tcbStatusOf(boot.tcbStatus);
   if (tcbStatus === undefined) return "TCB status is not known";
-  if (isZero(fromHex(boot.composeHash, "composeHash"))) return "Compose hash is missing";
+  if (route === "app" && isZero(fromHex(boot.composeHash, "composeHash"))) return "Compose hash is missing";
   if (isZero(fromHex(boot.osImageHash, "osImageHash"))) return "OS image hash is missing";
   // One proof, and the same for every request that names the app: invented apps cost no more.
   if (route === "app" && !(await decider.serviceExists(boot.appId))) return REASONS.ServiceUnknown;
@@ -155,24 +157,29 @@ async function judge(
     ];
   });
   const unlisted: DecisionName = route === "app" ? "ImageUnknown" : "KmsImageNotAllowed";
+  // A KMS node of which neither compose_hash nor mr_aggregated is known.
+  if (requests.length === 0) return REASONS[unlisted];
   const { allowed, decision } = await decider.decideAmong(requests, (decisions) => telling(decisions, unlisted));
   if (allowed) return "";
   return REASONS[decision] || "Denied";
 }
 
-/** The first candidate that is allowed; otherwise the last that was ever listed; otherwise the first. */
+/** The first candidate that is allowed; otherwise the one that got furthest in the order of the checks, which is that of DECISIONS. */
 function telling(decisions: readonly DecisionName[], unlisted: DecisionName): number {
-  const allowed = decisions.indexOf("Allowed");
-  if (allowed !== -1) return allowed;
-  return Math.max(
+  const reach = (decision: DecisionName): number => {
+    if (decision === "Allowed") return DECISIONS.length;
+    return decision === unlisted ? -1 : DECISIONS.indexOf(decision);
+  };
+  return decisions.reduce(
+    (best, decision, at) => (reach(decision) > reach(decisions[best] ?? unlisted) ? at : best),
     0,
-    decisions.findLastIndex((decision) => decision !== unlisted),
   );
 }
 
 /** The registers that a mask names; undefined if dstack-kms left one of them at zero. */
 function registersOf(mask: number, boot: BootInfo): Record<string, Hex> | undefined {
-  const registers: Record<string, Hex> = { compose_hash: boot.composeHash };
+  const registers: Record<string, Hex> = {};
+  if (mask & COMPOSE_HASH) registers.compose_hash = boot.composeHash;
   if (mask & OS_IMAGE_HASH) registers.os_image_hash = boot.osImageHash;
   if (mask & MR_AGGREGATED) registers.mr_aggregated = boot.mrAggregated;
   if (mask & MR_SYSTEM) registers.mr_system = boot.mrSystem;

@@ -14,7 +14,7 @@ import type { Step } from "./step.ts";
 /** What a plan measured, by the name that people know it by. */
 interface Planned {
   readonly name: "application" | "kms";
-  readonly use: "service" | "sealed";
+  readonly use: "service" | "kms";
   readonly measured: Measured;
 }
 
@@ -28,7 +28,7 @@ export function plannedMeasurements({ inputs }: Pick<Plan, "inputs">): readonly 
   const { application, kms } = inputs;
   return [
     ...(application === null ? [] : [{ name: "application", use: "service", measured: application.new } as const]),
-    ...(kms === null ? [] : [{ name: "kms", use: "sealed", measured: kms.new } as const]),
+    ...(kms === null ? [] : [{ name: "kms", use: "kms", measured: kms.new } as const]),
   ];
 }
 

@@ -54,7 +54,7 @@ export async function resolveInputs(definition: Definition, resolving: Resolving
   const { service: _, ...deployment } = placeOf(record, definition.deployment, definition.service);
   const { application, kms } = definition;
   const measuredApplication = application === null ? null : await pair(application, "service", resolving);
-  const measuredKms = kms === null ? null : await pair(kms, "sealed", resolving);
+  const measuredKms = kms === null ? null : await pair(kms, "kms", resolving);
   const files = [...definition.backup.files, definition.deployment];
   return {
     id: definition.id,
@@ -115,14 +115,14 @@ async function resolveService(id: Hex, { client, chain }: Resolving): Promise<In
 /** Old and new, measured and compared: registers that only one of them says would make an image that matches too much. */
 async function pair(
   given: { readonly old: Measuring | null; readonly new: Measuring },
-  use: "service" | "sealed",
+  use: "service" | "kms",
   resolving: Resolving,
 ): Promise<{ readonly old: Measured | null; readonly new: Measured }> {
   const after = await resolving.measure(given.new);
   const before = given.old === null ? null : await resolving.measure(given.old);
   if (before !== null) {
     const { include, exclude } = given.new;
-    const role = use === "sealed" ? "kms-node" : "service";
+    const role = use === "kms" ? "kms-node" : "service";
     const diff = diffMeasurements(before, after, { include, exclude, role });
     if (diff.governanceNeeded === undefined) {
       throw new KeysteadError("rollout/cannot-compare", "old and new do not say the same registers", {
@@ -145,7 +145,7 @@ async function pair(
  * @example
  * measuredOf(measuring, await measure(measuring), "service").image.id;
  */
-export function measuredOf(measuring: Measuring, measurement: Measurement, use: "service" | "sealed"): Measured {
+export function measuredOf(measuring: Measuring, measurement: Measurement, use: "service" | "kms"): Measured {
   if (isUnsafe(measurement)) {
     const findings = measurement.findings.map(({ code }) => code);
     throw new KeysteadError(

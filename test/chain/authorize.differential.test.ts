@@ -20,7 +20,7 @@ import {
   slotHex,
 } from "../../src/chain/slots.ts";
 import type { Hex } from "../../src/core/bytes.ts";
-import { DECISIONS, type DecisionName, TCB_STATUS_NAMES } from "../../src/core/decision.ts";
+import { type DecisionName, DECISIONS, KMS_NODES, TCB_STATUS_NAMES } from "../../src/core/decision.ts";
 import { endpointsOf, type NodeChain, startNodeChain } from "../helpers/decider.ts";
 import { DECISION } from "../helpers/decisions.ts";
 import { bytes32 } from "../helpers/registry.ts";
@@ -104,7 +104,9 @@ const stateAt = ({ registry, policy }: Contracts, t: number) => {
   }
   for (const id of PLATFORMS) cells.push([policy, policyEntrySlot("platform", id), entryWord]);
   for (const id of IMAGES) cells.push([policy, policyEntrySlot("kmsImage", id), entryWord]);
-  for (const kind of KINDS) for (const device of DEVICES) cells.push([policy, policyDeviceSlot(kind, device), flag]);
+  for (const list of [KMS_NODES, ...KINDS]) {
+    for (const device of DEVICES) cells.push([policy, policyDeviceSlot(list, device), flag]);
+  }
   return fc.tuple(...cells.map(([address, slot, word]) => word.map((value) => ({ address, slot, value }))));
 };
 

@@ -116,6 +116,26 @@ describe("keystead propose, verify, decode", () => {
     }
   });
 
+  it("suspends dstack in the same breath where asked, and says what stays open where not", () => {
+    const args = (id: string) => [
+      "propose",
+      "suspend-tee",
+      "--kind",
+      "snp",
+      "--reason",
+      "broken",
+      ...common(id),
+      ...nonces,
+    ];
+    const alone = keystead(args("013-snp").filter((each) => each !== "--json"));
+    expect(alone.stdout).to.contain("NOT stopped: machines on snp that dstack attests");
+    const both = keystead([...args("014-both"), "--with-dstack"]);
+    expect(both.code).to.equal(0);
+    expect(jsonOf(both).headline).to.match(/^REVOKE 2 /);
+    const twice = keystead([...args("015-dstack").map((each) => (each === "snp" ? "dstack" : each)), "--with-dstack"]);
+    expect(jsonOf(twice).headline, "dstack itself once").to.match(/^REVOKE 1 /);
+  });
+
   it("wants the nonces that hashes depend on, and no others", () => {
     const args = ["propose", "suspend-tee", "--kind", "tdx", "--reason", "broken", ...common("003-tdx")];
     // its rollback goes from the governance Safe

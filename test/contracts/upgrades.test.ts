@@ -62,6 +62,9 @@ describe("upgrades: what the validator accepts", () => {
       for (const [, kind] of text.matchAll(/@custom:oz-(\S+ \S+)/g)) found.push(`${file}: ${kind}`);
     }
     expect(found.sort()).to.deep.equal([
+      "dstack/DstackAppAdapter.sol: upgrades-unsafe-allow constructor",
+      "dstack/ServiceApp.sol: upgrades-unsafe-allow constructor",
+      ...Array.from({ length: 3 }, () => "dstack/ServiceApp.sol: upgrades-unsafe-allow state-variable-immutable"),
       "governance/Governed.sol: upgrades-unsafe-allow constructor",
       "registry/KmsRegistry.sol: upgrades-unsafe-allow constructor",
       "registry/KmsRegistry.sol: upgrades-unsafe-allow state-variable-immutable",

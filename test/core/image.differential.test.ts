@@ -4,16 +4,25 @@ import fc from "fast-check";
 import hre, { artifacts } from "hardhat";
 import { toHex } from "../../src/core/bytes.ts";
 import { isKeysteadError } from "../../src/core/errors.ts";
-import { decodeImage, encodeImage, IMAGE_KINDS, type ImageUse, imageId, TEE_KINDS } from "../../src/core/image.ts";
+import {
+  decodeImage,
+  encodeImage,
+  IMAGE_KINDS,
+  IMAGE_USES,
+  type ImageUse,
+  imageId,
+  TEE_KINDS,
+} from "../../src/core/image.ts";
 
 /** Random inputs; each goes through the contract and through TypeScript. */
 const RUNS = Number(process.env.KEYSTEAD_FUZZ_RUNS ?? 2000);
-const USES: readonly ImageUse[] = ["service", "sealed", "platform"];
+const USES = IMAGE_USES;
 /** The harness's function for each use. */
 const FUNCTIONS: Readonly<Record<ImageUse, string>> = {
   service: "checkService",
   sealed: "checkSealed",
   platform: "checkPlatform",
+  kms: "checkKms",
 };
 const HARNESS = "ImageCodecHarness";
 
@@ -80,7 +89,7 @@ const arbitraryInput: fc.Arbitrary<Uint8Array> = fc
   .tuple(
     fc.oneof({ weight: 12, arbitrary: fc.constant(1) }, { weight: 1, arbitrary: fc.nat(255) }),
     fc.oneof({ weight: 12, arbitrary: fc.constantFrom(1, 2, 3, 4) }, { weight: 1, arbitrary: fc.nat(255) }),
-    fc.constantFrom("service", "sealed", "platform", "all", "some", "any"),
+    fc.constantFrom("service", "sealed", "platform", "kms", "otherwise", "all", "some", "any"),
     fc.oneof(fc.nat(0xffff), fc.nat(0xffff_ffff)),
     fc.oneof({ weight: 8, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.integer({ min: -60, max: 60 }) }),
   )
@@ -93,11 +102,13 @@ const arbitraryInput: fc.Arbitrary<Uint8Array> = fc
     const mask =
       use !== undefined
         ? (bitsOf(spec?.required[use] ?? []) | (random & known & 0x5555_5555)) >>> 0
-        : which === "all"
-          ? known
-          : which === "some"
-            ? (random & known) >>> 0
-            : random;
+        : which === "otherwise"
+          ? (bitsOf(spec?.otherwise?.kms ?? []) | (random & known)) >>> 0
+          : which === "all"
+            ? known
+            : which === "some"
+              ? (random & known) >>> 0
+              : random;
     const widths = Array.from({ length: 32 }, (_, bit) => bit)
       .filter((bit) => (mask >>> bit) & 1)
       .map((bit) => spec?.registers.find((one) => one.bit === bit)?.width ?? 48);

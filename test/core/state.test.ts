@@ -219,9 +219,12 @@ describe("rebuilt service", () => {
 
 describe("rebuilt policy", () => {
   const id = imageId(PLATFORM.tdx) as Hex;
-  it("has entries since the time of the block that set them", () => {
+  it("has entries since the time that the event says, whatever the block says", () => {
     const state = rebuildPolicy(
-      policy(["AllowPlatform", [id, ADMIN, PLATFORM.tdx, "p"], 1000], ["RevokePlatform", [id, ADMIN, "bad"], 2000]),
+      policy(
+        ["AllowPlatform", [id, ADMIN, PLATFORM.tdx, "p", 1000], 1],
+        ["RevokePlatform", [id, ADMIN, "bad", 2000], 2],
+      ),
     );
     expect(state.platforms.get(id)).to.deep.include({
       state: "revoked",
@@ -231,9 +234,9 @@ describe("rebuilt policy", () => {
       kind: 1,
     });
   });
-  it("has a lifted pause end at the time of the block that lifted it", () => {
+  it("has a lifted pause end at the time that the event says", () => {
     const state = rebuildPolicy(
-      policy(["PauseRelease", [ADMIN, 9000, "why"], 5000], ["ResumeRelease", [ADMIN, 9000], 6000]),
+      policy(["PauseRelease", [ADMIN, 9000, "why"], 5000], ["ResumeRelease", [ADMIN, 9000, 6000], 1]),
     );
     expect(state.pausedUntil).to.equal(6000);
   });

@@ -23,7 +23,9 @@ library TestImages {
                     wide("rtmr3", index)
                 );
         }
-        if (kind == TeeKind.SEV_SNP) return abi.encodePacked(header(kind, 0x0001), wide("measurement", index));
+        if (kind == TeeKind.SEV_SNP) {
+            return abi.encodePacked(header(kind, 0x0003), wide("measurement", index), narrow("host_data", 0));
+        }
         if (kind == TeeKind.NITRO) {
             return abi.encodePacked(header(kind, 0x0007), wide("pcr0", index), wide("pcr1", 0), wide("pcr2", index));
         }

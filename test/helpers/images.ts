@@ -29,7 +29,8 @@ export const tdxImage = (label: string): string =>
     4: measured(`rtmr3 of ${label}`),
   });
 
-export const snpImage = (label: string): string => image(KIND.snp, { 0: measured(`measurement of ${label}`) });
+export const snpImage = (label: string): string =>
+  image(KIND.snp, { 0: measured(`measurement of ${label}`), 1: measured("host_data", 32) });
 
 export const nitroImage = (label: string): string =>
   image(KIND.nitro, { 0: measured(`pcr0 of ${label}`), 1: measured("pcr1"), 2: measured(`pcr2 of ${label}`) });

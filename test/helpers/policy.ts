@@ -74,7 +74,17 @@ export async function expectChange(
   const parsed = abi.parseLog(log);
   if (!parsed) throw new Error(`a log that is no event: ${log.topics[0]}`);
   expect(parsed.name).to.equal(event);
-  const expected = { ...fields, policyVersion: version + 1n, previousBlock };
+  const { timestamp } = (await policy.runner?.provider?.getBlock(receipt.blockNumber)) ?? { timestamp: 0 };
+  // Times that are stored and that the caller does not expect to be others are the block's.
+  const times = parsed.fragment.inputs.filter(
+    ({ name }) => name === "since" || (event === "ResumeRelease" && name === "until"),
+  );
+  const expected = {
+    ...Object.fromEntries(times.map(({ name }) => [name, timestamp])),
+    ...fields,
+    policyVersion: version + 1n,
+    previousBlock,
+  };
   expect(parsed.args.toObject()).to.deep.equal(
     Object.fromEntries(Object.entries(expected).map(([name, value]) => [name, normal(value)])),
   );

@@ -4,10 +4,13 @@ export const DSTACK_AUTH_ABI: readonly string[] = [
   "error DstackAuth_NotAContract(address account)",
   "function KMS_REGISTRY() view returns (address)",
   "function PLATFORM_POLICY() view returns (address)",
+  "function allowedOsImages(bytes32 osImageHash) view returns (bool)",
   "function appImplementation() view returns (address)",
   "function gatewayAppId() view returns (string)",
   "function isAppAllowed((address appId, bytes32 composeHash, address instanceId, bytes32 deviceId, bytes32 mrAggregated, bytes32 mrSystem, bytes32 osImageHash, string tcbStatus, string[] advisoryIds) bootInfo) view returns (bool, string)",
   "function isKmsAllowed((address appId, bytes32 composeHash, address instanceId, bytes32 deviceId, bytes32 mrAggregated, bytes32 mrSystem, bytes32 osImageHash, string tcbStatus, string[] advisoryIds) bootInfo) view returns (bool isAllowed, string reason)",
+  "function kmsAllowedAggregatedMrs(bytes32 mrAggregated) view returns (bool)",
+  "function kmsAllowedDeviceIds(bytes32 deviceId) view returns (bool)",
   "function registeredApps(address appId) view returns (bool)",
   "function supportsInterface(bytes4 interfaceId) pure returns (bool)",
 ];

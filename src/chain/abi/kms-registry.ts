@@ -79,6 +79,7 @@ export const KMS_REGISTRY_ABI: readonly string[] = [
   "function addImagesToService(bytes20 serviceId, (bytes image, string description)[] images) returns (bytes32[] imageIds)",
   "function addSecretKeyByImage(bytes onlyImage, bytes32[] devices, bool requireUpToDateTcb, bytes32 salt, string description, bytes sealedSecrets) returns (bytes20 serviceId)",
   "function authorize((bytes32 deviceId, uint8 tcbStatus, bytes20 serviceId, bytes32 imageId, bytes32 platformId) request) view returns (uint8)",
+  "function authorizeBest(bytes20 serviceId, bytes32 platformId, bytes32[] candidates, bytes32 deviceId, uint8 tcbStatus) view returns (uint256)",
   "function createService((address admin, uint24 noticePeriod, string description, bytes32[] devices, bool requireUpToDateTcb) config, bytes32 salt) returns (bytes20 serviceId)",
   "function createServiceWithImage((address admin, uint24 noticePeriod, string description, bytes32[] devices, bool requireUpToDateTcb) config, bytes32 salt, bytes firstImage, string imageDescription) returns (bytes20 serviceId, bytes32 imageId)",
   "function extendNoticePeriod(bytes20 serviceId, uint24 noticePeriod)",

@@ -5,7 +5,7 @@ import { network } from "hardhat";
 import type { IAppAuth } from "../../../typechain-types/contracts/dstack/IAppAuth.ts";
 import { image, imageId, KIND, measured, PLATFORM } from "../../helpers/images.ts";
 import { MAX_PAUSE } from "../../helpers/policy.ts";
-import { DAY, deployOpenSuite, NOTICE, type Suite } from "../../helpers/suite.ts";
+import { DAY, deployOpenSuite, NOTICE, type Suite, TCB } from "../../helpers/suite.ts";
 
 const connection = await network.create();
 const { loadFixture, time } = connection.networkHelpers;
@@ -25,6 +25,8 @@ const imageOf = (mask: number, values = VALUES): string =>
 const NAMES = ["os_image_hash", "compose_hash", "mr_aggregated", "mr_system"] as const;
 const namesOf = (mask: number): string => NAMES.filter((_, bit) => (mask >> bit) & 1).join(" + ");
 /** The masks that a service may register: those with compose_hash. */
+/** The masks that a KMS image may have: OS image and compose hash, or mr_aggregated, beside any others. */
+const KMS_MASKS = Array.from({ length: 16 }, (_, mask) => mask).filter((mask) => (mask & 3) === 3 || mask & 4);
 const SERVICE_MASKS = Array.from({ length: 16 }, (_, mask) => mask).filter((mask) => mask & 2);
 
 /** Intel's names by TcbStatus bit, and the empty one for a TEE without TCB levels. */
@@ -225,8 +227,10 @@ describe("DstackAuth", () => {
       expect(await app({ osImageHash: ZeroHash })).to.deep.equal(no("OS image hash is missing"));
     });
 
-    it("given a registered mr_aggregated of zero, no machine matches it", async () => {
-      await add(imageOf(0b0110, { ...VALUES, 2: ZeroHash }));
+    it("a mr_aggregated of zero cannot be registered, and a mr_system of zero matches no machine", async () => {
+      await expect(add(imageOf(0b0110, { ...VALUES, 2: ZeroHash })))
+        .to.be.revertedWithCustomError(suite.registry, "ImageCodec_ZeroRegister")
+        .withArgs(KIND.dstack, 2);
       await add(imageOf(0b1010, { ...VALUES, 3: ZeroHash }));
       expect(await app({ mrAggregated: ZeroHash, mrSystem: ZeroHash })).to.deep.equal(no("Compose hash not allowed"));
     });
@@ -323,7 +327,7 @@ describe("DstackAuth", () => {
         await add(imageOf(0b0111));
         await add(imageOf(0b1111));
         await own.removeImageFromService(appId, imageId(imageOf(0b0010)), "");
-        expect(await app(), "the last that the service ever listed tells why").to.deep.equal(
+        expect(await app(), "the one that got furthest tells why").to.deep.equal(
           no("Compose hash is inside its notice period"),
         );
         await time.increase(NOTICE);
@@ -378,7 +382,7 @@ describe("DstackAuth", () => {
   });
 
   describe("isKmsAllowed", () => {
-    for (const mask of SERVICE_MASKS.filter((each) => each & 1)) {
+    for (const mask of KMS_MASKS) {
       it(`given a KMS image of ${namesOf(mask)}: allowed, and denied once any of them differs`, async () => {
         expect(await kms()).to.deep.equal(no("KMS image is not allowed"));
         const governor = suite.policy.connect(suite.governor);
@@ -394,7 +398,7 @@ describe("DstackAuth", () => {
         ] as const) {
           const expected = (mask >> bit) & 1 ? no("KMS image is not allowed") : YES;
           expect(await kms({ [field]: other }), field).to.deep.equal(expected);
-          if (bit > 1) expect(await kms({ [field]: ZeroHash }), `${field} zero`).to.deep.equal(expected);
+          if (bit > 0) expect(await kms({ [field]: ZeroHash }), `${field} zero`).to.deep.equal(expected);
         }
         // Which app it says it is decides nothing here.
         expect(await kms({ appId: ZeroAddress, instanceId: ZeroAddress, advisoryIds: ["x"] })).to.deep.equal(YES);
@@ -414,10 +418,10 @@ describe("DstackAuth", () => {
     it("hashes of zero, and the policy's denials, come with their reason", async () => {
       const guardian = suite.policy.connect(suite.guardian);
       await suite.policy.connect(suite.governor).allowKmsImage(imageOf(0b0011), "");
-      expect(await kms({ composeHash: ZeroHash })).to.deep.equal(no("Compose hash is missing"));
+      expect(await kms({ composeHash: ZeroHash })).to.deep.equal(no("KMS image is not allowed"));
       expect(await kms({ osImageHash: ZeroHash })).to.deep.equal(no("OS image hash is missing"));
       expect(await kms({ tcbStatus: "OutOfDate" })).to.deep.equal(no("TCB status is not accepted"));
-      expect(await kms({ tcbStatus: "" })).to.deep.equal(YES);
+      expect(await kms({ tcbStatus: "" }), "a TEE without TCB levels, where the policy accepts it").to.deep.equal(YES);
       const denials: readonly [string, () => Promise<unknown>][] = [
         ["Key release is paused", () => guardian.pauseRelease(60, "")],
         ["TEE kind is not enabled", () => guardian.suspendTee(KIND.dstack, "")],
@@ -430,6 +434,98 @@ describe("DstackAuth", () => {
         await act();
         expect(await kms()).to.deep.equal(no(reason));
         await snapshot.restore();
+      }
+    });
+  });
+
+  describe("isKmsAllowed, more of it", () => {
+    const governor = () => suite.policy.connect(suite.governor);
+    const guardian = () => suite.policy.connect(suite.guardian);
+
+    it("a KMS node must be up to date, whatever is accepted for apps", async () => {
+      await governor().allowKmsImage(imageOf(0b0011), "");
+      await governor().acceptTcb(KIND.dstack, 1 << TCB.outOfDate);
+      await add(imageOf(0b0011));
+      expect(await app({ tcbStatus: "OutOfDate" })).to.deep.equal(YES);
+      for (const [name, bit] of Object.entries(TCB_NAMES)) {
+        const expected = bit === 0 || bit === 7 ? YES : no("TCB status is not accepted");
+        expect(await kms({ tcbStatus: name }), name).to.deep.equal(expected);
+      }
+    });
+
+    it("given restricted devices of the kind, of KMS nodes, or both: listed where it is restricted", async () => {
+      await governor().allowKmsImage(imageOf(0b0011), "");
+      await add(imageOf(0b0011));
+      const denied = no("Device is not allowed by the platform policy");
+      const KMS_NODES = 0;
+      await guardian().restrictDevices(KMS_NODES);
+      expect(await kms()).to.deep.equal(denied);
+      expect(await suite.dstackAuth.kmsAllowedDeviceIds(DEVICE)).to.equal(false);
+      expect(await app(), "an app's machine does not ask for the KMS nodes' list").to.deep.equal(YES);
+      await governor().allowDevice(KMS_NODES, DEVICE);
+      expect(await kms()).to.deep.equal(YES);
+      expect(await kms({ deviceId: OS })).to.deep.equal(denied);
+      await guardian().restrictDevices(KIND.dstack);
+      expect(await kms()).to.deep.equal(denied);
+      expect(await suite.dstackAuth.kmsAllowedDeviceIds(DEVICE)).to.equal(false);
+      await governor().allowDevice(KIND.dstack, DEVICE);
+      expect(await kms()).to.deep.equal(YES);
+      expect(await suite.dstackAuth.kmsAllowedDeviceIds(DEVICE)).to.equal(true);
+      await guardian().revokeDevice(KMS_NODES, DEVICE);
+      expect(await kms()).to.deep.equal(denied);
+      expect(await app()).to.deep.equal(YES);
+    });
+
+    it("of two KMS images, one revoked, the other decides; with both revoked none does", async () => {
+      await governor().allowKmsImage(imageOf(0b0011), "");
+      await governor().allowKmsImage(imageOf(0b0100), "");
+      await guardian().revokeKmsImage(imageId(imageOf(0b0011)), "");
+      expect(await kms()).to.deep.equal(YES);
+      expect(await kms({ mrAggregated: OS })).to.deep.equal(no("KMS image is not allowed"));
+      await guardian().revokePlatform(imageId(PLATFORM.dstack), "");
+      expect(await kms(), "the listed one tells why").to.deep.equal(no("OS image is not allowed"));
+      await guardian().revokeKmsImage(imageId(imageOf(0b0100)), "");
+      expect(await kms()).to.deep.equal(no("KMS image is not allowed"));
+    });
+  });
+
+  describe("views for dstack's tools", () => {
+    it("know the OS images and the aggregated measurements that the policy lists, and no other", async () => {
+      const { dstackAuth, policy, governor, guardian } = suite;
+      expect(await dstackAuth.allowedOsImages(OS)).to.equal(true);
+      expect(await dstackAuth.allowedOsImages(COMPOSE)).to.equal(false);
+      await policy.connect(guardian).revokePlatform(imageId(PLATFORM.dstack), "");
+      expect(await dstackAuth.allowedOsImages(OS)).to.equal(false);
+      expect(await dstackAuth.kmsAllowedAggregatedMrs(AGGREGATED)).to.equal(false);
+      await policy.connect(governor).allowKmsImage(imageOf(0b0100), "");
+      expect(await dstackAuth.kmsAllowedAggregatedMrs(AGGREGATED)).to.equal(true);
+      expect(await dstackAuth.kmsAllowedAggregatedMrs(SYSTEM)).to.equal(false);
+    });
+
+    it("a sealed service is a registered app too", async () => {
+      await suite.registry.connect(suite.eve).addSecretKeyByImage(imageOf(0b0011), [], false, SALT, "", "0x");
+      const sealedId = await suite.registry.serviceIdFor(suite.eve.address, SALT);
+      expect(await suite.dstackAuth.registeredApps(getAddress(sealedId))).to.equal(true);
+    });
+
+    it("a gateway of equal length is another gateway", async () => {
+      const governor = suite.policy.connect(suite.governor);
+      await governor.setGatewayAppId("0xaaaa");
+      await governor.setGatewayAppId("0xaaab");
+      expect(await suite.dstackAuth.gatewayAppId()).to.equal("0xaaab");
+    });
+  });
+
+  describe("given a newer registry or policy that answers a number unknown here", () => {
+    it("denies, and does not revert", async () => {
+      const { ethers } = connection;
+      // PUSH1 16, PUSH1 0, MSTORE, PUSH1 32, PUSH1 0, RETURN: the first number after today's decisions, to any question.
+      const newer = getAddress(`0x${"77".repeat(20)}`);
+      await connection.networkHelpers.setCode(newer, "0x601060005260206000f3");
+      const auth = await ethers.deployContract("DstackAuth", [newer, newer]);
+      for (const name of ["isAppAllowed", "isKmsAllowed"]) {
+        const answer = await auth.getFunction(name)(boot);
+        expect([...answer], name).to.deep.equal(no("Denied"));
       }
     });
   });

@@ -121,7 +121,8 @@ describe("PlatformPolicy: devices", () => {
   });
 
   it("given a number that names no kind, every function refuses it", async () => {
-    for (const kind of UNKNOWN_KINDS) {
+    // 0 is the list of KMS nodes.
+    for (const kind of UNKNOWN_KINDS.filter((each) => each !== 0)) {
       const error = "PlatformPolicy_UnknownKind";
       await expectRefusal(suite, () => governor.allowDevice(kind, device), error, kind);
       await expectRefusal(suite, () => guardian.revokeDevice(kind, device), error, kind);

@@ -4,6 +4,7 @@ import { network } from "hardhat";
 import {
   dstackImage,
   dstackPinnedImage,
+  image,
   imageId,
   KIND,
   measured,
@@ -38,9 +39,10 @@ describe("PlatformPolicy: KMS nodes", () => {
   describe("allowKmsImage", () => {
     for (const [name, kind, mask, bytes] of [
       ["tdx", KIND.tdx, 0b11111, tdxImage("kms")],
-      ["snp", KIND.snp, 1, snpImage("kms")],
+      ["snp", KIND.snp, 0b11, snpImage("kms")],
       ["nitro", KIND.nitro, 0b111, nitroImage("kms")],
       ["dstack", KIND.dstack, 0b11, dstackPinnedImage("kms")],
+      ["dstack, by mr_aggregated alone,", KIND.dstack, 0b100, image(KIND.dstack, { 2: measured("aggregated", 32) })],
     ] as const) {
       it(`given a ${name} image that names all that runs, it is allowed`, async () => {
         const id = imageId(bytes);
@@ -122,7 +124,7 @@ describe("PlatformPolicy: KMS nodes", () => {
         expect(fieldsOf(await suite.policy.kmsImage(id))).to.deep.equal({
           state: STATE.revoked,
           kind: BigInt(KIND.snp),
-          mask: 1n,
+          mask: 3n,
           since: BigInt(await now(suite)),
         });
       });
@@ -181,6 +183,10 @@ describe("PlatformPolicy: KMS nodes", () => {
       expect(await ask()).to.equal("Allowed");
       expect(await ask(kms, imageId(PLATFORM.snp))).to.equal("PlatformKindMismatch");
       expect(await ask(kms, imageId(PLATFORM.tdx), 4)).to.equal("TcbNotAccepted");
+      await governor.acceptTcb(KIND.tdx, 1 << 4);
+      expect(await ask(kms, imageId(PLATFORM.tdx), 4), "services may have it, KMS nodes not").to.equal(
+        "TcbNotAccepted",
+      );
       await guardian.suspendTee(KIND.snp, "");
       expect(await ask()).to.equal("Allowed");
       await guardian.restrictDevices(KIND.tdx);
@@ -191,6 +197,47 @@ describe("PlatformPolicy: KMS nodes", () => {
       expect(await ask()).to.equal("PlatformNotAllowed");
       await guardian.suspendTee(KIND.tdx, "");
       expect(await ask()).to.equal("TeeSuspended");
+    });
+  });
+
+  describe("the devices of KMS nodes, list 0", () => {
+    const device = measured("kms device", 32);
+    const ask = async () =>
+      DECISIONS[Number(await suite.policy.authorizeKms(imageId(tdxImage("kms")), imageId(PLATFORM.tdx), device, 0))];
+
+    it("restricts, lists and revokes as a kind's list does, for KMS nodes alone", async () => {
+      await governor.allowKmsImage(tdxImage("kms"), "");
+      await expectRefusal(suite, () => guardian.revokeDevice(0, device), "PlatformPolicy_DevicesNotRestricted", 0);
+      await expectChange(suite, () => guardian.restrictDevices(0), "RestrictDevices", {
+        kind: 0,
+        actor: suite.guardian.address,
+      });
+      expect(fieldsOf(await suite.policy.teeRules(0))).to.deep.equal({
+        enabled: false,
+        devicesRestricted: true,
+        acceptedTcb: 0n,
+      });
+      expect(await ask()).to.equal("DeviceNotAllowed");
+      expect(await suite.policy.decide(KIND.tdx, imageId(PLATFORM.tdx), device, 0), "a service's machine").to.equal(1n);
+      await governor.allowDevice(0, device);
+      expect(await suite.policy.isDeviceListed(0, device)).to.equal(true);
+      expect(await suite.policy.isDeviceListed(KIND.tdx, device)).to.equal(false);
+      expect(await ask()).to.equal("Allowed");
+      await guardian.revokeDevice(0, device);
+      expect(await ask()).to.equal("DeviceNotAllowed");
+      await governor.unrestrictDevices(0);
+      expect(await ask()).to.equal("Allowed");
+    });
+
+    it("is no TEE kind: nothing else takes 0", async () => {
+      for (const act of [
+        () => governor.enableTee(0),
+        () => guardian.suspendTee(0, ""),
+        () => governor.acceptTcb(0, 1),
+        () => guardian.rejectTcb(0, 1),
+      ]) {
+        await expectRefusal(suite, act, "PlatformPolicy_UnknownKind", 0);
+      }
     });
   });
 

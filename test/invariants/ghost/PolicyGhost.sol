@@ -61,7 +61,7 @@ abstract contract PolicyGhost is Findings {
         uint8 kind = uint8(uint256(log.topics[1]));
         KindFacts storage rules = _kinds[kind];
         if (topic0 == IPlatformPolicy.AllowPlatform.selector) {
-            (bytes memory image, , , ) = abi.decode(log.data, (bytes, string, uint64, uint40));
+            (bytes memory image, , , , ) = abi.decode(log.data, (bytes, string, uint40, uint64, uint40));
             platformKind[log.topics[1]] = uint8(image[1]);
         } else if (topic0 == IPlatformPolicy.RevokePlatform.selector) {
             delete platformKind[log.topics[1]];
@@ -96,25 +96,24 @@ abstract contract PolicyGhost is Findings {
         } else if (topic0 == IPlatformPolicy.ExtendPause.selector) {
             pausedUntil = _word(data, 1);
         } else if (topic0 == IPlatformPolicy.ResumeRelease.selector) {
-            pausedUntil = time;
+            pausedUntil = _word(data, 1);
+            _expect(pausedUntil == time, 5, "a pause was lifted at another time than now");
         }
         _expect(pausedUntil <= time + LONGEST_PAUSE, 5, "a pause that is too long");
     }
 
     /// @dev The word of `data` that holds `policyVersion`; events with static fields end with it and `previousBlock`.
     function _versionAt(bytes32 topic0, bytes memory data) private pure returns (uint256) {
+        if (topic0 == IPlatformPolicy.AllowPlatform.selector || topic0 == IPlatformPolicy.AllowKmsImage.selector)
+            return 3;
         if (
-            topic0 == IPlatformPolicy.AllowPlatform.selector ||
-            topic0 == IPlatformPolicy.AllowKmsImage.selector ||
             topic0 == IPlatformPolicy.SetGatewayAppId.selector ||
-            topic0 == IPlatformPolicy.PauseRelease.selector
-        ) return 2;
-        if (
+            topic0 == IPlatformPolicy.PauseRelease.selector ||
             topic0 == IPlatformPolicy.RevokePlatform.selector ||
-            topic0 == IPlatformPolicy.SuspendTee.selector ||
-            topic0 == IPlatformPolicy.RevokeKmsImage.selector ||
-            topic0 == IPlatformPolicy.RevokeKmsIdentity.selector
-        ) return 1;
+            topic0 == IPlatformPolicy.RevokeKmsImage.selector
+        ) return 2;
+        if (topic0 == IPlatformPolicy.SuspendTee.selector || topic0 == IPlatformPolicy.RevokeKmsIdentity.selector)
+            return 1;
         return data.length / 32 - 2;
     }
 

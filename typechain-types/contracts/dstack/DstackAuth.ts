@@ -13,25 +13,31 @@ export declare namespace IAppAuth {
     }
 
   export interface DstackAuthInterface extends Interface {
-    getFunction(nameOrSignature: "KMS_REGISTRY" | "PLATFORM_POLICY" | "appImplementation" | "gatewayAppId" | "isAppAllowed" | "isKmsAllowed" | "registeredApps" | "supportsInterface"): FunctionFragment;
+    getFunction(nameOrSignature: "KMS_REGISTRY" | "PLATFORM_POLICY" | "allowedOsImages" | "appImplementation" | "gatewayAppId" | "isAppAllowed" | "isKmsAllowed" | "kmsAllowedAggregatedMrs" | "kmsAllowedDeviceIds" | "registeredApps" | "supportsInterface"): FunctionFragment;
 
     
 
     encodeFunctionData(functionFragment: 'KMS_REGISTRY', values?: undefined): string;
 encodeFunctionData(functionFragment: 'PLATFORM_POLICY', values?: undefined): string;
+encodeFunctionData(functionFragment: 'allowedOsImages', values: [BytesLike]): string;
 encodeFunctionData(functionFragment: 'appImplementation', values?: undefined): string;
 encodeFunctionData(functionFragment: 'gatewayAppId', values?: undefined): string;
 encodeFunctionData(functionFragment: 'isAppAllowed', values: [IAppAuth.AppBootInfoStruct]): string;
 encodeFunctionData(functionFragment: 'isKmsAllowed', values: [IAppAuth.AppBootInfoStruct]): string;
+encodeFunctionData(functionFragment: 'kmsAllowedAggregatedMrs', values: [BytesLike]): string;
+encodeFunctionData(functionFragment: 'kmsAllowedDeviceIds', values: [BytesLike]): string;
 encodeFunctionData(functionFragment: 'registeredApps', values: [AddressLike]): string;
 encodeFunctionData(functionFragment: 'supportsInterface', values: [BytesLike]): string;
 
     decodeFunctionResult(functionFragment: 'KMS_REGISTRY', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'PLATFORM_POLICY', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'allowedOsImages', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'appImplementation', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'gatewayAppId', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'isAppAllowed', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'isKmsAllowed', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'kmsAllowedAggregatedMrs', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'kmsAllowedDeviceIds', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'registeredApps', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'supportsInterface', data: BytesLike): Result;
   }
@@ -88,6 +94,14 @@ decodeFunctionResult(functionFragment: 'supportsInterface', data: BytesLike): Re
     
 
     
+    allowedOsImages: TypedContractMethod<
+      [osImageHash: BytesLike, ],
+      [boolean],
+      'view'
+    >
+    
+
+    
     appImplementation: TypedContractMethod<
       [],
       [string],
@@ -115,6 +129,22 @@ decodeFunctionResult(functionFragment: 'supportsInterface', data: BytesLike): Re
     isKmsAllowed: TypedContractMethod<
       [bootInfo: IAppAuth.AppBootInfoStruct, ],
       [[boolean, string] & {isAllowed: boolean, reason: string }],
+      'view'
+    >
+    
+
+    
+    kmsAllowedAggregatedMrs: TypedContractMethod<
+      [mrAggregated: BytesLike, ],
+      [boolean],
+      'view'
+    >
+    
+
+    
+    kmsAllowedDeviceIds: TypedContractMethod<
+      [deviceId: BytesLike, ],
+      [boolean],
       'view'
     >
     
@@ -148,6 +178,11 @@ getFunction(nameOrSignature: 'PLATFORM_POLICY'): TypedContractMethod<
       [string],
       'view'
     >;
+getFunction(nameOrSignature: 'allowedOsImages'): TypedContractMethod<
+      [osImageHash: BytesLike, ],
+      [boolean],
+      'view'
+    >;
 getFunction(nameOrSignature: 'appImplementation'): TypedContractMethod<
       [],
       [string],
@@ -166,6 +201,16 @@ getFunction(nameOrSignature: 'isAppAllowed'): TypedContractMethod<
 getFunction(nameOrSignature: 'isKmsAllowed'): TypedContractMethod<
       [bootInfo: IAppAuth.AppBootInfoStruct, ],
       [[boolean, string] & {isAllowed: boolean, reason: string }],
+      'view'
+    >;
+getFunction(nameOrSignature: 'kmsAllowedAggregatedMrs'): TypedContractMethod<
+      [mrAggregated: BytesLike, ],
+      [boolean],
+      'view'
+    >;
+getFunction(nameOrSignature: 'kmsAllowedDeviceIds'): TypedContractMethod<
+      [deviceId: BytesLike, ],
+      [boolean],
       'view'
     >;
 getFunction(nameOrSignature: 'registeredApps'): TypedContractMethod<

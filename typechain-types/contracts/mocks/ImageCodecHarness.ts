@@ -6,15 +6,17 @@ import type { TypedContractEvent, TypedDeferredTopicFilter, TypedEventLog, Typed
   
 
   export interface ImageCodecHarnessInterface extends Interface {
-    getFunction(nameOrSignature: "checkPlatform" | "checkSealed" | "checkService"): FunctionFragment;
+    getFunction(nameOrSignature: "checkKms" | "checkPlatform" | "checkSealed" | "checkService"): FunctionFragment;
 
     
 
-    encodeFunctionData(functionFragment: 'checkPlatform', values: [BytesLike]): string;
+    encodeFunctionData(functionFragment: 'checkKms', values: [BytesLike]): string;
+encodeFunctionData(functionFragment: 'checkPlatform', values: [BytesLike]): string;
 encodeFunctionData(functionFragment: 'checkSealed', values: [BytesLike]): string;
 encodeFunctionData(functionFragment: 'checkService', values: [BytesLike]): string;
 
-    decodeFunctionResult(functionFragment: 'checkPlatform', data: BytesLike): Result;
+    decodeFunctionResult(functionFragment: 'checkKms', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'checkPlatform', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'checkSealed', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'checkService', data: BytesLike): Result;
   }
@@ -55,6 +57,14 @@ decodeFunctionResult(functionFragment: 'checkService', data: BytesLike): Result;
 
     
     
+    checkKms: TypedContractMethod<
+      [image: BytesLike, ],
+      [[string, bigint, bigint] & {id: string, kind: bigint, mask: bigint }],
+      'view'
+    >
+    
+
+    
     checkPlatform: TypedContractMethod<
       [image: BytesLike, ],
       [[string, bigint, bigint] & {id: string, kind: bigint, mask: bigint }],
@@ -81,7 +91,12 @@ decodeFunctionResult(functionFragment: 'checkService', data: BytesLike): Result;
 
     getFunction<T extends ContractMethod = ContractMethod>(key: string | FunctionFragment): T;
 
-    getFunction(nameOrSignature: 'checkPlatform'): TypedContractMethod<
+    getFunction(nameOrSignature: 'checkKms'): TypedContractMethod<
+      [image: BytesLike, ],
+      [[string, bigint, bigint] & {id: string, kind: bigint, mask: bigint }],
+      'view'
+    >;
+getFunction(nameOrSignature: 'checkPlatform'): TypedContractMethod<
       [image: BytesLike, ],
       [[string, bigint, bigint] & {id: string, kind: bigint, mask: bigint }],
       'view'

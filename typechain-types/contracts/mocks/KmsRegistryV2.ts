@@ -33,7 +33,7 @@ export declare namespace IKmsRegistry {
     }
 
   export interface KmsRegistryV2Interface extends Interface {
-    getFunction(nameOrSignature: "DEFAULT_ADMIN_ROLE" | "GOVERNOR_ROLE" | "GUARDIAN_ROLE" | "POLICY" | "UPGRADE_INTERFACE_VERSION" | "acceptServiceAdmin" | "addImageToService" | "addImagesToService" | "addSecretKeyByImage" | "authorize" | "createService" | "createServiceWithImage" | "extendNoticePeriod" | "generation" | "getRoleAdmin" | "grantRole" | "hasRole" | "historyHead" | "image" | "implementation" | "initialize" | "isDeviceAllowed" | "isImageActive" | "multicall" | "proxiableUUID" | "publishSealedSecrets" | "removeImageFromService" | "removeImagesFromService" | "renounceRole" | "renounceServiceAdmin" | "restrictServiceDevices" | "retireImageFromService" | "revokeRole" | "rotateServiceKey" | "service" | "serviceCount" | "serviceIdFor" | "servicesHead" | "setDevice" | "setGeneration" | "setRequireUpToDateTcb" | "setServiceGuardian" | "supportsInterface" | "transferServiceAdmin" | "upgradeTo" | "upgradeToAndCall" | "version" | "withdrawPendingSecrets"): FunctionFragment;
+    getFunction(nameOrSignature: "DEFAULT_ADMIN_ROLE" | "GOVERNOR_ROLE" | "GUARDIAN_ROLE" | "POLICY" | "UPGRADE_INTERFACE_VERSION" | "acceptServiceAdmin" | "addImageToService" | "addImagesToService" | "addSecretKeyByImage" | "authorize" | "authorizeBest" | "createService" | "createServiceWithImage" | "extendNoticePeriod" | "generation" | "getRoleAdmin" | "grantRole" | "hasRole" | "historyHead" | "image" | "implementation" | "initialize" | "isDeviceAllowed" | "isImageActive" | "multicall" | "proxiableUUID" | "publishSealedSecrets" | "removeImageFromService" | "removeImagesFromService" | "renounceRole" | "renounceServiceAdmin" | "restrictServiceDevices" | "retireImageFromService" | "revokeRole" | "rotateServiceKey" | "service" | "serviceCount" | "serviceIdFor" | "servicesHead" | "setDevice" | "setGeneration" | "setRequireUpToDateTcb" | "setServiceGuardian" | "supportsInterface" | "transferServiceAdmin" | "upgradeTo" | "upgradeToAndCall" | "version" | "withdrawPendingSecrets"): FunctionFragment;
 
     getEvent(nameOrSignatureOrTopic: "AcceptServiceAdmin" | "AddImageToService" | "AddSecretKeyByImage" | "CreateService" | "ExtendNoticePeriod" | "Initialized" | "PublishSealedSecrets" | "RemoveImageFromService" | "RenounceServiceAdmin" | "RetireImageFromService" | "RoleAdminChanged" | "RoleGranted" | "RoleRevoked" | "RotateServiceKey" | "SetDevice" | "SetRequireUpToDateTcb" | "SetServiceGuardian" | "TransferServiceAdmin" | "Upgraded" | "WithdrawPendingSecrets"): EventFragment;
 
@@ -47,6 +47,7 @@ encodeFunctionData(functionFragment: 'addImageToService', values: [BytesLike, By
 encodeFunctionData(functionFragment: 'addImagesToService', values: [BytesLike, IKmsRegistry.NewImageStruct[]]): string;
 encodeFunctionData(functionFragment: 'addSecretKeyByImage', values: [BytesLike, BytesLike[], boolean, BytesLike, string, BytesLike]): string;
 encodeFunctionData(functionFragment: 'authorize', values: [BootRequestStruct]): string;
+encodeFunctionData(functionFragment: 'authorizeBest', values: [BytesLike, BytesLike, BytesLike[], BytesLike, BigNumberish]): string;
 encodeFunctionData(functionFragment: 'createService', values: [IKmsRegistry.ServiceConfigStruct, BytesLike]): string;
 encodeFunctionData(functionFragment: 'createServiceWithImage', values: [IKmsRegistry.ServiceConfigStruct, BytesLike, BytesLike, string]): string;
 encodeFunctionData(functionFragment: 'extendNoticePeriod', values: [BytesLike, BigNumberish]): string;
@@ -96,6 +97,7 @@ decodeFunctionResult(functionFragment: 'addImageToService', data: BytesLike): Re
 decodeFunctionResult(functionFragment: 'addImagesToService', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'addSecretKeyByImage', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'authorize', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'authorizeBest', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'createService', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'createServiceWithImage', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'extendNoticePeriod', data: BytesLike): Result;
@@ -491,6 +493,14 @@ decodeFunctionResult(functionFragment: 'withdrawPendingSecrets', data: BytesLike
     
 
     
+    authorizeBest: TypedContractMethod<
+      [serviceId: BytesLike, platformId: BytesLike, candidates: BytesLike[], deviceId: BytesLike, tcbStatus: BigNumberish, ],
+      [bigint],
+      'view'
+    >
+    
+
+    
     createService: TypedContractMethod<
       [config: IKmsRegistry.ServiceConfigStruct, salt: BytesLike, ],
       [string],
@@ -844,6 +854,11 @@ getFunction(nameOrSignature: 'addSecretKeyByImage'): TypedContractMethod<
     >;
 getFunction(nameOrSignature: 'authorize'): TypedContractMethod<
       [request: BootRequestStruct, ],
+      [bigint],
+      'view'
+    >;
+getFunction(nameOrSignature: 'authorizeBest'): TypedContractMethod<
+      [serviceId: BytesLike, platformId: BytesLike, candidates: BytesLike[], deviceId: BytesLike, tcbStatus: BigNumberish, ],
       [bigint],
       'view'
     >;

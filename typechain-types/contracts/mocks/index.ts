@@ -5,6 +5,8 @@ import type * as badUpgradesSol from './BadUpgrades.sol/index.js';
 export type { badUpgradesSol };
 import type * as brokenUpgradesSol from './BrokenUpgrades.sol/index.js';
 export type { brokenUpgradesSol };
+import type * as dstackShapeSol from './DstackShape.sol/index.js';
+export type { dstackShapeSol };
 import type * as governedHarnessSol from './GovernedHarness.sol/index.js';
 export type { governedHarnessSol };
 export type { Actor } from './Actor.js';

@@ -126,9 +126,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace AllowKmsImageEvent {
-      export type InputTuple = [imageId: BytesLike, actor: AddressLike, image: BytesLike, description: string, policyVersion: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [imageId: string, actor: string, image: string, description: string, policyVersion: bigint, previousBlock: bigint];
-      export interface OutputObject {imageId: string, actor: string, image: string, description: string, policyVersion: bigint, previousBlock: bigint };
+      export type InputTuple = [imageId: BytesLike, actor: AddressLike, image: BytesLike, description: string, since: BigNumberish, policyVersion: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [imageId: string, actor: string, image: string, description: string, since: bigint, policyVersion: bigint, previousBlock: bigint];
+      export interface OutputObject {imageId: string, actor: string, image: string, description: string, since: bigint, policyVersion: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -138,9 +138,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace AllowPlatformEvent {
-      export type InputTuple = [platformId: BytesLike, actor: AddressLike, image: BytesLike, description: string, policyVersion: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [platformId: string, actor: string, image: string, description: string, policyVersion: bigint, previousBlock: bigint];
-      export interface OutputObject {platformId: string, actor: string, image: string, description: string, policyVersion: bigint, previousBlock: bigint };
+      export type InputTuple = [platformId: BytesLike, actor: AddressLike, image: BytesLike, description: string, since: BigNumberish, policyVersion: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [platformId: string, actor: string, image: string, description: string, since: bigint, policyVersion: bigint, previousBlock: bigint];
+      export interface OutputObject {platformId: string, actor: string, image: string, description: string, since: bigint, policyVersion: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -222,9 +222,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace ResumeReleaseEvent {
-      export type InputTuple = [actor: AddressLike, previous: BigNumberish, policyVersion: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [actor: string, previous: bigint, policyVersion: bigint, previousBlock: bigint];
-      export interface OutputObject {actor: string, previous: bigint, policyVersion: bigint, previousBlock: bigint };
+      export type InputTuple = [actor: AddressLike, previous: BigNumberish, until: BigNumberish, policyVersion: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [actor: string, previous: bigint, until: bigint, policyVersion: bigint, previousBlock: bigint];
+      export interface OutputObject {actor: string, previous: bigint, until: bigint, policyVersion: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -258,9 +258,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace RevokeKmsImageEvent {
-      export type InputTuple = [imageId: BytesLike, actor: AddressLike, reason: string, policyVersion: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [imageId: string, actor: string, reason: string, policyVersion: bigint, previousBlock: bigint];
-      export interface OutputObject {imageId: string, actor: string, reason: string, policyVersion: bigint, previousBlock: bigint };
+      export type InputTuple = [imageId: BytesLike, actor: AddressLike, reason: string, since: BigNumberish, policyVersion: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [imageId: string, actor: string, reason: string, since: bigint, policyVersion: bigint, previousBlock: bigint];
+      export interface OutputObject {imageId: string, actor: string, reason: string, since: bigint, policyVersion: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -270,9 +270,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace RevokePlatformEvent {
-      export type InputTuple = [platformId: BytesLike, actor: AddressLike, reason: string, policyVersion: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [platformId: string, actor: string, reason: string, policyVersion: bigint, previousBlock: bigint];
-      export interface OutputObject {platformId: string, actor: string, reason: string, policyVersion: bigint, previousBlock: bigint };
+      export type InputTuple = [platformId: BytesLike, actor: AddressLike, reason: string, since: BigNumberish, policyVersion: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [platformId: string, actor: string, reason: string, since: bigint, policyVersion: bigint, previousBlock: bigint];
+      export interface OutputObject {platformId: string, actor: string, reason: string, since: bigint, policyVersion: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -851,11 +851,11 @@ getEvent(key: 'UnrestrictDevices'): TypedContractEvent<UnrestrictDevicesEvent.In
       AllowDevice: TypedContractEvent<AllowDeviceEvent.InputTuple, AllowDeviceEvent.OutputTuple, AllowDeviceEvent.OutputObject>;
     
 
-      'AllowKmsImage(bytes32,address,bytes,string,uint64,uint40)': TypedContractEvent<AllowKmsImageEvent.InputTuple, AllowKmsImageEvent.OutputTuple, AllowKmsImageEvent.OutputObject>;
+      'AllowKmsImage(bytes32,address,bytes,string,uint40,uint64,uint40)': TypedContractEvent<AllowKmsImageEvent.InputTuple, AllowKmsImageEvent.OutputTuple, AllowKmsImageEvent.OutputObject>;
       AllowKmsImage: TypedContractEvent<AllowKmsImageEvent.InputTuple, AllowKmsImageEvent.OutputTuple, AllowKmsImageEvent.OutputObject>;
     
 
-      'AllowPlatform(bytes32,address,bytes,string,uint64,uint40)': TypedContractEvent<AllowPlatformEvent.InputTuple, AllowPlatformEvent.OutputTuple, AllowPlatformEvent.OutputObject>;
+      'AllowPlatform(bytes32,address,bytes,string,uint40,uint64,uint40)': TypedContractEvent<AllowPlatformEvent.InputTuple, AllowPlatformEvent.OutputTuple, AllowPlatformEvent.OutputObject>;
       AllowPlatform: TypedContractEvent<AllowPlatformEvent.InputTuple, AllowPlatformEvent.OutputTuple, AllowPlatformEvent.OutputObject>;
     
 
@@ -883,7 +883,7 @@ getEvent(key: 'UnrestrictDevices'): TypedContractEvent<UnrestrictDevicesEvent.In
       RestrictDevices: TypedContractEvent<RestrictDevicesEvent.InputTuple, RestrictDevicesEvent.OutputTuple, RestrictDevicesEvent.OutputObject>;
     
 
-      'ResumeRelease(address,uint40,uint64,uint40)': TypedContractEvent<ResumeReleaseEvent.InputTuple, ResumeReleaseEvent.OutputTuple, ResumeReleaseEvent.OutputObject>;
+      'ResumeRelease(address,uint40,uint40,uint64,uint40)': TypedContractEvent<ResumeReleaseEvent.InputTuple, ResumeReleaseEvent.OutputTuple, ResumeReleaseEvent.OutputObject>;
       ResumeRelease: TypedContractEvent<ResumeReleaseEvent.InputTuple, ResumeReleaseEvent.OutputTuple, ResumeReleaseEvent.OutputObject>;
     
 
@@ -895,11 +895,11 @@ getEvent(key: 'UnrestrictDevices'): TypedContractEvent<UnrestrictDevicesEvent.In
       RevokeKmsIdentity: TypedContractEvent<RevokeKmsIdentityEvent.InputTuple, RevokeKmsIdentityEvent.OutputTuple, RevokeKmsIdentityEvent.OutputObject>;
     
 
-      'RevokeKmsImage(bytes32,address,string,uint64,uint40)': TypedContractEvent<RevokeKmsImageEvent.InputTuple, RevokeKmsImageEvent.OutputTuple, RevokeKmsImageEvent.OutputObject>;
+      'RevokeKmsImage(bytes32,address,string,uint40,uint64,uint40)': TypedContractEvent<RevokeKmsImageEvent.InputTuple, RevokeKmsImageEvent.OutputTuple, RevokeKmsImageEvent.OutputObject>;
       RevokeKmsImage: TypedContractEvent<RevokeKmsImageEvent.InputTuple, RevokeKmsImageEvent.OutputTuple, RevokeKmsImageEvent.OutputObject>;
     
 
-      'RevokePlatform(bytes32,address,string,uint64,uint40)': TypedContractEvent<RevokePlatformEvent.InputTuple, RevokePlatformEvent.OutputTuple, RevokePlatformEvent.OutputObject>;
+      'RevokePlatform(bytes32,address,string,uint40,uint64,uint40)': TypedContractEvent<RevokePlatformEvent.InputTuple, RevokePlatformEvent.OutputTuple, RevokePlatformEvent.OutputObject>;
       RevokePlatform: TypedContractEvent<RevokePlatformEvent.InputTuple, RevokePlatformEvent.OutputTuple, RevokePlatformEvent.OutputObject>;
     
 

@@ -33,7 +33,7 @@ export declare namespace IKmsRegistry {
     }
 
   export interface ServiceSettingsInterface extends Interface {
-    getFunction(nameOrSignature: "POLICY" | "acceptServiceAdmin" | "addImageToService" | "addImagesToService" | "addSecretKeyByImage" | "authorize" | "createService" | "createServiceWithImage" | "extendNoticePeriod" | "historyHead" | "image" | "implementation" | "isDeviceAllowed" | "isImageActive" | "publishSealedSecrets" | "removeImageFromService" | "removeImagesFromService" | "renounceServiceAdmin" | "restrictServiceDevices" | "retireImageFromService" | "rotateServiceKey" | "service" | "serviceCount" | "serviceIdFor" | "servicesHead" | "setDevice" | "setRequireUpToDateTcb" | "setServiceGuardian" | "transferServiceAdmin" | "upgradeTo" | "version" | "withdrawPendingSecrets"): FunctionFragment;
+    getFunction(nameOrSignature: "POLICY" | "acceptServiceAdmin" | "addImageToService" | "addImagesToService" | "addSecretKeyByImage" | "authorize" | "authorizeBest" | "createService" | "createServiceWithImage" | "extendNoticePeriod" | "historyHead" | "image" | "implementation" | "isDeviceAllowed" | "isImageActive" | "publishSealedSecrets" | "removeImageFromService" | "removeImagesFromService" | "renounceServiceAdmin" | "restrictServiceDevices" | "retireImageFromService" | "rotateServiceKey" | "service" | "serviceCount" | "serviceIdFor" | "servicesHead" | "setDevice" | "setRequireUpToDateTcb" | "setServiceGuardian" | "transferServiceAdmin" | "upgradeTo" | "version" | "withdrawPendingSecrets"): FunctionFragment;
 
     getEvent(nameOrSignatureOrTopic: "AcceptServiceAdmin" | "AddImageToService" | "AddSecretKeyByImage" | "CreateService" | "ExtendNoticePeriod" | "PublishSealedSecrets" | "RemoveImageFromService" | "RenounceServiceAdmin" | "RetireImageFromService" | "RotateServiceKey" | "SetDevice" | "SetRequireUpToDateTcb" | "SetServiceGuardian" | "TransferServiceAdmin" | "WithdrawPendingSecrets"): EventFragment;
 
@@ -43,6 +43,7 @@ encodeFunctionData(functionFragment: 'addImageToService', values: [BytesLike, By
 encodeFunctionData(functionFragment: 'addImagesToService', values: [BytesLike, IKmsRegistry.NewImageStruct[]]): string;
 encodeFunctionData(functionFragment: 'addSecretKeyByImage', values: [BytesLike, BytesLike[], boolean, BytesLike, string, BytesLike]): string;
 encodeFunctionData(functionFragment: 'authorize', values: [BootRequestStruct]): string;
+encodeFunctionData(functionFragment: 'authorizeBest', values: [BytesLike, BytesLike, BytesLike[], BytesLike, BigNumberish]): string;
 encodeFunctionData(functionFragment: 'createService', values: [IKmsRegistry.ServiceConfigStruct, BytesLike]): string;
 encodeFunctionData(functionFragment: 'createServiceWithImage', values: [IKmsRegistry.ServiceConfigStruct, BytesLike, BytesLike, string]): string;
 encodeFunctionData(functionFragment: 'extendNoticePeriod', values: [BytesLike, BigNumberish]): string;
@@ -76,6 +77,7 @@ decodeFunctionResult(functionFragment: 'addImageToService', data: BytesLike): Re
 decodeFunctionResult(functionFragment: 'addImagesToService', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'addSecretKeyByImage', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'authorize', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'authorizeBest', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'createService', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'createServiceWithImage', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'extendNoticePeriod', data: BytesLike): Result;
@@ -367,6 +369,14 @@ decodeFunctionResult(functionFragment: 'withdrawPendingSecrets', data: BytesLike
     
 
     
+    authorizeBest: TypedContractMethod<
+      [serviceId: BytesLike, platformId: BytesLike, candidates: BytesLike[], deviceId: BytesLike, tcbStatus: BigNumberish, ],
+      [bigint],
+      'view'
+    >
+    
+
+    
     createService: TypedContractMethod<
       [config: IKmsRegistry.ServiceConfigStruct, salt: BytesLike, ],
       [string],
@@ -604,6 +614,11 @@ getFunction(nameOrSignature: 'addSecretKeyByImage'): TypedContractMethod<
     >;
 getFunction(nameOrSignature: 'authorize'): TypedContractMethod<
       [request: BootRequestStruct, ],
+      [bigint],
+      'view'
+    >;
+getFunction(nameOrSignature: 'authorizeBest'): TypedContractMethod<
+      [serviceId: BytesLike, platformId: BytesLike, candidates: BytesLike[], deviceId: BytesLike, tcbStatus: BigNumberish, ],
       [bigint],
       'view'
     >;

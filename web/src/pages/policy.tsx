@@ -1,3 +1,4 @@
+import { KMS_NODES } from "../../../src/core/decision.ts";
 import type { PolicyEntry, PolicyState } from "../../../src/core/policy-state.ts";
 import { ZERO_ADDRESS } from "../../../src/core/state.ts";
 import { kindName, readImageBytes, tcbNames } from "../data/images.ts";
@@ -109,11 +110,25 @@ function Kinds({ state }: { readonly state: PolicyState }) {
             const listed = [...(rules?.devices ?? [])].filter(([, on]) => on).map(([device]) => device);
             return (
               <tr key={kind}>
-                <td data-label="kind">{kindName(kind)}</td>
+                <td data-label="kind">{kind === KMS_NODES ? "KMS nodes of any kind" : kindName(kind)}</td>
                 <td data-label="state">
-                  {rules?.enabled === true ? <Badge tone="ok">enabled</Badge> : <Badge tone="bad">not enabled</Badge>}
+                  {kind === KMS_NODES ? (
+                    <span class="muted">by their own kind</span>
+                  ) : rules?.enabled === true ? (
+                    <Badge tone="ok">enabled</Badge>
+                  ) : (
+                    <Badge tone="bad">not enabled</Badge>
+                  )}
                 </td>
-                <td data-label="TCB">{tcb.length === 0 ? <span class="muted">none</span> : tcb.join(", ")}</td>
+                <td data-label="TCB">
+                  {kind === KMS_NODES ? (
+                    "UpToDate alone"
+                  ) : tcb.length === 0 ? (
+                    <span class="muted">none</span>
+                  ) : (
+                    tcb.join(", ")
+                  )}
+                </td>
                 <td data-label="devices">
                   {rules?.devicesRestricted === true ? `only ${plural(listed.length, "listed device")}` : "any"}
                   {listed.map((device) => (

@@ -2,7 +2,8 @@ import { type Command, Option } from "commander";
 import { KeysteadError } from "../../../core/errors.ts";
 import { asksChain, CHAIN_OPTIONS } from "../../chain-input.ts";
 import type { CommandContext, CommandModule } from "../../command.ts";
-import { IMAGE_USES, readImage } from "../../image-input.ts";
+import { IMAGE_USES } from "../../../core/image.ts";
+import { readImage } from "../../image-input.ts";
 import { checkOnChain, showOnChain } from "./on-chain.ts";
 import { showImage } from "./show.ts";
 

@@ -22,6 +22,7 @@ const WHAT: Readonly<Record<ImageUse, string>> = {
   service: "an upgradeable service (addImageToService)",
   sealed: "a service that is not upgradeable (addSecretKeyByImage)",
   platform: "a platform (allowPlatform)",
+  kms: "a KMS node (allowKmsImage)",
 };
 
 function judge(bytes: Uint8Array, use: ImageUse): Verdict {

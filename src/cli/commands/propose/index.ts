@@ -5,6 +5,7 @@ import { connect } from "../../../chain/client.ts";
 import type { Deployment } from "../../../chain/deployment.ts";
 import { decodeUtf8 } from "../../../core/bytes.ts";
 import { KeysteadError } from "../../../core/errors.ts";
+import { IMAGE_USES, type ImageUse } from "../../../core/image.ts";
 import { isJsonArray, isJsonObject, parseJson } from "../../../core/json.ts";
 import { buildImage, registerValues } from "../../../core/measurement.ts";
 import { parseMeasurement } from "../../../core/measurement-format.ts";
@@ -152,10 +153,13 @@ function completeIntent(input: IntentInput, attachments: Attachments): IntentInp
   if (attachments.measurement === undefined || wanted === undefined || input.arguments[wanted.name] !== undefined)
     return input;
   const measurement = parseMeasurement(decodeUtf8(attachments.measurement.bytes, "measurement"));
-  const use = wanted.kind === "image:platform" ? "platform" : wanted.kind === "image:sealed" ? "sealed" : "service";
+  const use = imageUseOf(wanted.kind);
   const { text } = buildImage(measurement.kind, registerValues(measurement), use);
   return { ...input, arguments: { ...input.arguments, [wanted.name]: text } };
 }
+
+/** `image:kms` → `kms`. */
+const imageUseOf = (kind: string): ImageUse => IMAGE_USES.find((use) => kind === `image:${use}`) ?? "service";
 
 const timeOf = (given: string | undefined, earlier: Operation | undefined): bigint =>
   given === undefined
@@ -243,6 +247,7 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
           "",
           ...renderCalls(decodeOperation(operation)),
           "",
+          ...leftOpen(intents),
           `${folder}: ${written.length === 0 ? "already there, byte for byte" : `wrote ${written.join(", ")}`}`,
           rollback ? "" : "No rollback follows from these calls: have the way back ready before this is executed.",
           ...moved.map(
@@ -300,6 +305,12 @@ function addIntent(
     if (optional || fallback !== undefined || (hasImage && kind.startsWith("image:"))) command.option(flags, help);
     else command.requiredOption(flags, help);
   }
+  if (name === "suspend-tee") {
+    command.option(
+      "--with-dstack",
+      "suspend dstack in the same operation: its machines on this hardware are a kind of their own",
+    );
+  }
   command.action(
     context.action(async () => {
       const options = command.opts<Options & Readonly<Record<string, unknown>>>();
@@ -307,9 +318,31 @@ function addIntent(
         const value = options[camel(option)];
         return typeof value === "string" ? [[option, value]] : [];
       });
-      return propose(context, [{ intent: name, arguments: Object.fromEntries(given) }], options);
+      return propose(
+        context,
+        suspendedTogether({ intent: name, arguments: Object.fromEntries(given) }, options),
+        options,
+      );
     }),
   );
+}
+
+/** With --with-dstack, what suspends a hardware's TEE kind suspends dstack too, for the same reason. */
+function suspendedTogether(
+  given: IntentInput,
+  options: Readonly<Record<string, unknown>>,
+): readonly [IntentInput, ...IntentInput[]] {
+  if (options.withDstack !== true || given.arguments.kind === "dstack") return [given];
+  return [given, { ...given, arguments: { ...given.arguments, kind: "dstack" } }];
+}
+
+/** What stays open after a kind was suspended: dstack's measurements do not say on which hardware they were made. */
+function leftOpen(intents: readonly IntentInput[]): readonly string[] {
+  const kinds = intents.filter(({ intent }) => intent === "suspend-tee").map((each) => each.arguments.kind);
+  if (kinds.length === 0 || kinds.includes("dstack")) return [];
+  return [
+    `NOT stopped: machines on ${kinds.join(", ")} that dstack attests (kind dstack). To stop them too, propose again with --with-dstack.`,
+  ];
 }
 
 /** A list of intents: `[{ "intent": "enable-tee", "arguments": { "kind": "tdx" } }]`. */

@@ -3,6 +3,7 @@
 /* eslint-disable */
 export * as badUpgradesSol from './BadUpgrades.sol/index.js';
 export * as brokenUpgradesSol from './BrokenUpgrades.sol/index.js';
+export * as dstackShapeSol from './DstackShape.sol/index.js';
 export * as governedHarnessSol from './GovernedHarness.sol/index.js';
 export { Actor__factory } from './Actor__factory.js';
 export { HistoryHarness__factory } from './HistoryHarness__factory.js';

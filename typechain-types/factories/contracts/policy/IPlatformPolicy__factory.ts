@@ -429,6 +429,12 @@
       },
       {
         "indexed": false,
+        "internalType": "uint40",
+        "name": "since",
+        "type": "uint40"
+      },
+      {
+        "indexed": false,
         "internalType": "uint64",
         "name": "policyVersion",
         "type": "uint64"
@@ -469,6 +475,12 @@
         "internalType": "string",
         "name": "description",
         "type": "string"
+      },
+      {
+        "indexed": false,
+        "internalType": "uint40",
+        "name": "since",
+        "type": "uint40"
       },
       {
         "indexed": false,
@@ -737,6 +749,12 @@
       },
       {
         "indexed": false,
+        "internalType": "uint40",
+        "name": "until",
+        "type": "uint40"
+      },
+      {
+        "indexed": false,
         "internalType": "uint64",
         "name": "policyVersion",
         "type": "uint64"
@@ -848,6 +866,12 @@
       },
       {
         "indexed": false,
+        "internalType": "uint40",
+        "name": "since",
+        "type": "uint40"
+      },
+      {
+        "indexed": false,
         "internalType": "uint64",
         "name": "policyVersion",
         "type": "uint64"
@@ -882,6 +906,12 @@
         "internalType": "string",
         "name": "reason",
         "type": "string"
+      },
+      {
+        "indexed": false,
+        "internalType": "uint40",
+        "name": "since",
+        "type": "uint40"
       },
       {
         "indexed": false,
@@ -1164,9 +1194,9 @@
     "name": "authorizeKms",
     "outputs": [
       {
-        "internalType": "enum Decision",
-        "name": "",
-        "type": "uint8"
+        "internalType": "uint256",
+        "name": "decision",
+        "type": "uint256"
       }
     ],
     "stateMutability": "view",

@@ -1419,6 +1419,45 @@
   {
     "inputs": [
       {
+        "internalType": "ServiceId",
+        "name": "serviceId",
+        "type": "bytes20"
+      },
+      {
+        "internalType": "PlatformId",
+        "name": "platformId",
+        "type": "bytes32"
+      },
+      {
+        "internalType": "ImageId[]",
+        "name": "candidates",
+        "type": "bytes32[]"
+      },
+      {
+        "internalType": "bytes32",
+        "name": "deviceId",
+        "type": "bytes32"
+      },
+      {
+        "internalType": "uint8",
+        "name": "tcbStatus",
+        "type": "uint8"
+      }
+    ],
+    "name": "authorizeBest",
+    "outputs": [
+      {
+        "internalType": "uint256",
+        "name": "decision",
+        "type": "uint256"
+      }
+    ],
+    "stateMutability": "view",
+    "type": "function"
+  },
+  {
+    "inputs": [
+      {
         "components": [
           {
             "internalType": "address",
