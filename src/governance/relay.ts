@@ -1,9 +1,10 @@
 import { BrowserProvider, keccak256, type TransactionLike, VoidSigner } from "ethers";
 import type { Client } from "../chain/client.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
-import { KeysteadError } from "../core/errors.ts";
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import type { RawLog } from "../core/events.ts";
 import { parseLog, parseQuantity } from "../core/log.ts";
+import { MOST_GAS, tooMuchGas } from "./gas.ts";
 import { hex } from "./safe-hash.ts";
 import type { Key } from "./sign.ts";
 
@@ -35,7 +36,7 @@ const GAS_MARGIN = 25n;
  * knows it all the same, it counts as sent.
  *
  * @param announce told the hash before it is sent: from then on the transaction may be mined, whatever happens here
- * @throws KeysteadError `relay/no-funds`, `relay/would-fail` (the estimate reverts), `relay/not-sent`; as `Client.request`
+ * @throws KeysteadError `relay/no-funds`, `relay/would-fail` (the estimate reverts), `relay/too-much-gas`, `relay/not-sent`; as `Client.request`
  * @example
  * const receipt = await waitForReceipt(client, await sendTransaction(client, key, { to, data }));
  */
@@ -46,14 +47,22 @@ export async function sendTransaction(
   announce: (hash: Hex) => void = () => {},
 ): Promise<Hex> {
   await requireFunds(client, key.address, value);
-  const provider = new BrowserProvider(
-    { request: ({ method, params }) => ask(client, method, params) },
-    client.chainId,
-  );
+  let failure: KeysteadError | undefined;
+  const request = async ({ method, params }: { readonly method: string; readonly params?: unknown }) => {
+    try {
+      return await client.request(method, Array.isArray(params) ? params : []);
+    } catch (error) {
+      if (isKeysteadError(error)) failure = error;
+      throw error;
+    }
+  };
+  const provider = new BrowserProvider({ request }, client.chainId);
   let populated: TransactionLike<string>;
   try {
     populated = await new VoidSigner(key.address, provider).populateTransaction({ to, value, data });
   } catch (cause) {
+    // ethers calls every failure of an estimate a revert: what the endpoint failed with says more
+    if (failure !== undefined && failure.code !== "chain/reverted") throw failure;
     throw new KeysteadError("relay/would-fail", "the endpoint cannot prepare the transaction: it would fail", {
       argument: "transaction",
       remedy: "Simulate it to see why; nothing was sent.",
@@ -63,7 +72,10 @@ export async function sendTransaction(
     provider.destroy();
   }
   const { from: _, gasLimit, ...rest } = populated;
-  const gas = (BigInt(gasLimit ?? 0) * (100n + GAS_MARGIN)) / 100n;
+  const needed = BigInt(gasLimit ?? 0);
+  if (needed > MOST_GAS) throw tooMuchGas("relay/too-much-gas", needed);
+  const wanted = (needed * (100n + GAS_MARGIN)) / 100n;
+  const gas = wanted > MOST_GAS ? MOST_GAS : wanted;
   const raw = key.signTransaction({ ...rest, gasLimit: gas });
   const hash = hex(keccak256(raw));
   announce(hash);
@@ -137,10 +149,6 @@ function parseReceipt(receipt: Readonly<Record<string, unknown>>, hash: Hex): Re
     gasUsed: BigInt(String(receipt.gasUsed)),
     logs: receipt.logs.map((log) => parseLog(log)),
   };
-}
-
-async function ask(client: Client, method: string, params: unknown): Promise<unknown> {
-  return client.request(method, Array.isArray(params) ? params : []);
 }
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

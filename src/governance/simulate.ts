@@ -78,7 +78,8 @@ export async function simulateProposal(
   }
   const reader = openReader(client, block);
   const drift = await findDrift(client, block, operation, part, reader);
-  await reader.prove(options);
+  const tightening = part === "operation" && operation.lane === "revoke";
+  await reader.prove({ ...options, tightening });
   const before = part === "rollback" ? await phaseBefore(client, block, operation, options) : "done";
   onProgress(`copying chain ${client.chainId} at block ${block.number}`);
   const fork = await forkChain(client, block);
@@ -93,7 +94,7 @@ export async function simulateProposal(
     const played = await playPart(play, part, phase, before);
     onProgress(`proving what was read of ${stage.size} accounts`);
     await addLooked(fork, stage, looked);
-    const basis = await proveClaims(client, block, claimsOf(stage), options);
+    const basis = await proveClaims(client, block, claimsOf(stage), { ...options, tightening });
     const upgrade =
       part === "operation" && played.differences.length === 0 && isReversibleUpgrade(operation)
         ? await playThereAndBack(play, start, phase, options.fromBlock)

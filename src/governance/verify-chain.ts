@@ -111,7 +111,7 @@ export async function verifyOnChain(
   const sound = differences.every(({ code }) => code !== "verify/no-code" && code !== "verify/not-a-safe");
   const part = phase === "done" ? "rollback" : "operation";
   const drift = sound ? await findDrift(client, block, operation, part, reader) : { recorded: false, moved: [] };
-  const basis = await reader.prove(options);
+  const basis = await reader.prove({ ...options, tightening: operation.lane === "revoke" });
   for (const { name, was, is } of drift.moved) {
     check.differs(name, "verify/drifted", `it was ${JSON.stringify(was)} when proposed and is ${JSON.stringify(is)}`);
   }

@@ -5,6 +5,7 @@ import { isJsonArray, isJsonObject, type JsonValue, parseJson } from "../core/js
 import { readBatch } from "./batch.ts";
 import { checkOperation, contextOf, type Difference, differenceOf } from "./check.ts";
 import { type DecodedCall, decodeCall, flattenCalls, type Warning } from "./decode.ts";
+import { gasWarning } from "./gas.ts";
 import { type Operation, parseOperation } from "./operation.ts";
 import { attachmentNames, deriveProposal } from "./proposal.ts";
 import { readProvenance } from "./provenance.ts";
@@ -107,10 +108,14 @@ export function verifyProposal(
   differences.push(...found.differences);
   const { signatures } = found;
   const calls = decodeOperation(operation);
+  const gas = gasWarning(operation);
   return {
     ...{ ok: differences.length === 0, differences, operation, calls, transactions, signatures },
     headline: headline(operation).line,
-    warnings: flattenCalls(calls).flatMap(({ warnings }) => warnings),
+    warnings: [
+      ...(gas === undefined ? [] : [{ severity: "unsafe" as const, message: gas }]),
+      ...flattenCalls(calls).flatMap(({ warnings }) => warnings),
+    ],
     unchecked: [
       ...(options.deployment === undefined
         ? ["that the addresses are those of the deployment: name its record with --deployment"]

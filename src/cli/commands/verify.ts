@@ -2,6 +2,7 @@ import { basename, resolve } from "node:path";
 import { readBuilds } from "../../governance/build.ts";
 import { renderCalls } from "../../governance/decode.ts";
 import { readProposal } from "../../governance/folder.ts";
+import { gasWarning } from "../../governance/gas.ts";
 import { type Verification, verifyProposal } from "../../governance/verify.ts";
 import { type ChainVerification, verifyOnChain } from "../../governance/verify-chain.ts";
 import type { OptionValues } from "../chain-input.ts";
@@ -12,6 +13,7 @@ import { callsJson, judgeCalls, readDeploymentFile } from "./decode.ts";
 
 function renderVerification(found: Verification, chain: ChainVerification | undefined, output: Output): string {
   const { bold, green, red, yellow } = output.colors;
+  const gas = found.operation === undefined ? undefined : gasWarning(found.operation);
   const agreed = chain === undefined ? "DERIVED AS PROPOSED" : "DERIVED AS PROPOSED, AND THE CHAIN AGREES";
   const verdict =
     !found.ok || chain?.ok === false
@@ -25,6 +27,7 @@ function renderVerification(found: Verification, chain: ChainVerification | unde
       .map(({ field, code, message }) => `${red("differs")} ${safeText(`${field}: ${message} (${code})`)}`)
       .join("\n"),
     safeText(renderCalls(found.calls).join("\n")),
+    ...(gas === undefined ? [] : [`${red("unsafe")} ${gas}`]),
     ...found.transactions.map(({ step, file, safe, hashes }) =>
       [
         bold(`${step} (${file}), Safe ${safe.address}, nonce ${safe.nonce}`),
@@ -105,7 +108,7 @@ Exits 0 where everything is as derived, 1 where something differs or is unsafe, 
             },
             () => renderVerification(found, chain, output),
           );
-          return ok ? judgeCalls(found.calls) : 1;
+          return ok && gasWarning(found.operation) === undefined ? judgeCalls(found.calls) : 1;
         }),
       );
   },

@@ -10,6 +10,7 @@ import { buildImage, registerValues } from "../../../core/measurement.ts";
 import { parseMeasurement } from "../../../core/measurement-format.ts";
 import { renderCalls } from "../../../governance/decode.ts";
 import { writeProposal } from "../../../governance/folder.ts";
+import { gasWarning } from "../../../governance/gas.ts";
 import { CALL_PARAMETERS, INTENTS, type IntentInput, type Parameter } from "../../../governance/intents.ts";
 import type { MeasurementClaim, Operation } from "../../../governance/operation.ts";
 import { parseAddress, parseDuration, parseParameter } from "../../../governance/parameters.ts";
@@ -225,10 +226,11 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
   const { line } = headline(operation);
   const rollback = operation.rollback !== null;
   const moved = movedNonces(operation, chain);
+  const gas = gasWarning(operation) ?? null;
   context
     .output()
     .result(
-      { format: "keystead.proposal/1", folder, headline: line, written, files: [...files.keys()], rollback, moved },
+      { format: "keystead.proposal/1", folder, headline: line, written, files: [...files.keys()], rollback, moved, gas },
       () =>
         [
           line,
@@ -236,6 +238,7 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
           ...renderCalls(decodeOperation(operation)),
           "",
           `${folder}: ${written.length === 0 ? "already there, byte for byte" : `wrote ${written.join(", ")}`}`,
+          ...(gas === null ? [] : [`UNSAFE: ${gas}`]),
           rollback ? "" : "No rollback follows from these calls: have the way back ready before this is executed.",
           ...moved.map(
             ({ safe, planned, next }) =>
