@@ -13,13 +13,13 @@ const BASE_GAS = 120_000n;
 const NONZERO_BYTE = 16n;
 const ZERO_BYTE = 4n;
 /**
- * What a call of these contracts costs by what it does to trust, call data aside, as one of many in a transaction: measured on both clients, rounded down. A
+ * What a call of these contracts costs by what it does to trust, call data aside, as one of many in a transaction: measured, rounded down. A
  * grant writes a new slot, what narrows trust changes one.
  */
-const CALL_GAS: Readonly<Record<string, bigint>> = { grant: 34_000n, revoke: 16_000n };
+const CALL_GAS: Readonly<Record<string, bigint>> = { grant: 41_000n, revoke: 16_000n };
 const OTHER_CALL = 16_000n;
 /** Storing an operation at the timelock: one hash for all of its calls, and a log for each. */
-const SCHEDULED_CALL = 3_000n;
+const SCHEDULED_CALL = 10_000n;
 
 /**
  * About how much gas an operation's largest transaction needs. An estimate from below: state decides, and `simulate` says.
@@ -32,7 +32,9 @@ export function estimateGas(operation: Operation): bigint {
   let most = 0n;
   for (const planned of planTransactions(operation)) {
     const each = planned.name === "schedule" ? SCHEDULED_CALL : perCall;
-    const count = BigInt(planned.name === "rollback" ? (operation.rollback?.calls.length ?? 1) : operation.calls.length);
+    const count = BigInt(
+      planned.name === "rollback" ? (operation.rollback?.calls.length ?? 1) : operation.calls.length,
+    );
     const needed = BASE_GAS + count * each + planned.calls.reduce((sum, call) => sum + dataGas(call), 0n);
     if (needed > most) most = needed;
   }
@@ -40,7 +42,12 @@ export function estimateGas(operation: Operation): bigint {
 }
 
 function dataGas({ data }: Call): bigint {
-  const zeros = BigInt(data.slice(2).match(/../g)?.filter((byte) => byte === "00").length ?? 0);
+  const zeros = BigInt(
+    data
+      .slice(2)
+      .match(/../g)
+      ?.filter((byte) => byte === "00").length ?? 0,
+  );
   return zeros * ZERO_BYTE + (BigInt(dataLength(data)) - zeros) * NONZERO_BYTE;
 }
 

@@ -78,7 +78,7 @@ export async function proveClaims(
 ): Promise<Basis> {
   await requireWitnesses(witnesses, block);
   const proving = block.hashed ? await proveSomewhere([client, ...witnesses], block, claims, witnesses) : undefined;
-  const why = block.hashed ? (proving?.why ?? "the endpoint offers no storage proofs") : unknownHeader(block).message;
+  const why = block.hashed ? (proving?.why ?? "the endpoint offers no proofs") : unknownHeader(block).message;
   const alone =
     witnesses.length === 0 ? ["that the block is the chain's: no second endpoint was asked (--witness)"] : [];
   if (proving?.at !== undefined) {
@@ -90,7 +90,7 @@ export async function proveClaims(
     await compareWitnesses(witnesses, block, claims);
     return { proven: false, witnesses: witnesses.length, reasons: [`${why}; the witness gives the same answers`] };
   }
-  if (!acceptUnproven && !(tightening && !block.hashed)) {
+  if (!acceptUnproven && !(tightening && isOfLaterFork(block))) {
     throw new KeysteadError("chain/unproven", `${why}, so the endpoint's answers are its word`, {
       argument: "rpc",
       remedy: block.hashed
@@ -100,6 +100,9 @@ export async function proveClaims(
   }
   return { proven: false, witnesses: 0, reasons: [`storage and code: ${why}`, ...alone] };
 }
+
+/** A header with fields that are not known here, and not one that was altered. */
+const isOfLaterFork = ({ hashed, unknownFields = [] }: Block): boolean => !hashed && unknownFields.length > 0;
 
 /** How often the newest block is taken where the endpoint proves no older one. */
 const HEADS = 3;

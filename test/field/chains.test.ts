@@ -23,12 +23,22 @@ describe("field: chains", function () {
   };
 
   describe("headers", () => {
-    supports("Sepolia", "Glamsterdam (blockAccessListHash, slotNumber)", "audit, status, lint, execute, node, explorer", everything({
-      amsterdam: "geth",
-    }));
-    supports("Besu", "balHash for blockAccessListHash", "audit, status, lint, execute, node, explorer", everything({
-      amsterdam: "besu",
-    }));
+    supports(
+      "Sepolia",
+      "Glamsterdam (blockAccessListHash, slotNumber)",
+      "audit, status, lint, execute, node, explorer",
+      everything({
+        amsterdam: "geth",
+      }),
+    );
+    supports(
+      "Besu",
+      "balHash for blockAccessListHash",
+      "audit, status, lint, execute, node, explorer",
+      everything({
+        amsterdam: "besu",
+      }),
+    );
     it("of Glamsterdam do not hash with a digit changed", async () => {
       const provider = withQuirks(world.chain.connection.provider, { amsterdam: "geth" });
       const header = (await provider.request({ method: "eth_getBlockByNumber", params: ["latest", false] })) as object;
@@ -100,9 +110,14 @@ describe("field: chains", function () {
   describe("whose contracts see another block.number", () => {
     const orbit = { ahead: 1_000_000 };
     supports("Arbitrum, Orbit", "any chain id", "audit, status, lint, execute, node, explorer", everything({ orbit }));
-    supports("Arbitrum, Orbit", "behind an endpoint that leaves l1BlockNumber out", "audit, status, lint, execute, node", everything({
-      orbit: { ...orbit, silent: true },
-    }));
+    supports(
+      "Arbitrum, Orbit",
+      "behind an endpoint that leaves l1BlockNumber out",
+      "audit, status, lint, execute, node",
+      everything({
+        orbit: { ...orbit, silent: true },
+      }),
+    );
     for (const silent of [false, true]) {
       it(`walked, ask for the block to scan from${silent ? ", though the header does not say it" : ""}`, () =>
         world.through({ orbit: { ...orbit, silent } }, async (url) => {
@@ -128,23 +143,30 @@ describe("field: chains", function () {
     });
   });
 
-  supports("every chain with EIP-7825", "16,777,216 gas a transaction", "said by propose, verify and simulate", async () => {
-    const image = (at: number) => `dstack:os_image_hash=e${at.toString(16).padStart(63, "0")}`;
-    const intents = Array.from({ length: 420 }, (_, at) => ({
-      intent: "allow-platform",
-      arguments: { image: image(at), description: `os ${at}` },
-    }));
-    const { chain } = world;
-    const file = chain.write("many.json", JSON.stringify(intents));
-    const where = ["--id", "009-many", "--deployment", chain.record, "--out", chain.proposals];
-    const proposed = await world.run(chain.url, ["propose", "batch", file, ...where, "--rpc", "--json"]);
-    expect(proposed.code, proposed.stderr).to.equal(0);
-    expect(jsonOf(proposed).gas).to.contain("EIP-7825");
-    const folder = `${chain.proposals}/009-many`;
-    const verified = await world.run(chain.url, ["verify", folder]);
-    expect([verified.code, verified.stdout.includes("16,777,216")]).to.deep.equal([1, true]);
-    const simulated = await world.run(chain.url, ["simulate", folder]);
-    expect(simulated.code).to.be.oneOf([1, 2]);
-    expect(simulated.stdout + simulated.stderr).to.contain("16,777,216").and.not.to.contain("gives no reason");
-  });
+  supports(
+    "every chain with EIP-7825",
+    "16,777,216 gas a transaction",
+    "said by propose, verify and simulate",
+    async () => {
+      const image = (at: number) => `dstack:os_image_hash=e${at.toString(16).padStart(63, "0")}`;
+      const intents = Array.from({ length: 420 }, (_, at) => ({
+        intent: "allow-platform",
+        arguments: { image: image(at), description: `os ${at}` },
+      }));
+      const { chain } = world;
+      const file = chain.write("many.json", JSON.stringify(intents));
+      const where = ["--id", "009-many", "--deployment", chain.record, "--out", chain.proposals];
+      const proposed = await world.run(chain.url, ["propose", "batch", file, ...where, "--rpc", "--json"]);
+      expect(proposed.code, proposed.stderr).to.equal(0);
+      expect(jsonOf(proposed).gas).to.contain("EIP-7825");
+      const folder = `${chain.proposals}/009-many`;
+      const verified = await world.run(chain.url, ["verify", folder]);
+      expect([verified.code, verified.stdout.includes("16,777,216")]).to.deep.equal([1, true]);
+      const simulated = await world.run(chain.url, ["simulate", folder]);
+      expect(simulated.code).to.be.oneOf([1, 2]);
+      expect(simulated.stdout + simulated.stderr)
+        .to.contain("16,777,216")
+        .and.not.to.contain("gives no reason");
+    },
+  );
 });

@@ -230,7 +230,16 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
   context
     .output()
     .result(
-      { format: "keystead.proposal/1", folder, headline: line, written, files: [...files.keys()], rollback, moved, gas },
+      {
+        format: "keystead.proposal/1",
+        folder,
+        headline: line,
+        written,
+        files: [...files.keys()],
+        rollback,
+        moved,
+        gas,
+      },
       () =>
         [
           line,
