@@ -30,7 +30,12 @@ const publicNetwork = (name: string, chainId: number, chainType: "l1" | "op" | "
   accounts: [configVariable("KEYSTEAD_DEPLOYER_KEY")],
 });
 
-const reporter = `${import.meta.dirname}/tools/test-reporter.cjs`;
+/** Who reads the results: tools/compatibility.ts or tools/test.mjs, from the file that each names; or people. */
+const { KEYSTEAD_MOCHA_JSON: json, KEYSTEAD_TEST_REPORT: counts } = process.env;
+const reporter =
+  json !== undefined
+    ? { reporter: "json", reporterOption: { output: json } }
+    : counts && { reporter: `${import.meta.dirname}/tools/test-reporter.cjs` };
 
 export default defineConfig({
   plugins: [toolbox, upgrades, stableTypes],
@@ -49,7 +54,7 @@ export default defineConfig({
   typechain: { outDir: `${import.meta.dirname}/typechain-types` },
   paths: { ignition: "./deploy" },
   test: {
-    mocha: { timeout: 120_000, ...(process.env.KEYSTEAD_TEST_REPORT && { reporter: reporter }) },
+    mocha: { timeout: 120_000, ...reporter },
     solidity: {
       fuzz: { runs: 256 },
       // `npm run test:invariants` sets 256 runs; every other run of the tests takes fewer, for time.

@@ -25,8 +25,10 @@ export interface DeploymentParameters {
 
 /** The least delay on a public chain: time for people in every time zone to see an operation and to cancel it. */
 export const LEAST_PUBLIC_DELAY = 24 * 60 * 60;
-/** The greatest delay anywhere; a longer one is a typing error, and would lock governance out for as long. */
-export const GREATEST_DELAY = 90 * 24 * 60 * 60;
+/** The least delay anywhere: GovernanceTimelock's LEAST_DELAY. */
+export const LEAST_DELAY = 60 * 60;
+/** The greatest delay anywhere, GovernanceTimelock's MAX_DELAY; a longer one is a typing error, and would lock governance out for as long. */
+export const GREATEST_DELAY = 30 * 24 * 60 * 60;
 
 const FOLDER = join(import.meta.dirname, "parameters");
 
@@ -69,7 +71,7 @@ export function parseParameters(value: unknown): DeploymentParameters {
   const safeVersion = SAFE_VERSIONS.find((version) => version === object.safeVersion);
   if (safeVersion === undefined)
     throw invalid("safeVersion", `must be ${SAFE_VERSIONS.join(" or ")}`, object.safeVersion);
-  const delaySeconds = parseInteger(object.delaySeconds, "delaySeconds", 1, GREATEST_DELAY);
+  const delaySeconds = parseInteger(object.delaySeconds, "delaySeconds", LEAST_DELAY, GREATEST_DELAY);
   const governance = parseSafe(object.governance, "governance", "1");
   const guardian = parseSafe(object.guardian, "guardian", "2");
   return { safeVersion, governance, guardian, delaySeconds };

@@ -41,6 +41,7 @@ getContractFactory(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | Fac
 getContractFactory(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ReusesStorage__factory>
 getContractFactory(name: 'ScriptedPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ScriptedPolicy__factory>
 getContractFactory(name: 'ServiceStore', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ServiceStore__factory>
+getContractFactory(name: 'Stillborn', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Stillborn__factory>
 getContractFactory(name: 'TimelockController', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.TimelockController__factory>
 
 getContractAt(name: 'Actor', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Actor>
@@ -74,6 +75,7 @@ getContractAt(name: 'RenamesStorage', address: string | ethers.Addressable, sign
 getContractAt(name: 'ReusesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ReusesStorage>
 getContractAt(name: 'ScriptedPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ScriptedPolicy>
 getContractAt(name: 'ServiceStore', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ServiceStore>
+getContractAt(name: 'Stillborn', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Stillborn>
 getContractAt(name: 'TimelockController', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.TimelockController>
 
 deployContract(name: 'Actor', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Actor>
@@ -107,6 +109,7 @@ deployContract(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | DeployC
 deployContract(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
 deployContract(name: 'ScriptedPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ScriptedPolicy>
 deployContract(name: 'ServiceStore', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceStore>
+deployContract(name: 'Stillborn', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Stillborn>
 deployContract(name: 'TimelockController', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.TimelockController>
 
 deployContract(name: 'Actor', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Actor>
@@ -140,6 +143,7 @@ deployContract(name: 'RenamesStorage', args: any[], signerOrOptions?: ethers.Sig
 deployContract(name: 'ReusesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
 deployContract(name: 'ScriptedPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ScriptedPolicy>
 deployContract(name: 'ServiceStore', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceStore>
+deployContract(name: 'Stillborn', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Stillborn>
 deployContract(name: 'TimelockController', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.TimelockController>
 
     // default types

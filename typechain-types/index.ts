@@ -68,5 +68,7 @@ export type { ScriptedPolicy } from './contracts/mocks/ScriptedPolicy.js';
 export { ScriptedPolicy__factory } from './factories/contracts/mocks/ScriptedPolicy__factory.js';
 export type { ServiceStore } from './contracts/registry/ServiceStore.js';
 export { ServiceStore__factory } from './factories/contracts/registry/ServiceStore__factory.js';
+export type { Stillborn } from './contracts/mocks/GovernedHarness.sol/Stillborn.js';
+export { Stillborn__factory } from './factories/contracts/mocks/GovernedHarness.sol/Stillborn__factory.js';
 export type { TimelockController } from './@openzeppelin/contracts/governance/TimelockController.js';
 export { TimelockController__factory } from './factories/@openzeppelin/contracts/governance/TimelockController__factory.js';

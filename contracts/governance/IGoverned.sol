@@ -9,8 +9,10 @@ pragma solidity 0.8.37;
 interface IGoverned {
     /// @notice Thrown when a role would go to an account without code, or to one whose code is an EIP-7702 delegation: in both a single key decides.
     error Governed_NotAContract(address account);
-    /// @notice Thrown when the last governor would leave: nobody could upgrade or loosen anything ever again.
-    error Governed_LastGovernor(address account);
+    /// @notice Thrown when a governor would remove itself: another governor does that, which shows that somebody can still act.
+    error Governed_GovernorCannotLeave(address account);
+    /// @notice Thrown when an account would hold both roles: what tightens at once and what loosens slowly stay in different hands.
+    error Governed_TwoRoles(address account);
     /// @notice Thrown when a tightening function is called by neither guardian nor governor.
     error Governed_NeitherGuardianNorGovernor(address account);
     /// @notice Thrown when a role that is neither GOVERNOR_ROLE nor GUARDIAN_ROLE would be granted: there is no third power.

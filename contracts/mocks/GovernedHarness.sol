@@ -26,3 +26,21 @@ contract Newborn {
         governor.execute(governed, abi.encodeWithSignature("grantRole(bytes32,address)", role, address(this)));
     }
 }
+
+/// @notice Has a role granted to a contract that is created and destroyed in this one transaction: it has code when it is looked at, and none afterwards.
+contract Stillborn {
+    address public last;
+
+    constructor(Actor governor, address governed, bytes32 role) {
+        bytes memory code = hex"6133ff5f526002601ef3"; // creates `33ff`: whoever calls it destroys it
+        address made;
+        assembly ("memory-safe") {
+            made := create(0, add(code, 32), mload(code))
+        }
+        last = made;
+        governor.execute(governed, abi.encodeWithSignature("grantRole(bytes32,address)", role, made));
+        // solhint-disable-next-line avoid-low-level-calls
+        (bool ok, ) = made.call("");
+        assert(ok);
+    }
+}

@@ -48,6 +48,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     summary: "write a proposal: Safe batches, hashes, expected state and a report, from one operation",
     load: () => import("./commands/propose/index.ts"),
   },
+  report: {
+    summary: "show what a proposal does: one screen, a page for a browser, or a pull request's comment",
+    load: () => import("./commands/report.ts"),
+  },
   rollback: {
     summary: "undo a proposal that was executed: its way back, step by step as execute does",
     load: () => import("./commands/rollback.ts"),
@@ -55,6 +59,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
   rollout: {
     summary: "plan a coordinated upgrade, see where it stands, what is next, and the way back",
     load: () => import("./commands/rollout/index.ts"),
+  },
+  "safe-service": {
+    summary: "put a step into Safe's Transaction Service, and collect the confirmations that it has",
+    load: () => import("./commands/safe-service.ts"),
   },
   secrets: {
     summary: "seal environment variables and registry credentials to a service's machines",

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { constants, type Stats } from "node:fs";
 import { type FileHandle, lstat, open, realpath } from "node:fs/promises";
-import { createInterface } from "node:readline";
+import { createInterface, type Interface } from "node:readline";
 import { Readable, Writable } from "node:stream";
 import { type Hex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
@@ -40,9 +40,17 @@ export interface Io {
    * @throws KeysteadError `input/no-answer`
    */
   askSecret(question: string): Promise<string>;
+  /**
+   * Asks a question on standard error and reads one line of standard input, where that is a terminal.
+   *
+   * @throws KeysteadError `input/no-answer`
+   */
+  ask(question: string): Promise<string>;
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Whether standard output is a terminal. */
   readonly terminal: boolean;
+  /** Whether standard input is a terminal: whether somebody can be asked. */
+  readonly interactive: boolean;
 }
 
 /** The streams that {@link createIo} is made of. */
@@ -76,8 +84,10 @@ export function createIo(streams: Streams): Io {
     print: (text) => void streams.stdout.write(text),
     warn: (text) => void streams.stderr.write(text),
     askSecret: (question) => askSecret(streams, question),
+    ask: (question) => ask(streams, question),
     env: streams.env,
     terminal: streams.stdout.isTTY === true,
+    interactive: "isTTY" in streams.stdin && streams.stdin.isTTY === true,
   };
 }
 
@@ -89,21 +99,36 @@ async function askSecret({ stdin, stderr }: Streams, question: string): Promise<
   const lines = createInterface({ input, output: unseen(), terminal: "isTTY" in stdin && stdin.isTTY === true });
   stderr.write(`${question}: `);
   try {
-    return await new Promise((resolve, reject) => {
-      lines.once("line", resolve);
-      // the end of the input, or Ctrl-C
-      lines
-        .once("SIGINT", () => lines.close())
-        .once("close", () => {
-          const remedy = "Type it, or give it as one line of standard input.";
-          reject(new KeysteadError("input/no-answer", "a secret was asked for and none was given", { remedy }));
-        });
-    });
+    return await answerOf(lines, "a secret was asked for and none was given");
   } finally {
     lines.close();
     stderr.write("\n");
   }
 }
+
+/** What is typed stays visible: the terminal itself echoes it. */
+async function ask({ stdin, stderr }: Streams, question: string): Promise<string> {
+  const input = stdin instanceof Readable ? stdin : Readable.from(stdin);
+  const lines = createInterface({ input, terminal: false });
+  stderr.write(question);
+  try {
+    return await answerOf(lines, "a question was asked and not answered");
+  } finally {
+    lines.close();
+  }
+}
+
+const answerOf = (lines: Interface, missing: string): Promise<string> =>
+  new Promise((resolve, reject) => {
+    lines.once("line", resolve);
+    // the end of the input, or Ctrl-C
+    lines
+      .once("SIGINT", () => lines.close())
+      .once("close", () => {
+        const remedy = "Type it, or give it as one line of standard input.";
+        reject(new KeysteadError("input/no-answer", missing, { remedy }));
+      });
+  });
 
 /**
  * A file's bytes with the hash that provenance needs.

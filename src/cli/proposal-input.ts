@@ -5,10 +5,10 @@ import { KeysteadError } from "../core/errors.ts";
 import { type Acting, isRefusal } from "../governance/execute.ts";
 import { readProposal } from "../governance/folder.ts";
 import type { Operation } from "../governance/operation.ts";
-import { parseAddress } from "../governance/parameters.ts";
+import { parseAddress, parseParameter } from "../governance/parameters.ts";
 import { requireRehearsal } from "../governance/rehearse.ts";
 import type { FoundSignature } from "../governance/signatures.ts";
-import { STEPS, type StepName } from "../governance/transactions.ts";
+import { type PlannedTransaction, planStep, STEPS, type StepName } from "../governance/transactions.ts";
 import { type Verification, verifyProposal } from "../governance/verify.ts";
 import { type ChainOption, type OptionValues, RPC_VARIABLE } from "./chain-input.ts";
 import type { CommandContext } from "./command.ts";
@@ -167,6 +167,28 @@ export function stepOf(name: unknown): StepName | undefined {
   throw new KeysteadError("usage/step", `${JSON.stringify(name)} is no step`, {
     argument: "step",
     remedy: `Give one of ${STEPS.join(", ")}.`,
+  });
+}
+
+/**
+ * A step of the operation by options, with the nonce that it is to have.
+ *
+ * @throws KeysteadError `usage/step`; as `planStep`
+ * @example
+ * const planned = plannedBy(proposal, command.opts());
+ */
+export function plannedBy({ operation }: VerifiedProposal, options: OptionValues): PlannedTransaction {
+  const step = stepOf(options.step) ?? (operation.timelock === null ? "execute" : undefined);
+  if (step === undefined) {
+    throw new KeysteadError("usage/step", "which step is to be signed is not said", {
+      argument: "step",
+      remedy: "Add --step schedule, execute, cancel, rollback or rollback-execute.",
+    });
+  }
+  const { nonce } = options;
+  return planStep(operation, step, {
+    safe: addressOption(options, "safe"),
+    ...(typeof nonce === "string" ? { nonce: BigInt(String(parseParameter("wei", nonce, "nonce"))) } : {}),
   });
 }
 

@@ -4,6 +4,7 @@ import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { contextOf } from "./check.ts";
 import { askView, deriveExpectedState, type ExpectedView } from "./effects.ts";
+import { type Observation, observeCalls } from "./observe.ts";
 import { rollbackId, type TimelockTerms, timelockSide } from "./operation.ts";
 import { requireFunds } from "./relay.ts";
 import type { Call, SafeRef } from "./safe-hash.ts";
@@ -42,6 +43,8 @@ export interface Standing {
   readonly readyAt: bigint | null;
   /** What its effects are now; empty unless done. */
   readonly effects: readonly CheckedView[];
+  /** What else it did, by what the chain says: effects that depend on time or on what was there, as a pause's; empty unless done. */
+  readonly observed: readonly Observation[];
 }
 
 /** One of the two operations of a proposal: itself, or its way back. */
@@ -142,12 +145,12 @@ export async function cancelProposal(acting: Acting, safe?: string): Promise<Sta
       remedy: "Roll it back: keystead rollback.",
     });
   }
-  if (phase === "unset") return { sent: null, phase, readyAt: null, effects: [] };
+  if (phase === "unset") return { sent: null, phase, readyAt: null, effects: [], observed: [] };
   const step = planStep(acting.operation, "cancel", { safe });
   await requireRole(acting, block, life.terms.address, "CANCELLER_ROLE", step.safe.address);
   const sent = await send(acting, block, "cancel", step.safe.address);
   const after = await look(acting, life, await blockOf(acting.client, sent));
-  return { sent, phase: after.phase, readyAt: null, effects: [] };
+  return { sent, phase: after.phase, readyAt: null, effects: [], observed: [] };
 }
 
 async function advance(acting: Acting, life: Life, step: StepName | undefined): Promise<Standing> {
@@ -170,9 +173,9 @@ async function advance(acting: Acting, life: Life, step: StepName | undefined): 
     await requireSchedulable(acting, life, life.terms, block, minDelay);
     const sent = await send(acting, block, life.schedule);
     const after = await look(acting, life, await blockOf(client, sent));
-    return { sent, phase: after.phase, readyAt: after.readyAt ?? null, effects: [] };
+    return { sent, phase: after.phase, readyAt: after.readyAt ?? null, effects: [], observed: [] };
   }
-  if (step === life.schedule) return { sent: null, phase, readyAt: readyAt ?? null, effects: [] };
+  if (step === life.schedule) return { sent: null, phase, readyAt: readyAt ?? null, effects: [], observed: [] };
   if (phase === "waiting") throw notReady(life, readyAt ?? 0n, block);
   await requirePredecessor(acting, life, life.terms, block);
   await requireRole(acting, block, life.terms.address, "EXECUTOR_ROLE", life.safe.address);
@@ -222,14 +225,23 @@ const blockOf = (client: Client, sent: SentStep): Promise<Block> => fetchBlock(c
 
 async function finish(acting: Acting, life: Life, block: Block, sent: SentStep | null): Promise<Standing> {
   const effects = await checkEffects(acting, life, block);
+  const observed = await observeCalls(acting.client, block, acting.operation, life.calls, sent !== null);
+  for (const { sentence } of observed) acting.progress(sentence);
   const wrong = effects.filter(({ holds }) => !holds);
-  if (sent === null || wrong.length === 0) return { sent, phase: "done", readyAt: null, effects };
+  const missed = observed.filter(({ holds }) => holds === false);
+  if (sent === null || wrong.length + missed.length === 0) {
+    return { sent, phase: "done", readyAt: null, effects, observed };
+  }
+  const named = [
+    ...wrong.map(({ contract, view, field }) => `${contract}.${view}${field === "" ? "" : `.${field}`}`),
+    ...missed.map(({ sentence }) => sentence),
+  ];
   throw new KeysteadError(
     "execute/effects-differ",
-    `${life.name} was executed, and ${wrong.length} of its expected effects do not hold: ${wrong.map(({ contract, view, field }) => `${contract}.${view}${field === "" ? "" : `.${field}`}`).join(", ")}`,
+    `${life.name} was executed, and ${named.length} of its expected effects do not hold: ${named.join(", ")}`,
     {
       remedy: "Find out what else happened in between; consider the rollback.",
-      details: { effects: wrong, transactionHash: sent.transactionHash },
+      details: { effects: wrong, observed: missed, transactionHash: sent.transactionHash },
     },
   );
 }
@@ -248,7 +260,9 @@ async function checkEffects(acting: Acting, life: Life, block: Block): Promise<r
     const answer = await client.request("eth_call", [{ to: view.to, data }, blockParameter(block.number)]);
     checked.push({ ...view, holds: accepts(String(answer)) });
   }
-  progress(`effects: ${checked.filter(({ holds }) => holds).length} of ${checked.length} as expected`);
+  if (checked.length > 0) {
+    progress(`effects: ${checked.filter(({ holds }) => holds).length} of ${checked.length} as expected`);
+  }
   return checked;
 }
 
@@ -349,5 +363,5 @@ const REFUSALS: ReadonlySet<string> = new Set([
     "safe/hashes-differ",
   ],
   ...["safe/bad-signatures", "safe/would-fail", "sign/hashes-differ", "sign/not-an-owner", "sign/other-signer"],
-  ...["proposal/not-verified", "proposal/unsafe"],
+  ...["proposal/not-verified", "proposal/unsafe", "safe-service/other-transaction"],
 ]);

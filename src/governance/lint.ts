@@ -15,13 +15,14 @@ import {
   type ObservedRoles,
   PUBLISHED_SOURCES,
 } from "./deployment-check.ts";
+import { dismissalOf } from "./dismissal.ts";
 import type { Operation } from "./operation.ts";
 import { type Basis, type BasisOptions, requireWitnesses } from "./proven.ts";
 import { SAFE_RELEASES, singletonAt } from "./safe-releases.ts";
 import { addressIn, SINGLETON_SLOT } from "./safe-setup.ts";
 import { type LoggedOperation, readTimelockLog } from "./timelock-log.ts";
-import { kindOfCode, minDelayIn, openReader, safeIn, type WitnessedReader } from "./witnessed.ts";
-import { formatDuration } from "./words.ts";
+import { delayFloorIn, kindOfCode, minDelayIn, openReader, safeIn, type WitnessedReader } from "./witnessed.ts";
+import { formatDuration, formatTime } from "./words.ts";
 
 /** One misconfiguration. `unsafe`: it must not stay. `warning`: it may be meant, and somebody should say so. */
 export interface LintFinding {
@@ -51,8 +52,16 @@ export const LINT_RULES = {
   "lint/delay-zero": ["the timelock has a delay", "Propose set-delay: without one nobody can see a change coming."],
   "lint/delay-short": ["on a public chain the delay is at least a day", "Propose set-delay."],
   "lint/delay-absurd": [
-    "the delay is at most 90 days",
+    "the delay is at most 30 days",
     "Propose set-delay now: an upgrade that mends something would wait as long.",
+  ],
+  "lint/delay-floor": [
+    "on a public chain the delay cannot be lowered below a day",
+    "Deploy again with a longer delay: the first one is the floor for good.",
+  ],
+  "lint/dismissal": [
+    "nobody is dismissing a guardian",
+    "Ask the governance Safe's owners. If they did not mean it, they cancel it: the guardian cannot.",
   ],
   "lint/delay-changed": ["the delay is the recorded one", "Update the record if the change was meant."],
   "lint/no-canceller": [
@@ -118,7 +127,7 @@ export interface LintReport {
 }
 
 const DAY = 86_400n;
-const LONGEST_DELAY = 90n * DAY;
+const LONGEST_DELAY = 30n * DAY;
 
 interface Lint {
   readonly reader: WitnessedReader;
@@ -171,6 +180,7 @@ export async function lintDeployment(client: Client, block: Block, input: LintIn
   await lintSafes(lint);
   const pending = await pendingOperations(lint);
   lintExecutors(lint, roles, pending);
+  lintDismissals(lint, pending);
   lintLanes(lint, pending);
   const basis = await reader.prove(input);
   const found = [...findings.values()];
@@ -266,6 +276,11 @@ async function lintDelay(lint: Lint): Promise<void> {
     const severity = isLocalChain(deployment.chainId) ? "warning" : "unsafe";
     lint.add("lint/delay-short", "timelock", `the minimum delay is ${formatDuration(delay)}`, severity);
   }
+  const floor = await delayFloorIn(lint.reader, deployment.contracts.timelock.address);
+  if (floor < DAY && delay >= DAY) {
+    const severity = isLocalChain(deployment.chainId) ? "warning" : "unsafe";
+    lint.add("lint/delay-floor", "timelock", `the delay can be lowered to ${formatDuration(floor)}`, severity);
+  }
   if (delay > LONGEST_DELAY) lint.add("lint/delay-absurd", "timelock", `the minimum delay is ${formatDuration(delay)}`);
 }
 
@@ -360,6 +375,17 @@ function lintExecutors(lint: Lint, roles: ObservedRoles, pending: readonly Logge
       "timelock",
       `operation ${id} is scheduled to follow ${predecessor}: anybody can execute it after that`,
     );
+  }
+}
+
+function lintDismissals(lint: Lint, pending: readonly LoggedOperation[]): void {
+  const { address } = lint.input.deployment.contracts.timelock;
+  for (const { id, calls, predecessor, readyAt } of pending) {
+    const found = dismissalOf(calls, predecessor, address);
+    if (found === undefined) continue;
+    const from = readyAt === undefined ? "" : ` from ${formatTime(readyAt)} on`;
+    const message = `it takes the offices of ${found.outgoing}, which cannot cancel it; executable${from}`;
+    lint.add("lint/dismissal", `operation ${id}`, message, "warning");
   }
 }
 

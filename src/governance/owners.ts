@@ -96,7 +96,7 @@ export function requireAnswerable(safe: SafeOnChain, owner: SafeOnChain): void {
  * @example
  * checkSigner(check, record);
  */
-export function checkSigner(check: SignerCheck, { signer }: SignatureRecord): void {
+export function checkSigner(check: SignerCheck, { signer }: Pick<SignatureRecord, "signer">): void {
   if (!check.owners.includes(signer)) throw notAnOwner(signer, check.of, check.owners);
 }
 

@@ -50,7 +50,7 @@ export interface SafeHashes {
 }
 
 /** Safe.sol since 1.3.0: no name, no version. */
-const SAFE_TX = {
+export const SAFE_TX = {
   SafeTx: [
     { name: "to", type: "address" },
     { name: "value", type: "uint256" },

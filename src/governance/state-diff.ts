@@ -1,3 +1,4 @@
+import { id } from "ethers";
 import { type Client, mapLimited } from "../chain/client.ts";
 import { IMPLEMENTATION_SLOT, namespaceSlot, policySlots } from "../chain/slots.ts";
 import type { Hex } from "../core/bytes.ts";
@@ -52,7 +53,6 @@ interface AccessListAnswer {
 }
 
 const CONCURRENCY = 6;
-const GOVERNORS_SLOT = namespaceSlot("keystead.storage.Governed");
 const INITIALIZABLE_SLOT = namespaceSlot("openzeppelin.storage.Initializable");
 
 /**
@@ -220,13 +220,13 @@ function explainSlots(
       if (address === own.safe.toLowerCase() && slot === NONCE_SLOT) explained.add("the Safe's nonce");
       if (address === own.timelock?.toLowerCase() && own.operationId !== undefined) {
         if (slot === timestampSlot(own.operationId)) explained.add("the timelock's entry of the operation");
+        if (roleCalls && slot !== "" && HOLDERS_SLOTS.has(slot)) explained.add("the number of a role's holders");
       }
       if (address === policy.toLowerCase()) {
         const { head, counters } = policySlots();
         if (slot === head) explained.add("the policy's history head");
         if (slot === counters) explained.add("the policy's version and latest block");
       }
-      if (proxies.includes(address) && slot === GOVERNORS_SLOT && roleCalls) explained.add("the number of governors");
       if (proxies.includes(address) && slot === IMPLEMENTATION_SLOT && touched.size > 0) {
         for (const name of touched) if (name.endsWith(".implementation()")) explained.add(name);
       }
@@ -247,3 +247,8 @@ function explainSlots(
 
 /** TimelockController keeps `_timestamps` in slot 1, after AccessControl's `_roles`. */
 const timestampSlot = (operationId: string): Hex => mappingSlot(operationId, 1n);
+
+/** GovernanceTimelock counts a role's holders in slot 4, after OpenZeppelin's three and the delay's floor. */
+const HOLDERS_SLOTS: ReadonlySet<Hex> = new Set(
+  ["PROPOSER_ROLE", "EXECUTOR_ROLE", "CANCELLER_ROLE"].map((role) => mappingSlot(id(role), 4n)),
+);

@@ -203,6 +203,10 @@ export const timelockEntryIn = (reader: WitnessedReader, timelock: string, opera
 export const minDelayIn = (reader: WitnessedReader, timelock: string): Promise<bigint> =>
   reader.slot(timelock, `0x${"00".repeat(31)}02`);
 
+/** The delay below which a GovernanceTimelock's minimum cannot be set, seconds: slot 3, after it. Zero at a TimelockController, which has no floor. */
+export const delayFloorIn = (reader: WitnessedReader, timelock: string): Promise<bigint> =>
+  reader.slot(timelock, `0x${"00".repeat(31)}03`);
+
 /** A role's id by its name, as the contracts compute it. */
 export const roleIdOf = (name: string): string =>
   id(name === "GOVERNOR_ROLE" || name === "GUARDIAN_ROLE" ? `keystead.${name.replace("_ROLE", "")}` : name);

@@ -1,6 +1,6 @@
 import { getConnInfo } from "@hono/node-server/conninfo";
 import { OpenAPIHono } from "@hono/zod-openapi";
-import type { Context, Hono, MiddlewareHandler } from "hono";
+import type { Context, MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { cors } from "hono/cors";
 import { routePath } from "hono/route";
@@ -45,8 +45,6 @@ export interface NodeAppOptions {
   readonly limits: Limits;
   readonly metrics: Metrics;
   readonly log: NodeLog;
-  /** dstack-kms's authorization webhook, mounted at `/dstack`. */
-  readonly webhook?: Hono | undefined;
 }
 
 const PAGE_LIMIT = 100;
@@ -186,13 +184,6 @@ export function createNodeApp(options: NodeAppOptions): OpenAPIHono {
   app.post("/v1/keys", (context) => release(context, "keys", keysRequestSchema, releaser.releaseKeys));
   if (options.shareRoot)
     app.post("/v1/root", (context) => release(context, "root", rootRequestSchema, releaser.releaseRoot));
-
-  if (options.webhook !== undefined) {
-    app.use("/dstack/*", limited);
-    // As many at once, and as long, as releases: each asks the chain about whatever it names.
-    app.use("/dstack/*", (_, next) => places.hold(next));
-    app.route("/dstack", options.webhook);
-  }
   return app;
 }
 

@@ -1,8 +1,10 @@
 import { createServer } from "node:net";
 import { basename } from "node:path";
+import { Hono } from "hono";
 import { toHex } from "../core/bytes.ts";
 import { isKeysteadError, type KeysteadError } from "../core/errors.ts";
 import type { NodeConfig } from "./config.ts";
+import { createGatedWebhook } from "./dstack-gate.ts";
 import { probePccs } from "./evidence/collateral.ts";
 import { createSnpCrlSource, verifySnpCrl } from "./evidence/snp-crl.ts";
 import { parseTdxCollateral, verifyTdxCollateral } from "./evidence/tdx-collateral.ts";
@@ -12,6 +14,7 @@ import {
   checkCoreDumps,
   type LoadedDeployment,
   loadDeployment,
+  loadDstackGate,
   loadRoots,
   loadTestRoots,
   type NodeSurroundings,
@@ -69,6 +72,14 @@ export async function checkNode(config: NodeConfig, surroundings: NodeSurroundin
     if (await tryPort(host, port)) return [`${host}:${port} is free`, undefined];
     return [`${host}:${port} is in use: by this node, if it runs already`, undefined, "warning"];
   });
+  const { dstackWebhook } = config;
+  if (dstackWebhook !== undefined)
+    await attempt("dstack webhook", async () => {
+      const { host, port } = dstackWebhook.listen;
+      createGatedWebhook(new Hono(), (await loadDstackGate(config)) ?? {}, config.limits);
+      if (await tryPort(host, port)) return [`${host}:${port} is free`, undefined];
+      return [`${host}:${port} is in use: by this node, if it runs already`, undefined, "warning"];
+    });
   const { evidence, unsafeTestTee } = config;
   const unsafeTestRoots = await attempt("evidence", async () => {
     const roots = await loadTestRoots(config);

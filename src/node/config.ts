@@ -5,6 +5,7 @@ import { z } from "zod";
 import type { Hex } from "../core/bytes.ts";
 import { isLocalChain } from "../core/chain-id.ts";
 import { KeysteadError } from "../core/errors.ts";
+import { isNetwork } from "./dstack-gate.ts";
 import { DEFAULT_LIMITS } from "./limits.ts";
 
 /*
@@ -41,6 +42,27 @@ const endpoint = z
     urlFile: path.optional(),
   })
   .refine((given) => (given.url === undefined) !== (given.urlFile === undefined), "give url or urlFile");
+
+/** dstack-kms's authorization server, on a listener of its own. It is off unless it is said who may ask. */
+const dstackWebhook = z
+  .strictObject(
+    {
+      listen: z
+        .strictObject({ host: z.string().default("127.0.0.1"), port: z.int().min(0).max(65_535).default(8701) })
+        .prefault({}),
+      /** Addresses and networks of dstack-kms. */
+      allow: z
+        .array(z.string().refine(isNetwork, "must be an address or a network, such as 10.0.0.7 or 10.0.0.0/8"))
+        .min(1)
+        .optional(),
+      /** A file with the token that dstack-kms has in its URL. */
+      tokenFile: path.optional(),
+    },
+    {
+      error: ({ input }) => (typeof input === "boolean" ? "must say who may ask: allow, tokenFile or both" : undefined),
+    },
+  )
+  .refine(({ allow, tokenFile }) => allow !== undefined || tokenFile !== undefined, "give allow, tokenFile or both");
 
 const schema = z.strictObject({
   listen: z
@@ -90,7 +112,7 @@ const schema = z.strictObject({
   unsafeTestTee: z.strictObject({ roots: z.array(path).min(1) }).optional(),
   challengeSeconds: count(3600).default(120),
   shareRoot: z.boolean().default(true),
-  dstackWebhook: z.boolean().default(true),
+  dstackWebhook: dstackWebhook.optional(),
   limits: z
     .strictObject({
       requestsPerSecond: z.number().positive().max(1e6).default(DEFAULT_LIMITS.requestsPerSecond),
@@ -263,7 +285,7 @@ function childOf(shape: z.ZodType | undefined, key: string): z.ZodType | undefin
 
 function absolute(config: NodeConfig, folder: string): NodeConfig {
   const at = (given: string) => resolve(folder, given);
-  const { root, evidence, unsafeTestTee, chain } = config;
+  const { root, evidence, unsafeTestTee, chain, dstackWebhook } = config;
   const { snpCrlFiles, collateralFiles } = evidence;
   return {
     ...config,
@@ -295,6 +317,9 @@ function absolute(config: NodeConfig, folder: string): NodeConfig {
             ),
           }),
     },
+    ...(dstackWebhook?.tokenFile === undefined
+      ? {}
+      : { dstackWebhook: { ...dstackWebhook, tokenFile: at(dstackWebhook.tokenFile) } }),
     ...(unsafeTestTee === undefined ? {} : { unsafeTestTee: { roots: unsafeTestTee.roots.map(at) } }),
   };
 }

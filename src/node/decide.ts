@@ -93,6 +93,8 @@ export interface Decider extends Pick<Watch, "refresh" | "start" | "stop" | "sta
     requests: readonly AuthorizeRequest[],
     choose: (decisions: readonly DecisionName[]) => number,
   ) => Promise<ReleaseDecision>;
+  /** Whether a service was ever created: one proof, whatever is asked about it afterwards. */
+  readonly serviceExists: (serviceId: Hex) => Promise<boolean>;
   /** What dstack-kms asks about its authorization server. */
   readonly dstackFacts: () => Promise<DstackFacts>;
 }

@@ -66,6 +66,8 @@ const NO_ID: Hex = `0x${"00".repeat(32)}`;
 const NO_SERVICE: Hex = `0x${"00".repeat(20)}`;
 /** Requests that are kept ready when the chain moves on, and for how long after they were last made. */
 const WARM_REQUESTS = 256;
+/** Of one service: machines of one app must not take every place. */
+const WARM_OF_SERVICE = 32;
 const WARM_SECONDS = 300;
 const WARM_AT_ONCE = 8;
 /** What is kept of one block, and catalogues kept over all. Beyond that things are read again. */
@@ -221,15 +223,20 @@ export function createDecider(options: DeciderOptions): Decider {
     const chosen = judged[choose(judged.map((verdict) => outcome(verdict).decision))];
     if (chosen === undefined) throw new RangeError("no request was chosen");
     const made = await answer(view, chosen);
-    keepWarm(chosen);
+    // What is denied is asked by whoever likes, about whatever they like.
+    if (made.allowed) keepWarm(chosen);
     return made;
   };
 
   const keepWarm = ({ request, deviceMatters }: Verdict): void => {
     const key = keyOf(request, deviceMatters);
     const there = warm.get(key);
-    if (there !== undefined) there.usedAt = clock();
-    else if (warm.size < WARM_REQUESTS) warm.set(key, { request, usedAt: clock() });
+    if (there !== undefined) {
+      there.usedAt = clock();
+      return;
+    }
+    const places = [...warm.values()].filter((other) => other.request.serviceId === request.serviceId).length;
+    if (warm.size < WARM_REQUESTS && places < WARM_OF_SERVICE) warm.set(key, { request, usedAt: clock() });
   };
 
   const warmUp = async (view: ChainView): Promise<void> => {
@@ -342,6 +349,8 @@ export function createDecider(options: DeciderOptions): Decider {
   return {
     decide: ({ serviceId, ...question }: ReleaseQuestion) => withView((view) => decideIn(view, serviceId, question)),
     decideKms: (question) => withView((view) => decideIn(view, undefined, question)),
+    serviceExists: (serviceId) =>
+      withView(async (view) => (await serviceFacts(view, await remember(view), serviceId)).exists),
     decideAmong: (requests, choose) => withView((view) => among(view, requests, choose)),
     dstackFacts,
     refresh: watch.refresh,

@@ -1,17 +1,16 @@
-import { createHash } from "node:crypto";
 import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import type { AuthorizeRequest } from "../chain/authorize.ts";
-import { fromHex, type Hex, isZero, toHex } from "../core/bytes.ts";
+import { fromHex, type Hex, isZero } from "../core/bytes.ts";
 import { type DecisionName, TCB_STATUS_NAMES } from "../core/decision.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { encodeImage, IMAGE_KINDS, imageId } from "../core/image.ts";
-import { isJsonArray, isJsonObject, type JsonObject, parseJson } from "../core/json.ts";
 import type { Decider } from "./decide.ts";
+import { type BootInfo, parseBootInfo } from "./dstack-boot.ts";
 
 /*
- * dstack-kms's authorization webhook (dstack, kms/src/main_service/upgrade_authority.rs and verifier/src/types.rs): dstack-kms verifies a machine and asks
- * here whether it may have keys. The answers are those of contracts/dstack/DstackAuth.sol, from proven state.
+ * dstack-kms's authorization webhook: dstack-kms verifies a machine and asks here whether it may have keys. The answers are those of
+ * contracts/dstack/DstackAuth.sol, from proven state; dstack-boot.ts reads the requests of each release.
  *
  *   GET  /               what this server is: every field is required, or dstack-kms's GetMeta fails
  *   POST /bootAuth/app   may this machine have its app's keys?
@@ -20,30 +19,9 @@ import type { Decider } from "./decide.ts";
  * Whatever goes wrong denies. Bodies are ASCII and below 512 bytes: dstack-kms cuts them at byte 512 for its log, and panics inside a character.
  */
 
-/** The machines that dstack-kms knows. */
-export const TEE_VARIANTS = [
-  "dstack-tdx",
-  "dstack-gcp-tdx",
-  "dstack-nitro-enclave",
-  "dstack-amd-sev-snp",
-  "dstack-aws-nitro-tpm",
-] as const;
-
-/** A machine as dstack-kms describes it, checked. Empty hashes are zeros, as DstackAuth takes them. */
-export interface BootInfo {
-  readonly teeVariant: (typeof TEE_VARIANTS)[number];
-  readonly appId: Hex;
-  readonly composeHash: Hex;
-  readonly deviceId: Hex;
-  readonly mrAggregated: Hex;
-  readonly mrSystem: Hex;
-  readonly osImageHash: Hex;
-  readonly tcbStatus: string;
-}
-
 /** What a webhook is made of. */
 export interface DstackWebhookOptions {
-  readonly decider: Pick<Decider, "decideAmong" | "dstackFacts">;
+  readonly decider: Pick<Decider, "decideAmong" | "dstackFacts" | "serviceExists">;
   /** Told why an answer could not be given; for the log. */
   readonly onFault?: ((error: unknown) => void) | undefined;
   /** Told of every decision; for log and metrics. */
@@ -54,12 +32,6 @@ export interface DstackWebhookOptions {
 
 const MAX_BODY_BYTES = 128 * 1024;
 const MAX_ANSWER_BYTES = 512;
-/** auth-eth's limits. */
-const MAX_TCB_STATUS = 128;
-const MAX_ADVISORIES = 128;
-const MAX_ADVISORY = 256;
-const MAX_KEY_PROVIDER_BYTES = 16 * 1024;
-
 // Masks of an image of kind dstack, in the order in which DstackAuth tries them: every one names compose_hash (2).
 const OS_IMAGE_HASH = 1;
 const MR_AGGREGATED = 4;
@@ -91,23 +63,29 @@ const INVALID = "invalid authorization request";
 const UNAVAILABLE = "authorization backend unavailable";
 
 /**
- * The webhook as a Hono app, to be served on its own port or under a path.
+ * The webhook as a Hono app: at the root, and at `/dstack` with and without a slash at the end. It lets anyone ask: dstack-gate.ts says who may.
  *
  * @example
  * const app = createDstackWebhook({ decider });
  * const answer = await app.request("/bootAuth/app", { method: "POST", body });
  */
 export function createDstackWebhook({ decider, onFault, onDecision }: DstackWebhookOptions): Hono {
-  const app = new Hono();
+  const app = new Hono({ strict: false });
   const deny = (context: Context, status: 200 | 400 | 404 | 413 | 500, reason: string, gatewayAppId = "") =>
     send(context, status, { isAllowed: false, gatewayAppId, reason });
 
   app.get("/", async (context) => {
     try {
       const { chainId, dstackAuth, gatewayAppId, appImplementation } = await decider.dstackFacts();
-      const info = { status: "ok", kmsContractAddr: dstackAuth, gatewayAppId, chainId, appImplementation };
-      // auth-eth's word for the contract that answers for apps; here it is the same one.
-      const body = { ...info, appAuthImplementation: dstackAuth };
+      // auth-eth's fields. The last is its older name of the one before; the endpoint's address (`ethRpcUrl`, optional) is left out, for it may hold a key.
+      const body = {
+        status: "ok",
+        kmsContractAddr: dstackAuth,
+        gatewayAppId,
+        chainId,
+        appImplementation,
+        appAuthImplementation: appImplementation,
+      };
       if (asciiJson(body).length >= MAX_ANSWER_BYTES) throw tooLong();
       return send(context, 200, body);
     } catch (error) {
@@ -148,47 +126,19 @@ export function createDstackWebhook({ decider, onFault, onDecision }: DstackWebh
   return app;
 }
 
-/**
- * dstack-kms's request, checked: lower-case hex without `0x` at exactly its width (nothing is padded: that would let another value match), every field of
- * dstack's `PolicyBootInfo` there. Fields that a later dstack adds decide nothing.
- *
- * @throws KeysteadError `dstack/bad-request` {field}; those of `parseJson`
- * @example
- * parseBootInfo(body).appId;
- */
-export function parseBootInfo(text: string): BootInfo {
-  const body = parseJson(text, "body");
-  if (!isJsonObject(body)) throw badRequest("body", "is no object");
-  const teeVariant = TEE_VARIANTS.find((variant) => variant === body.teeVariant);
-  if (teeVariant === undefined) throw badRequest("teeVariant", `is none of ${TEE_VARIANTS.join(", ")}`);
-  hexField(body, "instanceId", [0, 20]);
-  hexField(body, "keyProviderInfo", undefined);
-  const { tcbStatus, advisoryIds } = body;
-  if (typeof tcbStatus !== "string" || tcbStatus.length > MAX_TCB_STATUS) throw badRequest("tcbStatus", "is no status");
-  const advisories = isJsonArray(advisoryIds) && advisoryIds.length <= MAX_ADVISORIES;
-  if (!advisories || !advisoryIds.every((id) => typeof id === "string" && id.length <= MAX_ADVISORY)) {
-    throw badRequest("advisoryIds", "is no list of advisories");
-  }
-  const deviceId = hexField(body, "deviceId", teeVariant === "dstack-amd-sev-snp" ? [32, 64] : [32]);
-  return {
-    teeVariant,
-    appId: toHex(hexField(body, "appId", [20])),
-    composeHash: orZero(hexField(body, "composeHash", [0, 32])),
-    // A chip id as it is, from a dstack that does not hash it: hashed, it is what dstack and this node call the device elsewhere.
-    deviceId: deviceId.length === 64 ? toHex(createHash("sha256").update(deviceId).digest()) : toHex(deviceId),
-    mrAggregated: toHex(hexField(body, "mrAggregated", [32])),
-    mrSystem: toHex(hexField(body, "mrSystem", [32])),
-    osImageHash: orZero(hexField(body, "osImageHash", [0, 32])),
-    tcbStatus,
-  };
-}
-
 /** Why not, in DstackAuth's words and by its order of checks; empty if allowed. */
-async function judge(decider: Pick<Decider, "decideAmong">, route: "app" | "kms", boot: BootInfo): Promise<string> {
+async function judge(
+  decider: Pick<Decider, "decideAmong" | "serviceExists">,
+  route: "app" | "kms",
+  boot: BootInfo,
+): Promise<string> {
+  if (boot.denied !== undefined) return boot.denied;
   const tcbStatus = tcbStatusOf(boot.tcbStatus);
   if (tcbStatus === undefined) return "TCB status is not known";
   if (isZero(fromHex(boot.composeHash, "composeHash"))) return "Compose hash is missing";
   if (isZero(fromHex(boot.osImageHash, "osImageHash"))) return "OS image hash is missing";
+  // One proof, and the same for every request that names the app: invented apps cost no more.
+  if (route === "app" && !(await decider.serviceExists(boot.appId))) return REASONS.ServiceUnknown;
   const platformId = dstackImageId({ os_image_hash: boot.osImageHash });
   const requests = (route === "app" ? APP_MASKS : KMS_MASKS).flatMap((mask): readonly AuthorizeRequest[] => {
     const registers = registersOf(mask, boot);
@@ -238,28 +188,6 @@ function tcbStatusOf(name: string): number | undefined {
   if (name === "") return TCB_STATUS_NAMES.indexOf("NotApplicable");
   const position = TCB_STATUS_NAMES.findIndex((known) => known === name && known !== "NotApplicable");
   return position === -1 ? undefined : position;
-}
-
-function hexField(body: JsonObject, field: string, widths: readonly number[] | undefined): Uint8Array {
-  const text = body[field];
-  if (typeof text !== "string" || text.length > 2 * MAX_KEY_PROVIDER_BYTES || !/^(?:[0-9a-f]{2})*$/.test(text)) {
-    throw badRequest(field, "is no lower-case hex");
-  }
-  const bytes = fromHex(text, field);
-  if (widths?.includes(bytes.length) === false) throw badRequest(field, `has ${bytes.length} bytes`);
-  return bytes;
-}
-
-function orZero(bytes: Uint8Array): Hex {
-  return bytes.length === 0 ? `0x${"00".repeat(32)}` : toHex(bytes);
-}
-
-function badRequest(field: string, why: string): KeysteadError {
-  return new KeysteadError("dstack/bad-request", `${field} ${why}`, {
-    argument: field,
-    remedy: "Send what dstack-kms sends.",
-    details: { field },
-  });
 }
 
 function tooLong(): KeysteadError {

@@ -65,13 +65,23 @@ export function createRateLimit({ requestsPerSecond, burst }: Limits): RateLimit
  * networkOf("2001:db8:1:2:3::4"); // "2001:db8:1:2"
  */
 export function networkOf(address: string): string {
-  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1];
-  if (mapped !== undefined || !address.includes(":")) return mapped ?? address;
-  const [head = "", tail] = address.split("::");
+  const bare = unmapped(address);
+  if (!bare.includes(":")) return bare;
+  const [head = "", tail] = bare.split("::");
   const left = head === "" ? [] : head.split(":");
   const right = tail === undefined || tail === "" ? [] : tail.split(":");
   const zeros = tail === undefined ? 0 : Math.max(0, 8 - left.length - right.length);
   return [...left, ...new Array<string>(zeros).fill("0"), ...right].slice(0, 4).join(":");
+}
+
+/**
+ * An IPv4 address out of the IPv6 form in which a socket of both families names it; any other as it is.
+ *
+ * @example
+ * unmapped("::ffff:192.0.2.1"); // "192.0.2.1"
+ */
+export function unmapped(address: string): string {
+  return /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address;
 }
 
 /** A number of places, for as long as work goes on. */

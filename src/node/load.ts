@@ -7,6 +7,7 @@ import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { checkTestTee, type NodeConfig, writesCoreDumps } from "./config.ts";
 import type { Decider } from "./decide.ts";
 import { createDecider, type DeciderOptions } from "./decider.ts";
+import type { DstackGateOptions } from "./dstack-gate.ts";
 import { parsePemChain } from "./evidence/x509.ts";
 import { type Attest, joinNode } from "./join.ts";
 import type { JudgeOptions } from "./judge.ts";
@@ -233,6 +234,23 @@ export async function loadRoots(
   await store.write(roots);
   log?.info({ epochs: roots.length }, "joined: the root file is written");
   return roots;
+}
+
+/**
+ * Who may ask the dstack webhook, as the configuration says.
+ *
+ * @returns undefined where there is no webhook
+ * @throws KeysteadError `config/invalid`: the token's file cannot be read
+ * @example
+ * const gate = await loadDstackGate(config);
+ */
+export async function loadDstackGate({
+  dstackWebhook,
+}: Pick<NodeConfig, "dstackWebhook">): Promise<DstackGateOptions | undefined> {
+  if (dstackWebhook === undefined) return undefined;
+  const { allow, tokenFile } = dstackWebhook;
+  const token = tokenFile === undefined ? undefined : await readConfigured(tokenFile, "dstackWebhook.tokenFile");
+  return { allow, token: token?.trim() };
 }
 
 /** The address cannot be listened on. */

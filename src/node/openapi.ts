@@ -12,7 +12,6 @@ import {
   rootResponseSchema,
   secretsKeySchema,
 } from "../core/release-wire.ts";
-import { TEE_VARIANTS } from "./dstack.ts";
 
 const json = (schema: z.ZodType, description: string) => ({
   description,
@@ -40,12 +39,9 @@ function problems(...statuses: readonly number[]) {
  * Describes a node's routes, from the schemas that check its messages, at `/openapi.json` (OpenAPI 3.1).
  *
  * @example
- * describeApi(app, { shareRoot: true, webhook });
+ * describeApi(app, { shareRoot: true });
  */
-export function describeApi(
-  app: OpenAPIHono,
-  { shareRoot, webhook }: { readonly shareRoot: boolean; readonly webhook?: unknown },
-): void {
+export function describeApi(app: OpenAPIHono, { shareRoot }: { readonly shareRoot: boolean }): void {
   const { openAPIRegistry: registry } = app;
   registry.registerPath({
     method: "get",
@@ -119,76 +115,8 @@ export function describeApi(
     summary: "Metrics for Prometheus",
     responses: { 200: { description: "Metrics", content: { "text/plain": { schema: z.string() } } } },
   });
-  if (webhook !== undefined) describeWebhook(registry);
   app.doc31("/openapi.json", {
     openapi: "3.1.0",
     info: { title: "Keystead node", version: manifest.version, license: { name: manifest.license } },
   });
-}
-
-const bareHex = (...widths: readonly number[]) =>
-  z.string().regex(new RegExp(`^(?:${widths.map((bytes) => `[0-9a-f]{${2 * bytes}}`).join("|")})$`));
-const gatewayAppId = z.string();
-
-/** dstack's `PolicyBootInfo`: fields that a later dstack adds decide nothing. */
-const bootInfoSchema = z.looseObject({
-  teeVariant: z.enum(TEE_VARIANTS),
-  mrAggregated: bareHex(32),
-  osImageHash: bareHex(0, 32),
-  mrSystem: bareHex(32),
-  appId: bareHex(20),
-  composeHash: bareHex(0, 32),
-  instanceId: bareHex(0, 20),
-  deviceId: bareHex(32, 64).describe("64 bytes for dstack-amd-sev-snp alone"),
-  keyProviderInfo: z.string().regex(/^(?:[0-9a-f]{2})*$/),
-  tcbStatus: z.string().max(128),
-  advisoryIds: z.array(z.string().max(256)).max(128),
-});
-const bootAnswerSchema = z.strictObject({
-  isAllowed: z.boolean(),
-  gatewayAppId,
-  reason: z.string().describe("Empty where it is allowed; ASCII"),
-});
-const refusedSchema = bootAnswerSchema.extend({ isAllowed: z.literal(false) });
-const address = z.string().regex(/^0x[0-9a-f]{40}$/);
-
-/** dstack's own protocol: what it does not define (429, 503) is a problem document here too, and denies like any answer but 200. */
-function describeWebhook(registry: OpenAPIHono["openAPIRegistry"]): void {
-  registry.registerPath({
-    method: "get",
-    path: "/dstack",
-    summary: "What dstack-kms asks about its authorization server",
-    responses: {
-      200: json(
-        z.strictObject({
-          status: z.literal("ok"),
-          kmsContractAddr: address,
-          gatewayAppId,
-          chainId: z.int().positive(),
-          appImplementation: address,
-          appAuthImplementation: address,
-        }),
-        "The server",
-      ),
-      500: json(z.strictObject({ status: z.literal("error"), message: z.string() }), "The chain cannot be read"),
-      ...problems(429, 503),
-    },
-  });
-  for (const [route, what] of [
-    ["app", "have its app's keys"],
-    ["kms", "run as a KMS node"],
-  ] as const)
-    registry.registerPath({
-      method: "post",
-      path: `/dstack/bootAuth/${route}`,
-      summary: `Whether a machine that dstack-kms verified may ${what}`,
-      request: body(bootInfoSchema),
-      responses: {
-        200: json(bootAnswerSchema, "The decision; a denial too where the chain cannot be read"),
-        400: json(refusedSchema, "Not dstack-kms's request"),
-        413: json(refusedSchema, "The request is too large"),
-        500: json(refusedSchema, "A defect"),
-        ...problems(429, 503),
-      },
-    });
 }

@@ -11,12 +11,14 @@ import { createChallenges } from "./challenge.ts";
 import type { NodeConfig } from "./config.ts";
 import type { Decider } from "./decide.ts";
 import { createDstackWebhook } from "./dstack.ts";
+import { createGatedWebhook } from "./dstack-gate.ts";
 import type { Judge } from "./judge.ts";
 import { createJudgePool } from "./judge-pool.ts";
 import { openKeyThread } from "./key-thread.ts";
 import {
   checkCoreDumps,
   loadDeployment,
+  loadDstackGate,
   loadJudgeOptions,
   loadRoots,
   type NodeSurroundings,
@@ -39,6 +41,8 @@ export interface StartOptions extends NodeSurroundings {
 export interface RunningNode {
   /** Where it listens. */
   readonly url: string;
+  /** Where dstack-kms is answered; undefined if the configuration has no webhook. */
+  readonly dstackUrl: string | undefined;
   readonly info: NodeInfo;
   readonly log: Logger;
   /** Resolves if the node can no longer release anything: `node/keys-gone`. It is to be closed, and started again. */
@@ -196,6 +200,7 @@ async function open(
       ...(ready ? [] : [reason ?? "chain/unavailable"]),
     ];
   };
+  const gate = await loadDstackGate(config);
   const webhook = createDstackWebhook({
     decider,
     onFault: (error) => {
@@ -206,6 +211,7 @@ async function open(
     onDecision: ({ route, boot, reason }) =>
       log.info({ route, app: boot.appId, tee: boot.teeVariant, reason }, "dstack decision"),
   });
+  const gated = gate && createGatedWebhook(webhook, gate, config.limits);
   const app = createNodeApp({
     releaser: createReleaser({ ring, judge, decider, challenges, receipts, testTee, clock }),
     challenges,
@@ -216,16 +222,24 @@ async function open(
     limits: config.limits,
     metrics,
     log,
-    webhook: config.dstackWebhook ? webhook : undefined,
   });
 
-  const { server, port } = await listen(app.fetch, config);
-  const { host } = config.listen;
-  const url = `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+  const { limits, dstackWebhook } = config;
+  const servers: Server[] = [];
+  opened.push(() => Promise.all(servers.map(drain)));
+  const serveAt = async (fetch: Fetch, at: NodeConfig["listen"]) => {
+    const { server, url } = await listen(fetch, at, limits);
+    servers.push(server);
+    return url;
+  };
+  const url = await serveAt(app.fetch, config.listen);
+  const dstackUrl = gated && dstackWebhook && (await serveAt(gated.fetch, dstackWebhook.listen));
+  if (dstackUrl !== undefined) log.info({ url: dstackUrl }, "the dstack webhook is listening");
   const { registry, receiptSigner, environmentKey } = info;
   log.info({ url, chainId: info.chainId, registry, receiptSigner, environmentKey, testTee }, "listening");
   return {
     url,
+    dstackUrl,
     info,
     log,
     failure: failure.promise,
@@ -233,17 +247,16 @@ async function open(
       if (stopping) return;
       stopping = true;
       log.info({}, "stopping");
-      await drain(server);
       for (const close of opened.reverse()) await close();
       log.info({}, "stopped");
     },
   };
 }
 
-async function listen(fetch: Parameters<typeof serve>[0]["fetch"], config: NodeConfig) {
-  const { host, port } = config.listen;
-  const { timeoutMs } = config.limits;
-  return await new Promise<{ server: Server; port: number }>((resolve, reject) => {
+type Fetch = Parameters<typeof serve>[0]["fetch"];
+
+async function listen(fetch: Fetch, { host, port }: NodeConfig["listen"], { timeoutMs }: NodeConfig["limits"]) {
+  return await new Promise<{ server: Server; url: string }>((resolve, reject) => {
     const server = serve(
       {
         fetch,
@@ -258,7 +271,11 @@ async function listen(fetch: Parameters<typeof serve>[0]["fetch"], config: NodeC
           maxHeaderSize: 16_384,
         },
       },
-      (address) => resolve({ server: server as Server, port: address.port }),
+      (address) =>
+        resolve({
+          server: server as Server,
+          url: `http://${host.includes(":") ? `[${host}]` : host}:${address.port}`,
+        }),
     );
     server.once("error", (cause) => reject(notListening(host, port, cause)));
   });

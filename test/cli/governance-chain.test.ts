@@ -91,7 +91,7 @@ describe("keystead verify --rpc, simulate, lint, status", function () {
 
   it("given a terminal: the picture is drawn over itself every second, and the time left counts down", async () => {
     for (const person of ["alice", "bob"] as const) {
-      expect((await world.run(person, ["sign", folder, "--step", "schedule"])).code).to.equal(0);
+      expect((await world.run(person, ["sign", folder, "--step", "schedule", "--yes"])).code).to.equal(0);
     }
     const scheduled = await world.run("relayer", ["execute", folder, "--deployment", world.record, "--json"]);
     expect([scheduled.code, scheduled.stderr]).to.deep.equal([0, ""]);
@@ -139,5 +139,28 @@ describe("keystead verify --rpc, simulate, lint, status", function () {
       .to.match(/^ALERT: 1 /)
       .and.to.include("policy: PauseRelease")
       .and.not.to.include("\u001b");
+  });
+
+  it("a pause reports what it did, and until when", async () => {
+    await world.passTime(3601);
+    const pause = `${world.proposals}/002-pause`;
+    const where = ["--id", "002-pause", "--deployment", world.record, "--out", world.proposals, "--rpc", world.url];
+    const proposed = await keystead("propose", "pause-release", "--duration", "2h", "--reason", "looking", ...where);
+    expect(proposed.code, proposed.stderr).to.equal(0);
+    for (const person of ["dave", "erin"] as const) {
+      expect((await world.run(person, ["sign", pause, "--yes", "--deployment", world.record])).code).to.equal(0);
+    }
+    const act = ["execute", pause, "--deployment", world.record];
+    const done = await world.run("relayer", act);
+    expect(done.code, done.stderr).to.equal(0);
+    expect(done.stdout).to.match(
+      /Executed\.\nreleases are paused until \d{4}-\d\d-\d\d \d\d:\d\dZ, 2 h from block \d+\./,
+    );
+    expect(done.stdout + done.stderr).to.not.match(/\b0 of 0\b/);
+    const again = await world.run("relayer", [...act, "--json"]);
+    expect([again.code, jsonOf(again).sent, jsonOf(again).observed[0].holds]).to.deep.equal([0, null, null]);
+    await world.passTime(7200);
+    const lapsed = await world.run("relayer", act);
+    expect(lapsed.stdout).to.include("releases are not paused now: the last pause ended");
   });
 });

@@ -29,7 +29,7 @@ describe("keys of the command line", () => {
       env: { ...PROGRAM_ENVIRONMENT, ...home },
     });
     expect(status, stderr).to.equal(0);
-    const args = ["sign", proposal, "--step", "schedule", "--json", "--keystore"];
+    const args = ["sign", proposal, "--step", "schedule", "--yes", "--json", "--keystore"];
     const run = keystead([...args, "OWNER_KEY"], { env: home });
     expect([run.code, run.stderr]).to.deep.equal([0, ""]);
     expect(jsonOf(run).signature.signer).to.equal(wallet.address);
@@ -54,7 +54,7 @@ describe("keys of the command line", () => {
       ...{ cwd: ROOT, encoding: "utf8", timeout: 120_000, env: { ...PROGRAM_ENVIRONMENT, ...home } },
     });
     expect(status, stderr).to.equal(0);
-    const args = ["sign", proposal, "--step", "schedule", "--json", "--keystore", "LOCKED_KEY"];
+    const args = ["sign", proposal, "--step", "schedule", "--yes", "--json", "--keystore", "LOCKED_KEY"];
     const run = keystead(args, { env: home, input: `${password}\n` });
     expect([run.code, jsonOf(run).signature.signer]).to.deep.equal([0, stored.address]);
     expect(run.stderr).to.match(/^\[[\w-]+\] [^\n]*password[^\n]*: \n$/i);
@@ -72,7 +72,7 @@ describe("keys of the command line", () => {
   }).timeout(300_000);
 
   it("come from the environment, and are no argument", () => {
-    const args = ["sign", proposal, "--step", "execute", "--json"];
+    const args = ["sign", proposal, "--step", "execute", "--yes", "--json"];
     const none = keystead(args);
     expect([none.code, errorCodeOf(none)]).to.deep.equal([2, "key/missing"]);
     const run = keystead(args, { env: { KEYSTEAD_SIGNER_KEY: wallet.privateKey } });

@@ -23,6 +23,8 @@ function fakeIo(
     print: (text) => void out.push(text),
     warn: (text) => void err.push(text),
     askSecret: () => Promise.reject(new Error("no secret is needed")),
+    ask: () => Promise.reject(new Error("no secret is needed")),
+    interactive: false,
   };
 }
 

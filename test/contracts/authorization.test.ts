@@ -113,7 +113,8 @@ const governor: Rule = (actor) =>
 const guardianOrGovernor: Rule = (actor) =>
   actor === "guardian" || actor === "governor" ? "allowed" : `Governed_NeitherGuardianNorGovernor(${actor})`;
 /** Giving up a role that one does not hold changes nothing and is nobody's business. */
-const allButTheLastGovernor: Rule = (actor) => (actor === "governor" ? "Governed_LastGovernor(governor)" : "allowed");
+const allButTheGovernor: Rule = (actor) =>
+  actor === "governor" ? "Governed_GovernorCannotLeave(governor)" : "allowed";
 
 type ServiceRule = (actor: Actor, service: ServiceName) => string;
 
@@ -154,7 +155,7 @@ const governedRows = (contract: "registry" | "policy"): Record<string, Row> => (
   },
   grantRole: { rule: governor, args: ({ roles, contractAccount }) => [roles.guardian, contractAccount] },
   revokeRole: { rule: governor, args: ({ roles, guardian }) => [roles.guardian, guardian.address] },
-  renounceRole: { rule: allButTheLastGovernor, args: ({ roles }, actor) => [roles.governor, actor.address] },
+  renounceRole: { rule: allButTheGovernor, args: ({ roles }, actor) => [roles.governor, actor.address] },
   upgradeTo: { rule: governor, args: ({ v2 }) => [v2[contract]] },
   upgradeToAndCall: { rule: governor, args: ({ v2 }) => [v2[contract], "0x"] },
 });

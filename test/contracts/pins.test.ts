@@ -14,7 +14,6 @@ const { loadFixture, time } = connection.networkHelpers;
 
 /** Namespaces by the file that declares them. */
 const NAMESPACES = {
-  "governance/Governed.sol": ["keystead.storage.Governed"],
   "policy/PlatformPolicy.sol": ["keystead.storage.PlatformPolicy"],
   "registry/ServiceStore.sol": ["keystead.storage.KmsRegistry"],
   "mocks/KmsRegistryV2.sol": ["keystead.storage.KmsRegistryV2"],
@@ -69,17 +68,6 @@ describe("pinned: storage as it lies on the chain", () => {
       for (let slot = 0; slot < 32; slot++) {
         expect(await read(await contract.getAddress(), word(slot)), `slot ${slot}`).to.equal(ZeroHash);
       }
-    }
-  });
-
-  it("Governed: the number of governors", async () => {
-    const base = erc7201("keystead.storage.Governed");
-    for (const contract of [suite.policy, suite.registry]) {
-      const address = await contract.getAddress();
-      expect(await read(address, base)).to.equal(word(1));
-      const role = await suite.policy.GOVERNOR_ROLE();
-      await contract.connect(suite.governor).grantRole(role, await suite.registry.getAddress());
-      expect(await read(address, base)).to.equal(word(2));
     }
   });
 

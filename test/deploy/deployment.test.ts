@@ -327,7 +327,7 @@ function brokenModules(): readonly (readonly [what: string, module: KeysteadModu
             [delay, ...change.timelock(any(gov), any(guardian), any(m.getAccount(0))).map(any)],
             { id: "timelock" },
           )
-        : m.contract("GovernanceTimelock", [change.otherDelay ? 1n : delay, gov, guardian], { id: "timelock" });
+        : m.contract("GovernanceTimelock", [change.otherDelay ? 7200n : delay, gov, guardian], { id: "timelock" });
       const policyImplementation = m.contract("PlatformPolicy", [], { id: "policyImplementation" });
       const policyGuardian = change.guardian === "governanceSafe" ? gov : guardian;
       const policyInit = m.encodeFunctionCall(policyImplementation, "initialize", [timelock, policyGuardian], {
@@ -372,7 +372,7 @@ function brokenModules(): readonly (readonly [what: string, module: KeysteadModu
         /policy: governanceSafe \(0x\w+\) holds GUARDIAN_ROLE, and must not\npolicy: |policy: guardianSafe \(0x\w+\) does not/,
       ],
     ],
-    ["the timelock's delay is another", build({ otherDelay: true }), [/^timelock: getMinDelay\(\) is 1, not 3600$/]],
+    ["the timelock's delay is another", build({ otherDelay: true }), [/^timelock: getMinDelay\(\) is 7200, not 3600$/]],
     [
       "the adapter has registry and policy the wrong way round",
       build({ swapped: true }),

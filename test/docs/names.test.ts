@@ -65,6 +65,8 @@ async function readHelp(path: readonly string[]): Promise<string> {
       said += text;
     },
     askSecret: () => Promise.reject(new Error("help asks nothing")),
+    ask: () => Promise.reject(new Error("help asks nothing")),
+    interactive: false,
     env: {},
     terminal: false,
   };

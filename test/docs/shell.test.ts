@@ -3,12 +3,13 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect } from "chai";
+import { encryptKeystoreJson } from "ethers";
 import { fromHex, toHex } from "../../src/core/bytes.ts";
 import { encodeImage, parseImage } from "../../src/core/image.ts";
 import { createTestTdx } from "../../src/node/test-tee/tdx.ts";
 import { KmsRegistry__factory } from "../../typechain-types/index.ts";
 import { PROGRAM_ENVIRONMENT } from "../helpers/environment.ts";
-import { type GovernedChain, startGovernedChain, WHO } from "../helpers/governed-chain.ts";
+import { type GovernedChain, type Person, startGovernedChain, WHO } from "../helpers/governed-chain.ts";
 import {
   type CodeBlock,
   commandLines,
@@ -54,6 +55,23 @@ async function quotes(): Promise<{ old: Uint8Array; now: Uint8Array }> {
     });
   };
   return { old: of(APP_V1.image.text), now: of(APP_V2.image.text) };
+}
+
+/** The people's encrypted key files, by the names that the runbooks give them; of little work, for a test's patience. */
+async function keyFiles(folder: string): Promise<Record<string, string>> {
+  const password = "a password of the tests";
+  writeFileSync(join(folder, "password.txt"), `${password}\n`);
+  const people: Readonly<Record<string, Person>> = {
+    ...{ OWNER_1: "alice", OWNER_2: "bob", GUARDIAN_1: "dave", GUARDIAN_2: "erin", RELAYER: "relayer" },
+  };
+  const files: Record<string, string> = { PASSWORD: join(folder, "password.txt") };
+  for (const [name, person] of Object.entries(people)) {
+    const { address, key: privateKey } = WHO[person];
+    const file = join(folder, `${person}.json`);
+    writeFileSync(file, await encryptKeystoreJson({ address, privateKey }, password, { scrypt: { N: 1024 } }));
+    files[name] = file;
+  }
+  return files;
 }
 
 /**
@@ -119,9 +137,8 @@ describe("shell blocks of Markdown files", function () {
     env = {
       ...PROGRAM_ENVIRONMENT,
       ...{ NO_COLOR: "1", KEYSTEAD_RPC_URL: chain.url, DEPLOYMENT: chain.record, SERVICE: service },
-      ...{ OWNER_1_KEY: WHO.alice.key, OWNER_2_KEY: WHO.bob.key },
-      ...{ GUARDIAN_1_KEY: WHO.dave.key, GUARDIAN_2_KEY: WHO.erin.key, GUARDIAN: safes.guardian.address },
-      ...{ KEYSTEAD_RELAYER_KEY: WHO.relayer.key, NEW_POLICY: await policy.getAddress() },
+      ...(await keyFiles(folder)),
+      ...{ GUARDIAN: safes.guardian.address, NEW_POLICY: await policy.getAddress() },
       OLD_POLICY: contracts.policyImplementation.address,
     };
   });

@@ -23,7 +23,10 @@ describe("commands that act", function () {
 
   const folderOf = (id: string) => join(chain.proposals, id);
   const run = (person: Person | undefined, command: string, id: string, ...more: string[]): Promise<CliRun> =>
-    chain.run(person, [command, folderOf(id), "--deployment", chain.record, "--json", ...more]);
+    chain.run(person, [
+      ...[command, folderOf(id), "--deployment", chain.record, "--json", ...more],
+      ...(command === "sign" ? ["--yes"] : []),
+    ]);
   const on = async (person: Person | undefined, command: string, id: string, ...more: string[]) => {
     const done = await run(person, command, id, ...more);
     expect([done.code, done.stderr], `${command} ${id}`).to.deep.equal([0, ""]);
@@ -118,7 +121,7 @@ describe("commands that act", function () {
     expect(names.map((name) => readFileSync(join(dir, name), "utf8"))).to.deep.equal(whole);
 
     // killed while the signer still reads what is to be signed
-    await killAt("alice", ["sign", dir, "--step", "schedule", ...args], /domain hash/);
+    await killAt("alice", ["sign", dir, "--step", "schedule", ...args], /domain {3}0x/);
     await on("alice", "sign", "001-tdx", "--step", "schedule");
     await sign(["bob"], "001-tdx", "schedule");
     await sign(["alice", "bob"], "001-tdx", "execute");

@@ -30,7 +30,9 @@ for (const name of ["anvil", "hardhat"] as const) {
 
     /** A command on a proposal's folder, which must end well. */
     const on = async (person: Person | undefined, command: string, id: string, ...more: string[]) => {
-      const run = await chain.run(person, [command, folderOf(id), "--deployment", chain.record, "--json", ...more]);
+      const yes = command === "sign" ? ["--yes"] : [];
+      const args = [command, folderOf(id), "--deployment", chain.record, "--json", ...yes, ...more];
+      const run = await chain.run(person, args);
       expect([run.code, run.stderr], `${command} ${id}`).to.deep.equal([0, ""]);
       return jsonOf(run);
     };
@@ -67,13 +69,21 @@ for (const name of ["anvil", "hardhat"] as const) {
       const signers = ["carol", "alice", "bob"] as const;
       const runs = await Promise.all(
         signers.map((person) =>
-          chain.spawn(person, ["sign", folderOf("001-tdx"), "--step", "schedule", "--deployment", chain.record]),
+          chain.spawn(person, [
+            "sign",
+            folderOf("001-tdx"),
+            "--step",
+            "schedule",
+            "--deployment",
+            chain.record,
+            "--yes",
+          ]),
         ),
       );
       for (const [i, run] of runs.entries()) {
         expect(run.code, run.stderr).to.equal(0);
         expect(run.stdout).to.include(`${WHO[signers[i] ?? "alice"].address} signed`);
-        expect(run.stderr.startsWith("domain hash")).to.equal(true);
+        expect(run.stderr.startsWith("You      governance Safe, owner ")).to.equal(true);
         expect(run.stdout + run.stderr).to.not.include(WHO[signers[i] ?? "alice"].key.slice(2));
       }
       expect((await on(undefined, "verify", "001-tdx")).ok, "with signatures").to.equal(true);

@@ -1,5 +1,5 @@
 import { expect } from "chai";
-import { AbiCoder, id, keccak256, toBeHex, ZeroAddress, ZeroHash } from "ethers";
+import { AbiCoder, id, keccak256, toBeHex, ZeroAddress, ZeroHash, zeroPadValue } from "ethers";
 import { fetchBlock } from "../../src/chain/block.ts";
 import { connect } from "../../src/chain/client.ts";
 import type { Deployment } from "../../src/chain/deployment.ts";
@@ -9,6 +9,7 @@ import { type Build, readBuilds } from "../../src/governance/build.ts";
 import { LINT_RULES, type LintCode, type LintInput, lintDeployment } from "../../src/governance/lint.ts";
 import type { Operation } from "../../src/governance/operation.ts";
 import { GUARD_SLOT, MODULE_GUARD_SLOT } from "../../src/governance/safe-setup.ts";
+import { mappingSlot } from "../../src/governance/slots.ts";
 import { buildTimelockOperation } from "../../src/governance/timelock.ts";
 import { fetchActors, setCode, setSlot } from "../deploy/chains.ts";
 import { refusal } from "../deploy/refusal.ts";
@@ -45,6 +46,8 @@ describe("lint", function () {
   /** The timelock's own roles are changed by itself. */
   const govern = (name: string, ...args: readonly unknown[]) =>
     world.sendAs(timelock(), timelock(), INTERFACES.timelock.encodeFunctionData(name, args));
+  /** Beyond what the timelock allows too. */
+  const setDelay = (seconds: bigint) => setSlot(world.chain, timelock(), 2n, toBeHex(seconds, 32));
   const bySafe = (office: "governance" | "guardian", name: string, ...args: readonly unknown[]) => {
     const { address } = world.deployment.safes[office];
     return world.sendAs(address, address, INTERFACES.safe.encodeFunctionData(name, args));
@@ -67,19 +70,20 @@ describe("lint", function () {
     expect(
       await afterwards(() => govern("grantRole", id("PROPOSER_ROLE"), guardian.address), "lint/roles"),
     ).to.deep.equal(["timelock"]);
-    expect(
-      await afterwards(
-        () => govern("revokeRole", id("EXECUTOR_ROLE"), world.deployment.safes.governance.address),
-        "lint/roles",
-      ),
-    ).to.deep.equal(["timelock"]);
+    const replaced = async () => {
+      await govern("grantRole", id("EXECUTOR_ROLE"), guardian.address);
+      await govern("revokeRole", id("EXECUTOR_ROLE"), world.deployment.safes.governance.address);
+    };
+    expect(await afterwards(replaced, "lint/roles")).to.deep.equal(["timelock", "timelock"]);
   });
 
   it("an admin of the timelock's roles from outside", async () => {
     const { guardian } = world.deployment.safes;
-    expect(
-      await afterwards(() => govern("grantRole", ZeroHash, guardian.address), "lint/external-admin"),
-    ).to.deep.equal(["timelock"]);
+    // the timelock refuses it: only other code could have granted it
+    const admins = BigInt(mappingSlot(ZeroHash, 0n));
+    const slot = BigInt(mappingSlot(zeroPadValue(guardian.address, 32), admins));
+    const grant = () => setSlot(world.chain, timelock(), slot, toBeHex(1n, 32));
+    expect(await afterwards(grant, "lint/external-admin")).to.deep.equal(["timelock"]);
   });
 
   it("a key in an office, and a key that delegates", async () => {
@@ -100,11 +104,33 @@ describe("lint", function () {
   });
 
   it("no delay, a short one, an absurd one, one that nobody recorded", async () => {
-    const set = (seconds: bigint) => () => govern("updateDelay", seconds);
+    const set = (seconds: bigint) => () => setDelay(seconds);
     expect(await afterwards(set(0n), "lint/delay-zero")).to.deep.equal(["timelock"]);
     expect(await afterwards(set(3600n), "lint/delay-short")).to.deep.equal(["timelock"]);
-    expect(await afterwards(set(91n * 86_400n), "lint/delay-absurd")).to.deep.equal(["timelock"]);
+    expect(await afterwards(set(31n * 86_400n), "lint/delay-absurd")).to.deep.equal(["timelock"]);
     expect(await afterwards(set(BigInt(DELAY) + 1n), "lint/delay-changed")).to.deep.equal(["timelock"]);
+  });
+
+  it("a delay that can be lowered to less than a day", async () => {
+    const floor = () => setSlot(world.chain, timelock(), 3n, toBeHex(86_399n, 32));
+    expect(await afterwards(floor, "lint/delay-floor")).to.deep.equal(["timelock"]);
+  });
+
+  it("a dismissal of the guardian that waits", async () => {
+    const { governance, guardian } = world.deployment.safes;
+    const calls = [
+      { to: world.contracts.policy, role: id("keystead.GUARDIAN") },
+      { to: timelock(), role: id("CANCELLER_ROLE") },
+    ].map(({ to, role }) => ({
+      ...{ to, value: 0n },
+      data: INTERFACES.timelock.encodeFunctionData("revokeRole", [role, guardian.address]),
+    }));
+    const { schedule, operationId } = buildTimelockOperation({
+      ...{ id: "dismissal", chainId: world.deployment.chainId, timelock: timelock() },
+      ...{ calls, delaySeconds: 2n * BigInt(DELAY) },
+    });
+    const dismiss = () => world.sendAs(governance.address, timelock(), schedule);
+    expect(await afterwards(dismiss, "lint/dismissal")).to.deep.equal([`operation ${operationId}`]);
   });
 
   it("nobody independent who can cancel", async () => {
@@ -249,7 +275,7 @@ describe("lint", function () {
     }
 
     it("a delay of less than a day is an error on a public chain, and a warning where only developers are", async () => {
-      const hour = () => govern("updateDelay", 3600n);
+      const hour = () => setDelay(3600n);
       const recorded = { delaySeconds: 3600 };
       await world.changed(hour, async () => {
         for (const chainId of [1n, 11_155_111n, 8453n]) {
@@ -265,7 +291,7 @@ describe("lint", function () {
         [86_400, [true]],
       ] as const) {
         await world.changed(
-          () => govern("updateDelay", BigInt(seconds)),
+          () => setDelay(BigInt(seconds)),
           async () => expect(await lintOn(1n, { delaySeconds: seconds })).to.deep.equal(expected),
         );
       }

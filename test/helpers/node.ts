@@ -125,8 +125,7 @@ export interface TestNode {
 let nodes = 0;
 
 /** What a test may change about its node. */
-export interface TestNodeOptions
-  extends Partial<Pick<NodeAppOptions, "limits" | "shareRoot" | "webhook" | "notReady">> {
+export interface TestNodeOptions extends Partial<Pick<NodeAppOptions, "limits" | "shareRoot" | "notReady">> {
   /** What the routes use in place of the node's own. */
   readonly receipts?: NodeAppOptions["receipts"];
   readonly challenges?: NodeAppOptions["challenges"];
@@ -183,7 +182,6 @@ export async function createTestNode(tees: TestTees, options: TestNodeOptions = 
     log: { info: log, warn: log, error: log },
     shareRoot: options.shareRoot ?? true,
     notReady: options.notReady ?? (() => []),
-    webhook: options.webhook,
     info:
       options.info ??
       (() => ({

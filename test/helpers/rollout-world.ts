@@ -352,7 +352,7 @@ export async function startRolloutWorld(): Promise<RolloutWorld> {
       // what was loosened is tightened by the guardian
       (args.includes("rollback") && governance === "timelock" && line.includes("measurements"));
     const people = command === "sign" ? (guardians ? GUARDIAN : GOVERNANCE) : (["relayer"] as const);
-    const more = command === "simulate" ? ["--max-age", MAX_AGE] : [];
+    const more = command === "simulate" ? ["--max-age", MAX_AGE] : command === "sign" ? ["--yes"] : [];
     for (const person of people) expectDone(await chain.run(person, [...args, ...more]), line);
   }
 

@@ -563,6 +563,42 @@ describe("decisions", function () {
       expect(decision.basis.confirmedBy).to.deep.equal(["a"]);
       expect(calls()).to.equal(refreshed);
     });
+    it("denied, are not asked again when the chain moves: whoever asks about anything makes no standing work", async () => {
+      const serviceId = await createService(chain.suite, "warm");
+      await chain.finalize();
+      const provider = liar(chain.provider);
+      const { decider } = await nodeNow([provider]);
+      const calls = () => [...provider.counts.values()].reduce((sum, count) => sum + count, 0);
+      const moved = async () => {
+        await chain.finalize();
+        const before = calls();
+        await decider.refresh();
+        return calls() - before;
+      };
+      await moved(); // the first look is at more
+      const idle = await moved();
+      for (let at = 0; at < 5; at++) {
+        const invented = { ...machineOf(V1), tcbStatus: "Revoked" } as const;
+        expect((await decider.decide({ serviceId, machine: invented })).allowed).to.equal(false);
+      }
+      expect(await moved()).to.equal(idle);
+      await decider.decide({ serviceId, machine: machineOf(V1) });
+      expect(await moved()).to.be.greaterThan(idle);
+    });
+    it("not at all: whether a service exists costs one proof", async () => {
+      const provider = liar(chain.provider);
+      const { decider } = await nodeNow([provider]);
+      await decider.refresh();
+      const proofs = () => provider.counts.get("eth_getProof") ?? 0;
+      expect(await decider.serviceExists(`0x${"01".repeat(20)}`)).to.equal(false);
+      const before = proofs();
+      for (let at = 2; at < 7; at++) {
+        expect(await decider.serviceExists(`0x${`0${at}`.repeat(20)}`)).to.equal(false);
+        expect(proofs() - before).to.equal(at - 1);
+      }
+      expect(await decider.serviceExists(`0x${"02".repeat(20)}`)).to.equal(false);
+      expect(proofs() - before).to.equal(5);
+    });
     it("take microseconds", async () => {
       const serviceId = await createService(chain.suite, "faster");
       await chain.finalize();

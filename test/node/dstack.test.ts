@@ -7,14 +7,18 @@ import type { Hex } from "../../src/core/bytes.ts";
 import { DECISIONS, type DecisionName, TCB_STATUS_NAMES } from "../../src/core/decision.ts";
 import { KeysteadError } from "../../src/core/errors.ts";
 import { parseJson } from "../../src/core/json.ts";
-import type { Decider, ReleaseDecision } from "../../src/node/decide.ts";
-import { createDstackWebhook, type DstackWebhookOptions, parseBootInfo, TEE_VARIANTS } from "../../src/node/dstack.ts";
+import type { ReleaseDecision } from "../../src/node/decide.ts";
+import { createDstackWebhook, type DstackWebhookOptions } from "../../src/node/dstack.ts";
+import { parseBootInfo, TEE_VARIANTS } from "../../src/node/dstack-boot.ts";
 import { asAdmin, createService, makeDecider, type NodeChain, startNodeChain } from "../helpers/decider.ts";
 import { errorOf } from "../helpers/errors.ts";
 import { dstackImage, dstackPinnedImage, image, imageId, KIND, measured } from "../helpers/images.ts";
 import { DEVICE } from "../helpers/registry.ts";
 
 const bare = (hex: string): string => hex.slice(2);
+
+/** What auth-eth requires; everything else may be left out. */
+const REQUIRED = ["mrAggregated", "osImageHash", "appId", "composeHash", "instanceId", "deviceId"];
 
 /** dstack-kms's request, field by field as its `PolicyBootInfo` is written. */
 const bootInfo = (changes: Readonly<Record<string, unknown>> = {}): Record<string, unknown> => ({
@@ -68,6 +72,7 @@ function scripted(decide: (request: AuthorizeRequest) => DecisionName, facts: Pa
   const asked: AuthorizeRequest[] = [];
   const decider: DstackWebhookOptions["decider"] = {
     dstackFacts: async () => ({ ...FACTS, ...facts }),
+    serviceExists: async () => true,
     decideAmong: async (requests, choose) => {
       asked.push(...requests);
       const decisions = requests.map(decide);
@@ -78,8 +83,9 @@ function scripted(decide: (request: AuthorizeRequest) => DecisionName, facts: Pa
   return { decider, asked };
 }
 const allowing = () => scripted(() => "Allowed");
-const failing = (error: unknown): Pick<Decider, "decideAmong" | "dstackFacts"> => ({
+const failing = (error: unknown): DstackWebhookOptions["decider"] => ({
   dstackFacts: async () => FACTS,
+  serviceExists: async () => true,
   decideAmong: async () => {
     throw error;
   },
@@ -97,7 +103,7 @@ describe("dstack's authorization webhook", () => {
         gatewayAppId: FACTS.gatewayAppId,
         chainId: 8453,
         appImplementation: FACTS.appImplementation,
-        appAuthImplementation: FACTS.dstackAuth,
+        appAuthImplementation: FACTS.appImplementation,
       });
     });
     it("when the chain can't be read, answers 500 with status and message", async () => {
@@ -188,6 +194,64 @@ describe("dstack's authorization webhook", () => {
         await post({ decider }, route, bootInfo({ mrAggregated: "00".repeat(32), mrSystem: "00".repeat(32) }));
         expect(asked).to.have.lengthOf(route === "app" ? 2 : 1);
       });
+      it("takes hashes with 0x and in capitals, as auth-eth does, and empty ones as zero", async () => {
+        const { decider, asked } = allowing();
+        const spelled = bootInfo({
+          composeHash: `0x${"AB".repeat(32)}`,
+          mrAggregated: "",
+          deviceId: "0x",
+          instanceId: "0x",
+        });
+        expect((await post({ decider }, route, spelled)).body.isAllowed).to.equal(true);
+        const same = scripted(() => "Allowed");
+        await post(same, route, bootInfo({ composeHash: "ab".repeat(32), mrAggregated: "00".repeat(32) }));
+        expect(asked.map(({ imageId: id }) => id)).to.deep.equal(same.asked.map(({ imageId: id }) => id));
+        expect(asked[0]?.deviceId).to.equal(`0x${"00".repeat(32)}`);
+      });
+      it("denies short hashes, which auth-eth would pad into others", async () => {
+        for (const field of REQUIRED)
+          for (const value of ["ab", "0xab", "a", String(bootInfo()[field]).slice(2)]) {
+            const { decider, asked } = allowing();
+            const { status, body } = await post({ decider }, route, bootInfo({ [field]: value }));
+            expect({ status, isAllowed: body.isAllowed }).to.deep.equal({ status: 200, isAllowed: false });
+            expect(body.reason).to.match(new RegExp(`^${field} has fewer than (20|32) bytes$`));
+            expect(asked).to.deep.equal([]);
+          }
+      });
+      it("denies a TEE that it does not know", async () => {
+        const { body } = await post(allowing(), route, bootInfo({ teeVariant: "dstack-sgx" }));
+        expect(body).to.include({ isAllowed: false, reason: "TEE variant is not known" });
+      });
+      it("denies key epochs other than 0 and launch tickets, under whatever name and however deep", async () => {
+        const epoch = "Key epochs other than 0 are not supported";
+        const ticket = "Launch tickets are not supported";
+        for (const [more, reason] of [
+          [{ appEpoch: 1 }, epoch],
+          [{ root_epoch: "2" }, epoch],
+          [{ keyEpoch: "0x01" }, epoch],
+          [{ request: { AppKeyEpoch: 3 } }, epoch],
+          [{ epochs: [0] }, epoch],
+          [{ launchTicketHash: "ab".repeat(32) }, ticket],
+          [{ launch_ticket: {} }, ticket],
+        ] as const) {
+          const { decider, asked } = allowing();
+          const { status, body } = await post({ decider }, route, bootInfo(more));
+          expect(status).to.equal(200);
+          expect(body, JSON.stringify(more)).to.include({ isAllowed: false, reason });
+          expect(asked).to.deep.equal([]);
+        }
+        for (const more of [{ appEpoch: 0 }, { rootEpoch: "0" }, { launchTicketHash: "" }, { launchTicketHash: null }])
+          expect((await post(allowing(), route, bootInfo(more))).body.isAllowed, JSON.stringify(more)).to.equal(true);
+      });
+      it("takes a Nitro enclave's device, and those that a masked host shares, for none", async () => {
+        const sha = (bytes: Uint8Array | string) => createHash("sha256").update(bytes).digest("hex");
+        const shared = ["", "i", new Uint8Array(16), new Uint8Array(20), new Uint8Array(64)].map(sha);
+        for (const more of [{ teeVariant: "dstack-nitro-enclave" }, ...shared.map((deviceId) => ({ deviceId }))]) {
+          const { decider, asked } = allowing();
+          await post({ decider }, route, bootInfo(more));
+          expect(new Set(asked.map(({ deviceId }) => deviceId))).to.deep.equal(new Set([`0x${"00".repeat(32)}`]));
+        }
+      });
       it("takes fields that a later dstack adds, and advisories", async () => {
         const later = bootInfo({ somethingNew: { deep: [1] }, advisoryIds: ["INTEL-SA-00837"] });
         expect((await post(allowing(), route, later)).body.isAllowed).to.equal(true);
@@ -198,18 +262,17 @@ describe("dstack's authorization webhook", () => {
         return rest;
       };
       const malformed: Readonly<Record<string, unknown>> = {
-        ...Object.fromEntries(Object.keys(bootInfo()).map((field) => [`no ${field}`, without(field)])),
+        ...Object.fromEntries(REQUIRED.map((field) => [`no ${field}`, without(field)])),
         ...Object.fromEntries(
-          Object.keys(bootInfo()).map((field) => [`null as ${field}`, bootInfo({ [field]: null })]),
+          [...REQUIRED, "mrSystem", "tcbStatus"].map((field) => [`null as ${field}`, bootInfo({ [field]: null })]),
         ),
         ...Object.fromEntries(
           ["mrAggregated", "osImageHash", "mrSystem", "appId", "composeHash", "deviceId", "instanceId"].flatMap(
             (field) => {
               const value = String(bootInfo()[field]);
               return [
-                [`0x before ${field}`, bootInfo({ [field]: `0x${value}` })],
-                [`capitals in ${field}`, bootInfo({ [field]: `AB${value.slice(2)}` })],
-                [`a byte less in ${field}`, bootInfo({ [field]: value.slice(2) })],
+                [`0x twice before ${field}`, bootInfo({ [field]: `0x0x${value.slice(4)}` })],
+                [`a letter in ${field}`, bootInfo({ [field]: `g${value.slice(1)}` })],
                 [`a byte more in ${field}`, bootInfo({ [field]: `${value}00` })],
                 [`half a byte more in ${field}`, bootInfo({ [field]: `${value}0` })],
                 [`a line break in ${field}`, bootInfo({ [field]: `${value}\n` })],
@@ -217,11 +280,8 @@ describe("dstack's authorization webhook", () => {
             },
           ),
         ),
-        "an empty mrAggregated": bootInfo({ mrAggregated: "" }),
-        "an empty appId": bootInfo({ appId: "" }),
-        "an empty deviceId": bootInfo({ deviceId: "" }),
-        "an unknown variant": bootInfo({ teeVariant: "dstack-sgx" }),
-        "a provider that is no hex": bootInfo({ keyProviderInfo: "{}" }),
+        "a variant that is no text": bootInfo({ teeVariant: 7 }),
+        "two variants": bootInfo({ attestationMode: "dstack-gcp-tdx" }),
         "too long a status": bootInfo({ tcbStatus: "U".repeat(129) }),
         "too many advisories": bootInfo({ advisoryIds: new Array(129).fill("x") }),
         "too long an advisory": bootInfo({ advisoryIds: ["x".repeat(257)] }),
@@ -303,11 +363,18 @@ describe("dstack's authorization webhook", () => {
   it("works under a path, as dstack-kms calls it: without a slash at the end", async () => {
     const app = new Hono().route("/dstack", createDstackWebhook(allowing()));
     expect((await app.request("/dstack")).status).to.equal(200);
+    expect((await createDstackWebhook(allowing()).request("/")).status).to.equal(200);
     const init = { method: "POST", body: JSON.stringify(bootInfo()) };
     expect(await (await app.request("/dstack/bootAuth/app", init)).json()).to.include({ isAllowed: true });
   });
+  it("an app that does not exist costs the question whether it does, and no more", async () => {
+    const { decider, asked } = allowing();
+    const { body } = await post({ decider: { ...decider, serviceExists: async () => false } }, "app", bootInfo());
+    expect(body).to.include({ isAllowed: false, reason: "App not registered" });
+    expect(asked).to.deep.equal([]);
+  });
   it("names the field that is wrong", () => {
-    const { code, argument } = errorOf(() => parseBootInfo(JSON.stringify(bootInfo({ appId: "0x" }))));
+    const { code, argument } = errorOf(() => parseBootInfo(JSON.stringify(bootInfo({ appId: "0xg" }))));
     expect({ code, argument }).to.deep.equal({ code: "dstack/bad-request", argument: "appId" });
   });
 
@@ -385,6 +452,8 @@ describe("dstack's authorization webhook", () => {
           instanceId: `0x${boot.instanceId.padStart(40, "0")}`,
           tcbStatus: boot.tcbStatus,
           advisoryIds: boot.advisoryIds,
+          // No device list can mean a Nitro enclave: the contract is not told, the webhook is.
+          ...(boot.teeVariant === "dstack-nitro-enclave" ? { deviceId: `0x${"00".repeat(32)}` } : {}),
         } as unknown as Parameters<typeof chain.suite.dstackAuth.isAppAllowed.staticCall>[0];
         for (const route of ["app", "kms"] as const) {
           const method = route === "app" ? "isAppAllowed" : "isKmsAllowed";

@@ -1,9 +1,6 @@
 import { expect } from "chai";
 import { z } from "zod";
-import type { Hex } from "../../src/core/bytes.ts";
 import { KeysteadError } from "../../src/core/errors.ts";
-import type { ReleaseDecision } from "../../src/node/decide.ts";
-import { createDstackWebhook, type DstackWebhookOptions } from "../../src/node/dstack.ts";
 import { DEFAULT_LIMITS } from "../../src/node/limits.ts";
 import {
   ALLOWED,
@@ -27,23 +24,6 @@ interface Operation {
 }
 type Document = { readonly paths: Readonly<Record<string, Readonly<Record<string, Operation>>>> };
 
-const BOOT = {
-  teeVariant: "dstack-tdx",
-  mrAggregated: "11".repeat(32),
-  osImageHash: "22".repeat(32),
-  mrSystem: "33".repeat(32),
-  appId: "77".repeat(20),
-  composeHash: "44".repeat(32),
-  instanceId: "",
-  deviceId: "55".repeat(32),
-  keyProviderInfo: "",
-  tcbStatus: "UpToDate",
-  advisoryIds: [],
-};
-
-/** Statuses that an answer here stands for, of those that the document names: 500 of the webhook's POSTs would be a defect. */
-const NOT_PROVOKED = new Set(["post /dstack/bootAuth/app 500", "post /dstack/bootAuth/kms 500"]);
-
 /*
  * Every answer that a node's routes give, of every kind that the document names, is asked for and held against the document itself: its status, its media type,
  * its body by the schema there. And the other way round: a status that the document names and nothing here provokes is a failure.
@@ -54,21 +34,6 @@ describe("node: the OpenAPI document", function () {
   let node: TestNode;
   let document: Document;
   const seen = new Set<string>();
-  const dstack: { fault: Error | undefined; decision: string; waits: Promise<void> | undefined } = {
-    fault: undefined,
-    decision: "Allowed",
-    waits: undefined,
-  };
-  const decider: DstackWebhookOptions["decider"] = {
-    dstackFacts: async () => {
-      await dstack.waits;
-      if (dstack.fault !== undefined) throw dstack.fault;
-      const contract: Hex = `0x${"d5".repeat(20)}`;
-      return { chainId: 8453, dstackAuth: contract, gatewayAppId: "", appImplementation: contract };
-    },
-    decideAmong: async () => ({ allowed: dstack.decision === "Allowed", decision: dstack.decision }) as ReleaseDecision,
-  };
-  const webhook = createDstackWebhook({ decider });
   const stale = new KeysteadError("chain/stale", "too old", { remedy: "Wait." });
 
   const operationOf = (method: string, path: string): [string, Operation] => {
@@ -120,7 +85,7 @@ describe("node: the OpenAPI document", function () {
 
   before(async () => {
     tees = await createTestTees();
-    node = await createTestNode(tees, { webhook });
+    node = await createTestNode(tees);
     document = (await (await node.app.request("/openapi.json")).json()) as Document;
   });
   after(async () => {
@@ -191,12 +156,9 @@ describe("node: the OpenAPI document", function () {
       ["post", "/v1/root"],
       ["get", `/v1/secrets-key/${SERVICE}`],
       ["get", "/v1/receipts"],
-      ["get", "/dstack"],
-      ["post", "/dstack/bootAuth/app"],
-      ["post", "/dstack/bootAuth/kms"],
     ] as const) {
       const limits = { ...DEFAULT_LIMITS, requestsPerSecond: 0.01, burst: 1 };
-      const small = await createTestNode(tees, { webhook, limits });
+      const small = await createTestNode(tees, { limits });
       await small.app.request(path, { method });
       await hold(429, method, path, undefined, small);
       await small.close();
@@ -224,48 +186,13 @@ describe("node: the OpenAPI document", function () {
     await broken.close();
   });
 
-  it("describes dstack's webhook", async () => {
-    await hold(200, "get", "/dstack");
-    dstack.fault = stale;
-    await hold(500, "get", "/dstack");
-    dstack.fault = undefined;
-    for (const route of ["app", "kms"]) {
-      const path = `/dstack/bootAuth/${route}`;
-      for (const decision of ["Allowed", "ImagePending"]) {
-        dstack.decision = decision;
-        expect(described(path, BOOT)).to.equal(true);
-        await hold(200, "post", path, BOOT);
-      }
-      dstack.fault = stale;
-      await hold(200, "post", path, { ...BOOT, aLaterField: 1 });
-      dstack.fault = undefined;
-      for (const wrong of [
-        {},
-        { ...BOOT, appId: "AB".repeat(20) },
-        { ...BOOT, deviceId: "" },
-        { ...BOOT, teeVariant: "sgx" },
-      ]) {
-        expect(described(path, wrong), JSON.stringify(wrong)).to.equal(false);
-        await hold(400, "post", path, wrong);
-      }
-      await hold(413, "post", path, " ".repeat(256 * 1024));
-    }
-    const slow = await createTestNode(tees, { webhook, limits: { ...DEFAULT_LIMITS, timeoutMs: 50 } });
-    const gate = Promise.withResolvers<void>();
-    dstack.waits = gate.promise;
-    await hold(503, "get", "/dstack", undefined, slow);
-    for (const route of ["app", "kms"]) await hold(503, "post", `/dstack/bootAuth/${route}`, BOOT, slow);
-    gate.resolve();
-    await slow.close();
-  });
-
   it("names no status that none of these answers has", () => {
     const named = Object.entries(document.paths).flatMap(([path, methods]) =>
       Object.entries(methods).flatMap(([method, { responses }]) =>
         Object.keys(responses).map((status) => `${method} ${path} ${status}`),
       ),
     );
-    expect(named.filter((one) => !seen.has(one) && !NOT_PROVOKED.has(one))).to.deep.equal([]);
+    expect(named.filter((one) => !seen.has(one))).to.deep.equal([]);
   });
 
   it("would not pass for any other answer: one field too many, too few or of another form is noticed", async () => {

@@ -11,7 +11,7 @@ import { buildIntent, INTENTS } from "../../governance/intents.ts";
 import { parseAddress, parseParameter } from "../../governance/parameters.ts";
 import { type OptionValues, RPC_VARIABLE } from "../chain-input.ts";
 import type { CommandContext, CommandModule } from "../command.ts";
-import { keyOption, readKey } from "../key-input.ts";
+import { keyOptions, readKey } from "../key-input.ts";
 import { type ExitCode, renderTable, safeText } from "../output.ts";
 import { progressOf } from "../proposal-input.ts";
 import { callsJson, deploymentContext, judgeCalls, readDeploymentFile } from "./decode.ts";
@@ -152,8 +152,7 @@ export const command: CommandModule = {
       const sub = common(service.command(name).summary(summary).description(`To ${summary}.`))
         .option("--from <address>", "who would make the call, to have it tried")
         .option("--send", `send it, with the key in ${SENDER_VARIABLE}`);
-      const { flags, description } = keyOption(SENDER_VARIABLE);
-      sub.option(flags, description);
+      for (const { flags, description } of keyOptions(SENDER_VARIABLE)) sub.option(flags, description);
       for (const { name: option, help, default: fallback, optional, kind } of parameters) {
         const spelled = `--${option} <${kind.startsWith("image:") ? "image" : kind}>`;
         if (optional || fallback !== undefined) sub.option(spelled, help);

@@ -1,93 +1,100 @@
 import type { Command } from "commander";
 import { decodeUtf8, fromHex, type Hex, toHex } from "../../core/bytes.ts";
-import { KeysteadError } from "../../core/errors.ts";
-import { renderCalls } from "../../governance/decode.ts";
 import { writeSignature } from "../../governance/folder.ts";
 import { checkSigner, requireSignable, type SignerCheck } from "../../governance/owners.ts";
-import { parseParameter } from "../../governance/parameters.ts";
+import type { SigningAs } from "../../governance/present/screen.ts";
 import { importSignature, signStep } from "../../governance/sign.ts";
 import { hashesToSign, type SignatureRecord } from "../../governance/signatures.ts";
-import { type PlannedTransaction, planStep } from "../../governance/transactions.ts";
+import type { PlannedTransaction } from "../../governance/transactions.ts";
+import { typedDataOf } from "../../governance/typed-data.ts";
 import type { OptionValues } from "../chain-input.ts";
 import type { CommandContext, CommandModule } from "../command.ts";
-import { keyOption, readKey, SIGNER_VARIABLE } from "../key-input.ts";
-import { type ExitCode, renderTable, safeText } from "../output.ts";
+import { keyOptions, readKey, SIGNER_VARIABLE } from "../key-input.ts";
+import { ADDRESS_BOOK_OPTION, readNames } from "../names-input.ts";
+import type { ExitCode } from "../output.ts";
 import {
   addressOption,
   openEndpoint,
   openProposal,
   PROPOSAL_OPTIONS,
+  plannedBy,
   refusing,
-  stepOf,
   type VerifiedProposal,
 } from "../proposal-input.ts";
+import { type Asked, renderAsked, requireYes } from "../sign-screen.ts";
 
 const SIGNATURE_LIMIT = 64 * 1024;
-
-/** A step of the operation by options, with the nonce that it is to have. */
-function plannedBy({ operation }: VerifiedProposal, options: OptionValues): PlannedTransaction {
-  const step = stepOf(options.step) ?? (operation.timelock === null ? "execute" : undefined);
-  if (step === undefined) {
-    throw new KeysteadError("usage/step", "which step is to be signed is not said", {
-      argument: "step",
-      remedy: "Add --step schedule, execute, cancel, rollback or rollback-execute.",
-    });
-  }
-  const { nonce } = options;
-  return planStep(operation, step, {
-    safe: addressOption(options, "safe"),
-    ...(typeof nonce === "string" ? { nonce: BigInt(String(parseParameter("wei", nonce, "nonce"))) } : {}),
-  });
-}
-
-/** What is about to be signed: first what the device shows. */
-function renderStep(
-  { operation, found }: VerifiedProposal,
-  planned: PlannedTransaction,
-  through: string | null,
-  context: CommandContext,
-): string {
-  const { bold } = context.output().colors;
-  const hashes = hashesToSign(operation.chainId, planned, through);
-  const { safe, transaction, step } = planned;
-  return [
-    renderTable([
-      ["domain hash", hashes.domainHash],
-      ["message hash", hashes.messageHash],
-      [through === null ? "(safeTxHash)" : "(hash)", hashes.safeTxHash],
-    ]),
-    "",
-    bold(safeText(found.headline ?? "")),
-    safeText(
-      `${step}: chain ${operation.chainId}, Safe ${safe.address}, nonce ${transaction.nonce}${through === null ? "" : `, in the name of its owner Safe ${through}`}`,
-    ),
-    safeText(renderCalls(found.calls).join("\n")),
-    "",
-  ].join("\n");
-}
 
 async function readSignature(context: CommandContext, text: string): Promise<Hex> {
   if (/^0x[0-9a-fA-F]*$/.test(text)) return toHex(fromHex(text, "signature"));
   const file = await context.io.readFile(text, { limit: SIGNATURE_LIMIT, argument: "signature" });
-  return toHex(fromHex(decodeUtf8(file.bytes, "signature").trim(), "signature"));
+  const given = decodeUtf8(file.bytes, "signature").trim();
+  // what tools print beside it: trezorctl's "signature: 0x…", a wallet's {"signature": "0x…"}
+  const labelled = [...given.matchAll(/^[\s{]*"?signature"?\s*[:=]\s*"?(0x[0-9a-fA-F]+)"?[\s,}]*$/gm)];
+  const [only, ...others] = labelled;
+  return toHex(fromHex(only !== undefined && others.length === 0 ? (only[1] ?? "") : given, "signature"));
+}
+
+/** Who may sign: by the chain, else by the record as it was at deployment, else nobody knows. */
+function signingAs(
+  { deployment, signatures }: VerifiedProposal,
+  planned: PlannedTransaction,
+  through: string | null,
+  check: SignerCheck | undefined,
+  signer: string | undefined,
+): SigningAs {
+  const of = through ?? planned.safe.address;
+  const recorded =
+    deployment === undefined
+      ? undefined
+      : [deployment.safes.governance, deployment.safes.guardian].find(({ address }) => address === of);
+  const signed = signatures.filter(
+    (one) => one.recovered && one.through === through && one.safeTxHash === planned.hashes.safeTxHash,
+  );
+  return {
+    signer,
+    owners: check?.owners ?? recorded?.owners,
+    threshold: check?.safe.threshold ?? recorded?.threshold,
+    source: check !== undefined ? "the chain" : recorded !== undefined ? "the record, as deployed" : undefined,
+    signed: signed.map((one) => one.signer),
+  };
 }
 
 async function sign(context: CommandContext, folder: string, options: OptionValues): Promise<ExitCode> {
   const { io } = context;
   const output = context.output();
   const proposal = await openProposal(io, folder, options);
-  const { operation } = proposal;
+  const { operation, deployment } = proposal;
   const planned = plannedBy(proposal, options);
   const through = addressOption(options, "through") ?? null;
+  const names = await readNames(io, options, operation.chainId, deployment);
   const client = await openEndpoint(io, operation, options);
   const check = client === undefined ? undefined : await requireSignable(client, planned, through);
-  if (!output.json) io.warn(`${renderStep(proposal, planned, through, context)}\n`);
+  const byKey = options.show !== true && options.typedData !== true && options.signature === undefined;
+  const key = byKey ? await readKey(io, options, SIGNER_VARIABLE) : undefined;
+  const signer = key?.address ?? addressOption(options, "signer");
+  // before anybody reads anything: what the key signs would not count
+  if (check !== undefined && key !== undefined) checkSigner(check, { signer: key.address });
+  const as = signingAs(proposal, planned, through, check, signer);
+  const now = BigInt(check?.block.timestamp ?? Math.floor(Date.now() / 1000));
+  const asked: Asked = { proposal, planned, through, names, as, now, qr: options.qr === true };
+  if (!output.json) io.warn(`${renderAsked(context, asked)}\n`);
+  if (options.typedData === true) {
+    io.print(`${JSON.stringify(typedDataOf(operation.chainId, planned, through), null, 2)}\n`);
+    return 0;
+  }
   if (options.show === true) return show(context, proposal, planned, through);
-  const record = await makeRecord(context, proposal, planned, through, options, check);
+  let record: SignatureRecord;
+  if (key === undefined) record = await takeSignature(context, proposal, planned, through, options, as.owners);
+  else {
+    await requireYes(context, options.yes === true);
+    record = signStep(operation, planned, key, { through });
+  }
   if (check !== undefined) checkSigner(check, record);
   const { file, written } = await writeSignature(folder, proposal.files, record);
   const unchecked =
     check === undefined ? ["whether the signer is an owner, and the nonce the Safe's: no endpoint was named"] : [];
+  const who = names.get(record.signer) ?? record.signer;
   output.result(
     {
       format: "keystead.signed/1",
@@ -97,29 +104,25 @@ async function sign(context: CommandContext, folder: string, options: OptionValu
     },
     () =>
       [
-        written ? `${record.signer} signed: ${file}` : `${record.signer} had signed already: ${file} stays as it is`,
+        written ? `${who} signed: ${file}` : `${who} had signed already: ${file} stays as it is`,
         ...unchecked.map((item) => `Not checked: ${item}`),
       ].join("\n"),
   );
   return 0;
 }
 
-async function makeRecord(
+async function takeSignature(
   context: CommandContext,
   { operation }: VerifiedProposal,
   planned: PlannedTransaction,
   through: string | null,
   options: OptionValues,
-  check: SignerCheck | undefined,
+  owners: readonly string[] | undefined,
 ): Promise<SignatureRecord> {
-  const { signature } = options;
-  if (typeof signature !== "string") {
-    return signStep(operation, planned, await readKey(context.io, options, SIGNER_VARIABLE), { through });
-  }
   return importSignature(operation, planned, {
-    signature: await readSignature(context, signature),
+    signature: await readSignature(context, String(options.signature)),
     ...{ through, contract: options.contract === true, signer: addressOption(options, "signer") },
-    ...(check === undefined ? {} : { owners: check.owners }),
+    ...(owners === undefined ? {} : { owners }),
   });
 }
 
@@ -153,13 +156,24 @@ function describe(command: Command): Command {
     .option("--signature <hex|file>", "take a signature that was made elsewhere, by a device or an app")
     .option("--signer <address>", "who made it")
     .option("--contract", "its signer is a contract that checks signatures itself (EIP-1271)")
-    .option("--show", "show what would be signed, and sign nothing");
-  for (const { flags, description } of [...PROPOSAL_OPTIONS, keyOption(SIGNER_VARIABLE)]) {
+    .option("--show", "show what would be signed, and sign nothing")
+    .option("--typed-data", "print it as EIP-712 JSON, which any wallet signs, and sign nothing")
+    .option("--qr", "show both hashes as a QR code too")
+    .option("--yes", "do not ask: for scripts, once a person has read what --show prints");
+  for (const { flags, description } of [...PROPOSAL_OPTIONS, ADDRESS_BOOK_OPTION, ...keyOptions(SIGNER_VARIABLE)]) {
     command.option(flags, description);
   }
   return command.addHelpText(
     "after",
-    "\nVerifies the folder first, shows the hashes that a hardware wallet shows, signs, and adds a file under signatures/.\nExits 0 where it is signed, 1 where something is wrong with the folder or the signature, 2 where it could not be done.",
+    `
+Verifies the folder, shows the step on one screen (on standard error), asks yes or no, signs, and adds a file under signatures/. Where standard
+input is no terminal, or with --json, nobody can be asked: a key then signs with --yes alone. A signature that was made elsewhere (--signature) was
+confirmed there, and is not asked about again.
+
+With a hardware wallet: --typed-data > step.json; cast wallet sign --ledger --data --from-file step.json (or --trezor), or trezorctl ethereum
+sign-typed-data step.json; then --signature with what it printed. docs/operations/sign-a-step.md shows each.
+
+Exits 0 where it is signed, 1 where something is wrong with the folder or the signature, 2 where it could not be done.`,
   );
 }
 

@@ -130,6 +130,17 @@ for (const { name, proxy, constructorArguments, initialize } of SUBJECTS) {
           .withArgs(loaded.eve.address);
       });
 
+      if (name === "PlatformPolicy") {
+        it("when one account would be governor and guardian, cannot be made", async () => {
+          const loaded = await load();
+          const code = await deploy(connection, name);
+          const factory = await ethers.getContractFactory("ERC1967Proxy");
+          await expect(factory.deploy(code, initialize(loaded.governor.address, loaded.governor.address)))
+            .to.be.revertedWithCustomError(loaded.contract, "Governed_TwoRoles")
+            .withArgs(loaded.governor.address);
+        });
+      }
+
       it("cannot be left uninitialised for the first comer", async () => {
         const loaded = await load();
         const code = await deploy(connection, name, await constructorArguments(loaded));
@@ -204,6 +215,21 @@ for (const { name, proxy, constructorArguments, initialize } of SUBJECTS) {
         ).to.be.revertedWithCustomError(contract, "Governed_NotAContract");
       });
 
+      it("given an account that holds one role, it refuses the other", async () => {
+        const { contract, governed, governor, roles } = await load();
+        await expect(governed.grantRole(roles.guardian, governor.address))
+          .to.be.revertedWithCustomError(contract, "Governed_TwoRoles")
+          .withArgs(governor.address);
+        const guardian = await deploy(connection, "Actor");
+        await governed.grantRole(roles.guardian, guardian);
+        await expect(governed.grantRole(roles.governor, guardian))
+          .to.be.revertedWithCustomError(contract, "Governed_TwoRoles")
+          .withArgs(guardian);
+        await governed.revokeRole(roles.guardian, guardian);
+        await governed.grantRole(roles.governor, guardian);
+        expect(await contract.hasRole(roles.governor, guardian)).to.equal(true);
+      });
+
       it("when anyone but the governor calls, it refuses, the guardian and the deployer too", async () => {
         const { contract, roles, guardian, deployer, eve } = await load();
         const account = await deploy(connection, "Actor");
@@ -233,40 +259,37 @@ for (const { name, proxy, constructorArguments, initialize } of SUBJECTS) {
     });
 
     describe("leaving a role", () => {
-      it("given a single governor, it can neither renounce nor be revoked", async () => {
+      it("given a governor, it can neither renounce nor revoke itself, whoever else governs", async () => {
         const { contract, governed, governor, roles } = await load();
-        for (const leave of [
-          () => governed.renounceRole(roles.governor, governor.address),
-          () => governed.revokeRole(roles.governor, governor.address),
-        ]) {
-          await expect(leave())
-            .to.be.revertedWithCustomError(contract, "Governed_LastGovernor")
-            .withArgs(governor.address);
-        }
+        const refuse = async () => {
+          for (const leave of [
+            () => governed.renounceRole(roles.governor, governor.address),
+            () => governed.revokeRole(roles.governor, governor.address),
+          ]) {
+            await expect(leave())
+              .to.be.revertedWithCustomError(contract, "Governed_GovernorCannotLeave")
+              .withArgs(governor.address);
+          }
+        };
+        await refuse();
+        await governed.grantRole(roles.governor, await deploy(connection, "Actor"));
+        await refuse();
         expect(await contract.hasRole(roles.governor, governor.address)).to.equal(true);
       });
 
-      it("given two governors, either can leave and the last cannot", async () => {
+      it("given two governors, each can remove the other, and the one that is left cannot go", async () => {
         const { contract, governed, governor, roles } = await load();
         const second = await contractSigner(connection, await deploy(connection, "Actor"));
         await governed.grantRole(roles.governor, second.address);
-        await expect(governed.renounceRole(roles.governor, governor.address))
+        await expect(contract.connect(second).revokeRole(roles.governor, governor.address))
           .to.emit(contract, "RoleRevoked")
-          .withArgs(roles.governor, governor.address, governor.address);
+          .withArgs(roles.governor, governor.address, second.address);
         await expect(contract.connect(second).renounceRole(roles.governor, second.address))
-          .to.be.revertedWithCustomError(contract, "Governed_LastGovernor")
+          .to.be.revertedWithCustomError(contract, "Governed_GovernorCannotLeave")
           .withArgs(second.address);
         await contract.connect(second).grantRole(roles.governor, governor.address);
         await governed.revokeRole(roles.governor, second.address);
         expect(await contract.hasRole(roles.governor, second.address)).to.equal(false);
-      });
-
-      it("given a governor that was granted the role twice, it counts once", async () => {
-        const { contract, governed, governor, roles } = await load();
-        await governed.grantRole(roles.governor, governor.address);
-        await expect(governed.renounceRole(roles.governor, governor.address))
-          .to.be.revertedWithCustomError(contract, "Governed_LastGovernor")
-          .withArgs(governor.address);
       });
 
       it("given an account that holds no role, revoking it neither counts nor fails", async () => {
@@ -335,7 +358,7 @@ for (const { name, proxy, constructorArguments, initialize } of SUBJECTS) {
         const bad = contract.interface.encodeFunctionData("renounceRole", [roles.governor, governor.address]);
         await expect(governed.upgradeToAndCall(v2, bad)).to.be.revertedWithCustomError(
           contract,
-          "Governed_LastGovernor",
+          "Governed_GovernorCannotLeave",
         );
         expect(await contract.implementation()).to.equal(before);
         await governed.upgradeToAndCall(v2, call);

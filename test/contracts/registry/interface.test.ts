@@ -91,17 +91,6 @@ describe("KmsRegistry: what others rely on", () => {
     expect(await ethers.provider.getStorage(address, slot + 1n), "what a storage proof shows").to.equal(historyHead);
   });
 
-  it("the count of governors lies in Governed's own namespace, in both proxies", async () => {
-    const { registry, policy } = await networkHelpers.loadFixture(openSuite);
-    for (const contract of [registry, policy]) {
-      const count = await ethers.provider.getStorage(
-        await contract.getAddress(),
-        namespace("keystead.storage.Governed"),
-      );
-      expect(BigInt(count)).to.equal(1n);
-    }
-  });
-
   it("its roles have the names that the tools know", async () => {
     const { registry } = await networkHelpers.loadFixture(openSuite);
     expect(await registry.GOVERNOR_ROLE()).to.equal(id("keystead.GOVERNOR"));

@@ -3,3 +3,4 @@
 /* eslint-disable */
 export type { GovernedHarness } from './GovernedHarness.js';
 export type { Newborn } from './Newborn.js';
+export type { Stillborn } from './Stillborn.js';

@@ -67,7 +67,7 @@
         "type": "address"
       }
     ],
-    "name": "Governed_LastGovernor",
+    "name": "Governed_GovernorCannotLeave",
     "type": "error"
   },
   {
@@ -101,6 +101,17 @@
       }
     ],
     "name": "Governed_NotAContract",
+    "type": "error"
+  },
+  {
+    "inputs": [
+      {
+        "internalType": "address",
+        "name": "account",
+        "type": "address"
+      }
+    ],
+    "name": "Governed_TwoRoles",
     "type": "error"
   },
   {

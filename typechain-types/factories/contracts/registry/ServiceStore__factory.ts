@@ -14,7 +14,7 @@
         "type": "address"
       }
     ],
-    "name": "Governed_LastGovernor",
+    "name": "Governed_GovernorCannotLeave",
     "type": "error"
   },
   {
@@ -48,6 +48,17 @@
       }
     ],
     "name": "Governed_NotAContract",
+    "type": "error"
+  },
+  {
+    "inputs": [
+      {
+        "internalType": "address",
+        "name": "account",
+        "type": "address"
+      }
+    ],
+    "name": "Governed_TwoRoles",
     "type": "error"
   },
   {

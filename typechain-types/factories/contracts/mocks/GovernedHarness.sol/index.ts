@@ -3,3 +3,4 @@
 /* eslint-disable */
 export { GovernedHarness__factory } from './GovernedHarness__factory.js';
 export { Newborn__factory } from './Newborn__factory.js';
+export { Stillborn__factory } from './Stillborn__factory.js';
