@@ -59,7 +59,7 @@ async function settle(chain: GovernedChain): Promise<QuirkWorld> {
   const proposed = await chain.run(undefined, ["propose", "enable-tee", "--kind", "tdx", ...where, "--json"]);
   expect(proposed.code, proposed.stderr).to.equal(0);
   for (const person of ["alice", "bob"] as const) {
-    const signed = await chain.run(person, ["sign", proposal, "--step", "schedule"]);
+    const signed = await chain.run(person, ["sign", proposal, "--step", "schedule", "--yes"]);
     expect(signed.code, signed.stderr).to.equal(0);
   }
   // what is there now is final

@@ -227,35 +227,33 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
   const rollback = operation.rollback !== null;
   const moved = movedNonces(operation, chain);
   const gas = gasWarning(operation) ?? null;
-  context
-    .output()
-    .result(
-      {
-        format: "keystead.proposal/1",
-        folder,
-        headline: line,
-        written,
-        files: [...files.keys()],
-        rollback,
-        moved,
-        gas,
-      },
-      () =>
-        [
-          line,
-          "",
-          ...renderCalls(decodeOperation(operation)),
-          "",
-          `${folder}: ${written.length === 0 ? "already there, byte for byte" : `wrote ${written.join(", ")}`}`,
-          ...(gas === null ? [] : [`UNSAFE: ${gas}`]),
-          rollback ? "" : "No rollback follows from these calls: have the way back ready before this is executed.",
-          ...moved.map(
-            ({ safe, planned, next }) =>
-              `Safe ${safe} is at nonce ${next}, planned with ${planned}: sign what is still to be signed with --nonce ${next} (keystead status tells what that is).`,
-          ),
-          `Next: keystead verify ${folder} --deployment ${options.deployment}`,
-        ].join("\n"),
-    );
+  context.output().result(
+    {
+      format: "keystead.proposal/1",
+      folder,
+      headline: line,
+      written,
+      files: [...files.keys()],
+      rollback,
+      moved,
+      gas,
+    },
+    () =>
+      [
+        line,
+        "",
+        ...renderCalls(decodeOperation(operation)),
+        "",
+        `${folder}: ${written.length === 0 ? "already there, byte for byte" : `wrote ${written.join(", ")}`}`,
+        ...(gas === null ? [] : [`UNSAFE: ${gas}`]),
+        rollback ? "" : "No rollback follows from these calls: have the way back ready before this is executed.",
+        ...moved.map(
+          ({ safe, planned, next }) =>
+            `Safe ${safe} is at nonce ${next}, planned with ${planned}: sign what is still to be signed with --nonce ${next} (keystead status tells what that is).`,
+        ),
+        `Next: keystead verify ${folder} --deployment ${options.deployment}`,
+      ].join("\n"),
+  );
   return 0;
 }
 
