@@ -40,7 +40,9 @@ getContractFactory(name: 'PolicyUnguarded', signerOrOptions?: ethers.Signer | Fa
 getContractFactory(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.RenamesStorage__factory>
 getContractFactory(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ReusesStorage__factory>
 getContractFactory(name: 'ScriptedPolicy', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ScriptedPolicy__factory>
+getContractFactory(name: 'ServiceSettings', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ServiceSettings__factory>
 getContractFactory(name: 'ServiceStore', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ServiceStore__factory>
+getContractFactory(name: 'ServiceWords', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.ServiceWords__factory>
 getContractFactory(name: 'Stillborn', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.Stillborn__factory>
 getContractFactory(name: 'TimelockController', signerOrOptions?: ethers.Signer | FactoryOptions): Promise<Contracts.TimelockController__factory>
 
@@ -74,7 +76,9 @@ getContractAt(name: 'PolicyUnguarded', address: string | ethers.Addressable, sig
 getContractAt(name: 'RenamesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.RenamesStorage>
 getContractAt(name: 'ReusesStorage', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ReusesStorage>
 getContractAt(name: 'ScriptedPolicy', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ScriptedPolicy>
+getContractAt(name: 'ServiceSettings', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ServiceSettings>
 getContractAt(name: 'ServiceStore', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ServiceStore>
+getContractAt(name: 'ServiceWords', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.ServiceWords>
 getContractAt(name: 'Stillborn', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.Stillborn>
 getContractAt(name: 'TimelockController', address: string | ethers.Addressable, signer?: ethers.Signer): Promise<Contracts.TimelockController>
 
@@ -108,7 +112,9 @@ deployContract(name: 'PolicyUnguarded', signerOrOptions?: ethers.Signer | Deploy
 deployContract(name: 'RenamesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.RenamesStorage>
 deployContract(name: 'ReusesStorage', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
 deployContract(name: 'ScriptedPolicy', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ScriptedPolicy>
+deployContract(name: 'ServiceSettings', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceSettings>
 deployContract(name: 'ServiceStore', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceStore>
+deployContract(name: 'ServiceWords', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceWords>
 deployContract(name: 'Stillborn', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Stillborn>
 deployContract(name: 'TimelockController', signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.TimelockController>
 
@@ -142,7 +148,9 @@ deployContract(name: 'PolicyUnguarded', args: any[], signerOrOptions?: ethers.Si
 deployContract(name: 'RenamesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.RenamesStorage>
 deployContract(name: 'ReusesStorage', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ReusesStorage>
 deployContract(name: 'ScriptedPolicy', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ScriptedPolicy>
+deployContract(name: 'ServiceSettings', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceSettings>
 deployContract(name: 'ServiceStore', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceStore>
+deployContract(name: 'ServiceWords', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.ServiceWords>
 deployContract(name: 'Stillborn', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.Stillborn>
 deployContract(name: 'TimelockController', args: any[], signerOrOptions?: ethers.Signer | DeployContractOptions): Promise<Contracts.TimelockController>
 

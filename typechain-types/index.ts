@@ -66,8 +66,12 @@ export type { ReusesStorage } from './contracts/mocks/BadUpgrades.sol/ReusesStor
 export { ReusesStorage__factory } from './factories/contracts/mocks/BadUpgrades.sol/ReusesStorage__factory.js';
 export type { ScriptedPolicy } from './contracts/mocks/ScriptedPolicy.js';
 export { ScriptedPolicy__factory } from './factories/contracts/mocks/ScriptedPolicy__factory.js';
+export type { ServiceSettings } from './contracts/registry/ServiceSettings.js';
+export { ServiceSettings__factory } from './factories/contracts/registry/ServiceSettings__factory.js';
 export type { ServiceStore } from './contracts/registry/ServiceStore.js';
 export { ServiceStore__factory } from './factories/contracts/registry/ServiceStore__factory.js';
+export type { ServiceWords } from './contracts/registry/Words.sol/ServiceWords.js';
+export { ServiceWords__factory } from './factories/contracts/registry/Words.sol/ServiceWords__factory.js';
 export type { Stillborn } from './contracts/mocks/GovernedHarness.sol/Stillborn.js';
 export { Stillborn__factory } from './factories/contracts/mocks/GovernedHarness.sol/Stillborn__factory.js';
 export type { TimelockController } from './@openzeppelin/contracts/governance/TimelockController.js';

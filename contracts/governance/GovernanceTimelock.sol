@@ -12,7 +12,7 @@ import {ContractAccount} from "./ContractAccount.sol";
  *
  *     governance Safe   PROPOSER, EXECUTOR, CANCELLER
  *     guardian Safe     CANCELLER
- *     the timelock      DEFAULT_ADMIN, alone and for good: every grant and every revocation of a role waits out the delay
+ *     the timelock      DEFAULT_ADMIN, alone and for good: a role is given, or taken from somebody else, after the delay only
  *
  * Why a subclass at all: TimelockController's constructor makes cancellers of proposers alone. A second canceller who may not propose would
  * need an admin from outside for a moment, or an operation scheduled after deployment, during which the guardian could stop nothing.
@@ -40,7 +40,7 @@ import {ContractAccount} from "./ContractAccount.sol";
  * LIMITS
  *
  * - The delay stays between the deployment's own and MAX_DELAY.
- * - The last proposer, executor and canceller can neither renounce nor be revoked: nobody could schedule, execute or stop anything ever again.
+ * - The last proposer, executor and canceller can neither renounce nor be revoked: else nobody could schedule, execute or stop anything.
  * - A role goes to accounts with code alone (see ContractAccount), so not to address(0) either, and execution cannot be opened to everyone.
  *
  * What the timelock cannot see: whether a holder is a Safe, and how many sign for it. The deployment and `keystead lint` check that.

@@ -25,8 +25,8 @@ import {IGoverned} from "./IGoverned.sol";
  *     loosen   onlyGovernor              waits out the timelock, where everyone watching can see it and the guardian can cancel
  *     tighten  onlyGuardianOrGovernor    works at once
  *
- * No function does both. What was tightened can be loosened again through the slow lane only. The slow lane is as slow as the governor: whoever else
- * is given GOVERNOR_ROLE, through the slow lane, acts without the timelock's delay.
+ * No function does both. What was tightened can be loosened again by a governor only. The slow lane is as slow as the governor: whoever else is given
+ * GOVERNOR_ROLE, through the timelock, acts without its delay.
  *
  * THE GUARDIAN CAN BE DISMISSED
  *

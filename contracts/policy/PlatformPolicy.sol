@@ -33,7 +33,8 @@ import {IPlatformPolicy} from "./IPlatformPolicy.sol";
  * PAUSE
  *
  * A pause lasts at most MAX_PAUSE and lapses by itself. The guardian cannot extend one that is in force; the governor can extend it (again to at most
- * MAX_PAUSE from now) or lift it. So a guardian that never stops pausing can be replaced by the governor, within the timelock's delay.
+ * MAX_PAUSE from now) or lift it. Once a pause has lapsed or was lifted, the guardian can pause again: a guardian that never stops is dismissed, which it
+ * cannot cancel (GovernanceTimelock), and then nothing pauses but the governor.
  *
  * HISTORY
  *

@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {ServiceId} from "../types/Ids.sol";
+
 /**
  * @title History
  * @notice Emits a log and folds it into a hash chain, from one and the same bytes.
  *
  *     head' = keccak256(head ‖ keccak256(topic0 ‖ … ‖ topicN ‖ data))
  *
- * The chain covers the raw log, so an auditor checks it without knowing any ABI, and one storage proof of the head proves every log before it.
- * Because `record` is at once what is logged and what is hashed, no event can be emitted differently from how it is chained.
+ * The chain covers the raw log, so an auditor checks it without knowing any ABI, and one storage proof of the head
+ * proves every log before it.
+ * Because `record` is at once what is logged and what is hashed, no event can be emitted differently from how it is
+ * chained.
  */
 library History {
     /**
-     * @notice Emits `record` as a log with `topics` topics and returns the chain's next head. For events of static fields: there `abi.encode(topics…, fields…)` is
+     * @notice Emits `record` as a log with `topics` topics and returns the chain's next head. For events of static
+     * fields: there `abi.encode(topics…, fields…)` is
      * topics ‖ data.
      * @param head The chain's head so far; zero before the first event.
      * @param record The topics, 32 bytes each, followed by the log's data.
@@ -50,8 +55,10 @@ library History {
     }
 
     /**
-     * @notice The same for events with dynamic fields, whose offsets count from the start of the data: four topics apart from `data`, no copy. For the length of one
-     * keccak256 the topics stand in the 128 bytes before the data's first byte; what stood there is put back, but for the length of `data`, which is used up.
+     * @notice The same for events with dynamic fields, whose offsets count from the start of the data: four topics
+     * apart from `data`, no copy. For the length of one
+     * keccak256 the topics stand in the 128 bytes before the data's first byte; what stood there is put back, but for
+     * the length of `data`, which is used up.
      */
     function append(
         bytes32 head,
@@ -81,6 +88,15 @@ library History {
             mstore(0x00, head)
             mstore(0x20, record)
             next := keccak256(0x00, 0x40)
+        }
+    }
+
+    /// @notice The next head of the chain over all services: `keccak256(head ‖ serviceId)`, 52 bytes hashed.
+    function appendService(bytes32 head, ServiceId serviceId) internal pure returns (bytes32 next) {
+        assembly ("memory-safe") {
+            mstore(0x00, head)
+            mstore(0x20, serviceId)
+            next := keccak256(0x00, 0x34)
         }
     }
 }

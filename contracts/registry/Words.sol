@@ -7,9 +7,11 @@ pragma solidity 0.8.37;
  *
  *     admin:160 ‖ noticePeriod:24 ‖ flags:8 ‖ sequence:32 ‖ lastUpdateBlock:32
  *
- * A word and not a struct: an event changes three of these fields, and the compiler writes a packed struct field by field, 200 gas each. Neither number can reach its end: 2^32
- * events cost more gas than all blocks of a century hold, and 2^32 blocks of a quarter of a second take 34 years (a block too far would make a pointer for speed
- * useless, nothing else).
+ * A word and not a struct: an event changes three of these fields, and the compiler writes a packed struct field by
+ * field, 200 gas each. After 2^32 - 1 events a service takes no further one (that many cost 38 Tgas, a quarter of all that
+ * Ethereum holds in a year; days of a chain with 100 Mgas a second: whoever pays for them stops a service whose admin key
+ * they hold, which they can do for less). 2^32 blocks of a quarter of a second take 34 years; a block too far would make a
+ * pointer for speed useless, nothing else.
  */
 type ServiceWord is uint256;
 
@@ -18,7 +20,8 @@ type ServiceWord is uint256;
  *
  *     activeFrom:40 ‖ activeUntil:40 ‖ state:8 ‖ kind:8 ‖ mask:32 ‖ restrictsDevices:8
  *
- * `restrictsDevices` repeats what its service decided at creation, for good, so that a request need not read the service.
+ * `restrictsDevices`: whether its service had a list of devices when the image was listed, so that a request need not
+ * read the service.
  */
 type ImageWord is uint256;
 
@@ -30,6 +33,9 @@ using ImageWords for ImageWord global;
 library ServiceWords {
     uint8 internal constant EXISTS = 1;
     uint8 internal constant UPGRADEABLE = 2;
+    /// @dev Thrown after the 4,294,967,295th event of a service: no further one can be numbered.
+    error ServiceWords_NoEventLeft();
+
     /// @dev It has had its first image.
     uint8 internal constant SEEDED = 4;
     uint8 internal constant REQUIRE_UP_TO_DATE_TCB = 8;
@@ -83,6 +89,7 @@ library ServiceWords {
 
     /// @dev The word after one more event, in this block.
     function next(ServiceWord word) internal view returns (ServiceWord) {
+        if (sequence(word) == type(uint32).max) revert ServiceWords_NoEventLeft();
         uint256 number;
         unchecked {
             number = uint256(sequence(word)) + 1;

@@ -123,7 +123,7 @@ function signedBytes(evidence: DeviceEvidence): Uint8Array {
 /**
  * Evidence as it travels.
  *
- * @throws KeysteadError `device/no-certificates` for a SEV-SNP report whose VCEK or ASK is not at hand
+ * @throws KeysteadError `device/no-certificates` for a SEV-SNP report whose VCEK or VLEK is not at hand
  * @example
  * const evidence = toWireEvidence(await device.attest(binding));
  */
@@ -132,15 +132,16 @@ export function toWireEvidence(evidence: DeviceEvidence): WireEvidence {
   if (evidence.kind === "tdx") return { kind: "tdx", quote: base64(evidence.quote) };
   if (evidence.kind === "nitro") return { kind: "nitro", document: base64(evidence.document) };
   const { endorsementKey, signer, root } = evidence.certificates;
-  if (endorsementKey === undefined || signer === undefined) {
+  if (endorsementKey === undefined) {
     throw new KeysteadError("device/no-certificates", "the host gives no certificates with its SEV-SNP reports", {
       argument: "vcek",
-      remedy: "Get this chip's VCEK and the ASK from AMD (kdsintf.amd.com) and give them with --vcek and --ask.",
+      remedy: "Let the agent fetch this chip's VCEK from AMD (--kds), or give it with --vcek.",
     });
   }
   const certificates = {
     endorsementKey: base64(endorsementKey),
-    signer: base64(signer),
+    // Nodes know AMD's intermediates: AWS hands out the VLEK alone.
+    ...(signer === undefined ? {} : { signer: base64(signer) }),
     ...(root === undefined ? {} : { root: base64(root) }),
   };
   return { kind: "snp", report: base64(evidence.report), certificates };

@@ -38,19 +38,21 @@ export async function fetchKmsIdentities(chain: AgentChain, policy: Hex): Promis
   return [...state.kmsIdentities.values()].filter((identity) => identity.state === "allowed");
 }
 
+/** A service's state, and the time of the block that it was read at, in seconds since 1970. */
+export interface ServiceNow extends ServiceState {
+  readonly at: number;
+}
+
 /**
  * A service's state now.
  *
  * @throws KeysteadError `agent/history`, `audit/no-service`, `chain/unproven`, `chain/not-now` (retryable), `chain/…`
  * @example
- * const { secrets } = await fetchService(chain, serviceId);
+ * const env = secretsAt(service, service.at).get("env"); // where service = await fetchService(chain, serviceId)
  */
-export async function fetchService(chain: AgentChain, serviceId: Hex): Promise<ServiceState> {
-  return requireState(
-    "the service's history",
-    await auditService(chain.client, chain.registry, serviceId, chain.read),
-    chain,
-  );
+export async function fetchService(chain: AgentChain, serviceId: Hex): Promise<ServiceNow> {
+  const audit = await auditService(chain.client, chain.registry, serviceId, chain.read);
+  return { ...requireState("the service's history", audit, chain), at: audit.block.timestamp };
 }
 
 /**

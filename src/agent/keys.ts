@@ -2,7 +2,8 @@ import { fromHex, joinBytes } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { type KeyBundle, type ReleasedKey, STANDARD_PURPOSES } from "../core/key-bundle.ts";
 import { openSecrets, parseSealedSecrets } from "../core/sealed-secrets.ts";
-import type { ServiceState } from "../core/state.ts";
+import { pendingSecrets, secretsAt } from "../core/state.ts";
+import type { ServiceNow } from "./chain-trust.ts";
 
 /*
  * Which of the released keys are handed over, and in what form. Keys are written as bytes from beginning to end: a string could not be wiped.
@@ -92,7 +93,7 @@ export function formatKeys(bundle: KeyBundle, keys: readonly ReleasedKey[], form
 }
 
 /**
- * Opens secrets that a service has published, with the released keys.
+ * Opens secrets that a service has published and that are in force, with the released keys. Those that still wait out the notice period do not count.
  *
  * @param name as published; empty: the secrets that came with a sealed service
  * @returns the plaintext: wipe it
@@ -100,13 +101,25 @@ export function formatKeys(bundle: KeyBundle, keys: readonly ReleasedKey[], form
  * @example
  * const env = await openPublished(bundle, await fetchService(chain, serviceId), "env");
  */
-export async function openPublished(bundle: KeyBundle, service: ServiceState, name: string): Promise<Uint8Array> {
-  const published = service.secrets.get(name);
+export async function openPublished(
+  bundle: KeyBundle,
+  service: Pick<ServiceNow, "secrets" | "at">,
+  name: string,
+): Promise<Uint8Array> {
+  const inForce = secretsAt(service, service.at);
+  const published = inForce.get(name);
   if (published === undefined) {
-    throw new KeysteadError("agent/no-secrets", `the service has published no secrets under ${JSON.stringify(name)}`, {
+    const from = pendingSecrets(service, service.at).find((each) => each.name === name)?.effectiveFrom;
+    const when =
+      from === undefined ? "" : ` yet: they wait out the notice period until ${new Date(from * 1000).toISOString()}`;
+    const message = `the service has no secrets in force under ${JSON.stringify(name)}${when}`;
+    throw new KeysteadError("agent/no-secrets", message, {
       argument: "secret",
-      remedy: "Publish them: keystead secrets seal, then keystead service publish-secrets.",
-      details: { name, published: [...service.secrets.keys()] },
+      remedy:
+        from === undefined
+          ? "Publish them: keystead secrets seal, then keystead service publish-secrets."
+          : "Wait until then. Secrets published before a service's first image are in force at once.",
+      details: { name, published: [...inForce.keys()], ...(from === undefined ? {} : { effectiveFrom: from }) },
     });
   }
   const bytes = fromHex(published.ciphertext, "ciphertext");

@@ -2,9 +2,9 @@ import { concatBytes, type Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { STANDARD_PURPOSES } from "../core/key-bundle.ts";
 import type { KeyRelease } from "../core/release.ts";
-import type { ServiceState } from "../core/state.ts";
+import { secretsAt } from "../core/state.ts";
 import { type AcquireOptions, acquireKeys } from "./acquire.ts";
-import { type AgentChain, checkRelease, fetchService } from "./chain-trust.ts";
+import { type AgentChain, checkRelease, fetchService, type ServiceNow } from "./chain-trust.ts";
 import { type Destination, handOver } from "./hand-over.ts";
 import { formatKeys, type KeyFormat, openPublished, selectKeys } from "./keys.ts";
 import type { Opened } from "./receipt.ts";
@@ -46,7 +46,7 @@ export interface AgentResult {
 export async function runAgent(request: AgentRequest): Promise<AgentResult> {
   const { chain, serviceId, purposes } = request;
   requireSense(request);
-  let service: ServiceState | undefined;
+  let service: ServiceNow | undefined;
   const opened = await acquireKeys({
     ...request,
     purposes: purposes?.filter((purpose) => !STANDARD_PURPOSES.some((standard) => standard === purpose)),
@@ -73,7 +73,7 @@ export async function runAgent(request: AgentRequest): Promise<AgentResult> {
 async function prepare(
   request: AgentRequest,
   { bundle, receipt }: Opened,
-  service: ServiceState | undefined,
+  service: ServiceNow | undefined,
   written: { readonly bytes: Uint8Array; readonly destination: Destination }[],
 ): Promise<readonly string[]> {
   const names: string[] = [];
@@ -90,7 +90,7 @@ async function prepare(
   if (request.environment !== undefined) {
     const parts = [formatKeys(bundle, chosen, "env")];
     for (const name of ENVIRONMENT_NAMES) {
-      if (service?.secrets.has(name) !== true) continue;
+      if (service === undefined || !secretsAt(service, service.at).has(name)) continue;
       parts.push(await openPublished(bundle, service, name));
       names.push(name);
     }

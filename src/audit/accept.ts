@@ -96,7 +96,7 @@ export function openQuestions(
   platformAsked: boolean,
 ): readonly string[] {
   const open = ["Whether a machine runs this image, and its TCB status: only its evidence shows that."];
-  if (standing?.service?.restrictDevices === true) {
+  if (standing?.service?.images.get(standing.imageId)?.restrictsDevices === true) {
     open.push("Whether the machine is one of those that the service lists.");
   }
   if (policy === undefined) open.push("The policy: pauses, the TEE kind, the platform, devices (add --policy).");

@@ -9,6 +9,7 @@ import { type Anchor, fetchPolicyAnchor, fetchServiceAnchors } from "./anchor.ts
 import { auditPolicyAt } from "./policy.ts";
 import { fetchProxyCode, type ProxyCode } from "./proxy.ts";
 import { type PolicyAudit, type ServiceAudit, worstVerdict } from "./result.ts";
+import { auditServiceSet, type ServiceSet } from "./service-set.ts";
 import { judgeService, parseAddress, type ReadOptions, readAt } from "./walk.ts";
 
 /** A service id as a topic: 20 bytes, then zeros. */
@@ -38,11 +39,10 @@ export interface SuiteAudit {
   readonly policy: PolicyAudit;
   /** Which code the proxies run: a history says what the contracts did, this says which contracts they are. */
   readonly code: { readonly registry: ProxyCode; readonly policy: ProxyCode };
-  /**
-   * Every service that has a log in the range, in the order of their first logs. Each one's history is judged on its own; that no whole service was
-   * withheld rests on the endpoint's word, for no head covers the set of services.
-   */
+  /** Every service that has a log in the range, in the order of their first logs. Each one's history is judged on its own. */
   readonly services: readonly ServiceAudit[];
+  /** Whether those are all services of the registry: the list held against the chain of creations. */
+  readonly set: ServiceSet;
   /** Logs of the registry that are about no service: no version known here emits any. Where there are some, the suite is not proven. */
   readonly unaccounted: readonly RawLog[];
   /** JSON-RPC calls that it took. */
@@ -70,15 +70,15 @@ export async function auditSuite(client: Client, options: SuiteOptions): Promise
     };
     const listed = await listServices(client, registry, block, options);
     const policy = await auditPolicyAt(client, policyAddress, block, options, anchor);
-    const { services, unaccounted } = await auditServicesAt(client, registry, block, listed, options);
-    const verdicts = [policy, ...services].map((audit) => audit.verdict);
+    const { services, set, unaccounted } = await auditServicesAt(client, registry, block, listed, options);
+    const verdicts = [policy, set, ...services].map((audit) => audit.verdict);
     if (unaccounted.length !== 0) verdicts.push("consistent");
     for (const { faults, basis } of Object.values(code)) {
       verdicts.push(faults.length !== 0 ? "broken" : basis === "proof" ? "proven" : "consistent");
     }
     const verdict = worstVerdict(verdicts);
     const calls = client.calls() - before;
-    return { chainId: client.chainId, block, verdict, policy, code, services, unaccounted, calls };
+    return { chainId: client.chainId, block, verdict, policy, code, services, set, unaccounted, calls };
   });
 }
 
@@ -86,13 +86,21 @@ export async function auditSuite(client: Client, options: SuiteOptions): Promise
 interface Listed {
   readonly byService: ReadonlyMap<Hex, readonly RawLog[]>;
   readonly anchors: ReadonlyMap<Hex, Anchor | undefined>;
+  readonly set: ServiceSet;
   readonly unaccounted: readonly RawLog[];
 }
 
 type FullOptions = ReadOptions & { readonly fromBlock: number };
 
-/** Every service with logs, and each one's head. */
+/** Every service with logs, and each one's head. Where that is not every service, everything is asked again before anybody is accused. */
 async function listServices(client: Client, registry: Hex, block: Block, options: FullOptions): Promise<Listed> {
+  const listed = await listOnce(client, registry, block, options);
+  return listed.set.verdict === "broken" && options.cache === undefined
+    ? listOnce(client, registry, block, options)
+    : listed;
+}
+
+async function listOnce(client: Client, registry: Hex, block: Block, options: FullOptions): Promise<Listed> {
   const logs = await scanLogs(client, { address: registry }, options.fromBlock, block.number, options);
   await requireAllServices(client, registry, block, logs, options);
   const byService = new Map<Hex, RawLog[]>();
@@ -110,16 +118,17 @@ async function listServices(client: Client, registry: Hex, block: Block, options
   }
   const ids = [...byService.keys()];
   const fetched = await fetchServiceAnchors(client, block, registry, ids);
-  return { byService, anchors: new Map(ids.map((id, index) => [id, fetched[index]])), unaccounted };
+  const set = await auditServiceSet(client, block, registry, createdIn(logs));
+  return { byService, anchors: new Map(ids.map((id, index) => [id, fetched[index]])), set, unaccounted };
 }
 
 async function auditServicesAt(
   client: Client,
   registry: Hex,
   block: Block,
-  { byService, anchors, unaccounted }: Listed,
+  { byService, anchors, set, unaccounted }: Listed,
   options: FullOptions,
-): Promise<Pick<SuiteAudit, "services" | "unaccounted">> {
+): Promise<Pick<SuiteAudit, "services" | "set" | "unaccounted">> {
   const all = await locateLogs(client, [...byService.values(), unaccounted].flat());
   const located = new Map(all.map((each) => [each.log, each]));
   const gentle = limitClient(client, VIEWS_AT_ONCE);
@@ -133,7 +142,19 @@ async function auditServicesAt(
     options.onService?.(judged, byService.size);
     return audit;
   });
-  return { services: audits, unaccounted };
+  return { services: audits, set, unaccounted };
+}
+
+/**
+ * The services that some logs of a registry create, in their order.
+ *
+ * @example
+ * createdIn(await scanLogs(client, { address: registry }, fromBlock, toBlock));
+ */
+export function createdIn(logs: readonly RawLog[]): readonly Hex[] {
+  return logs.flatMap(({ topics }) =>
+    topics[0] !== undefined && CREATIONS.includes(topics[0]) ? [(topics[1] ?? "0x").slice(0, 42) as Hex] : [],
+  );
 }
 
 /** The first event of every service is one of these. */

@@ -39,6 +39,8 @@ export interface Inspection {
   readonly all: boolean;
   /** As in {@link SuiteAudit}; undefined unless `all`. */
   readonly code: SuiteAudit["code"] | undefined;
+  /** As in {@link SuiteAudit}; undefined unless `all`. */
+  readonly set: SuiteAudit["set"] | undefined;
   readonly unaccounted: readonly RawLog[];
   /** JSON-RPC calls that it took. */
   readonly calls: number;
@@ -80,7 +82,7 @@ export async function inspect(client: Client, subjects: Subjects, options: Stand
     const rules = withPolicy ? same(await orScan(options, read)) : undefined;
     const verdict = worstVerdict([...audits, ...(rules === undefined ? [] : [rules])].map((audit) => audit.verdict));
     const calls = client.calls() - before;
-    const rest = { all: false, code: undefined, unaccounted: [] };
+    const rest = { all: false, code: undefined, set: undefined, unaccounted: [] };
     return { chainId: client.chainId, block, verdict, policy: rules, services: audits, calls, ...rest };
   });
 }

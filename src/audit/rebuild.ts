@@ -40,8 +40,8 @@ export async function compareService(
   const differences = compare("service", { ...viewService(state, block.timestamp) }, { ...view });
   const ofImages = await mapLimited([...state.images.values()], VIEWS_AT_ONCE, async (image) => {
     const record = await readImage(client, registry, block, serviceId, image.imageId);
-    const { activeFrom, activeUntil, listing, kind, mask } = image;
-    const rebuilt = { activeFrom, activeUntil, listing, kind, mask };
+    const { activeFrom, activeUntil, listing, kind, mask, restrictsDevices } = image;
+    const rebuilt = { activeFrom, activeUntil, listing, kind, mask, restrictsDevices };
     return compare(`image ${image.imageId}`, rebuilt, { ...record });
   });
   const ofDevices = await mapLimited([...state.devices], VIEWS_AT_ONCE, async ([deviceId, allowedFrom]) => {

@@ -1,7 +1,7 @@
 import type { PolicyEvent, ServiceEvent } from "../core/events.ts";
 import type { PolicyState } from "../core/policy-state.ts";
 import { printable } from "../core/printable.ts";
-import { imageStatus, type ServiceState, type TimedEntry, viewService } from "../core/state.ts";
+import { imageStatus, type ServiceState, secretsAt, type TimedEntry, viewService } from "../core/state.ts";
 import type { Page } from "./html.ts";
 import type { Inspection } from "./inspect.ts";
 import { entriesSince, type Since } from "./report.ts";
@@ -80,7 +80,7 @@ function csvCell(text: string): string {
  * JSON.stringify(inspectionJson(inspection, undefined));
  */
 export function inspectionJson(inspection: Inspection, since: Since | undefined) {
-  const { chainId, block, verdict, policy, services, all, code, unaccounted, calls } = inspection;
+  const { chainId, block, verdict, policy, services, all, code, set, unaccounted, calls } = inspection;
   return {
     format: "keystead.audit/1",
     chainId,
@@ -94,6 +94,7 @@ export function inspectionJson(inspection: Inspection, since: Since | undefined)
       state: serviceJson(audit.state, block.timestamp),
     })),
     code: code ?? null,
+    set: set ?? null,
     unaccounted,
     calls,
   };
@@ -131,13 +132,14 @@ function entryJson({ sequence, timestamp, log, event }: TimedEntry<ServiceEvent 
 export function serviceJson(state: ServiceState | undefined, now: number) {
   if (state === undefined) return null;
   const { images, devices, secrets, notUnderstood } = state;
+  const inForce = secretsAt(state, now);
   return {
     ...viewService(state, now),
     creator: state.creator,
     description: state.description,
     images: [...images.values()].map((image) => ({ ...image, status: imageStatus(image, now) })),
     devices: [...devices].map(([deviceId, allowedFrom]) => ({ deviceId, allowedFrom })),
-    secrets: [...secrets.values()],
+    secrets: [...secrets.values()].flat().map((each) => ({ ...each, inForce: inForce.get(each.name) === each })),
     notUnderstood,
   };
 }

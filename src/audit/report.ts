@@ -2,7 +2,16 @@ import type { Hex } from "../core/bytes.ts";
 import type { PolicyEvent, ServiceEvent } from "../core/events.ts";
 import type { PolicyState } from "../core/policy-state.ts";
 import { printable } from "../core/printable.ts";
-import { imageStatus, type ServiceState, type TimedEntry, viewService, ZERO_ADDRESS } from "../core/state.ts";
+import {
+  imageStatus,
+  pendingSecrets,
+  type SealedSecrets,
+  type ServiceState,
+  secretsAt,
+  type TimedEntry,
+  viewService,
+  ZERO_ADDRESS,
+} from "../core/state.ts";
 import type { Page, Section, Tone } from "./html.ts";
 import { imageOf, omittedRegisters } from "./image-text.ts";
 import type { Inspection } from "./inspect.ts";
@@ -71,7 +80,7 @@ const SENTENCES: Readonly<Record<Inspection["verdict"], string>> = {
  * @example
  * for (const row of findingsOf(inspection)) console.error(row.join("  "));
  */
-export function findingsOf({ policy, services, code, unaccounted }: Inspection): readonly (readonly string[])[] {
+export function findingsOf({ policy, services, code, set, unaccounted }: Inspection): readonly (readonly string[])[] {
   const rows: (readonly string[])[] = [];
   if (policy !== undefined) rows.push(...findingsTable("policy", policy).rows);
   for (const audit of services) rows.push(...findingsTable(audit.serviceId, audit).rows);
@@ -85,6 +94,10 @@ export function findingsOf({ policy, services, code, unaccounted }: Inspection):
         "which code it runs rests on the endpoint's word",
       ]);
   }
+  for (const { code, message } of set?.faults ?? [])
+    rows.push(["set of services", "broken", code, printable(message, 400)]);
+  for (const { code, message } of set?.reasons ?? [])
+    rows.push(["set of services", "not proven", code, printable(message, 400)]);
   for (const { blockNumber, transactionHash } of unaccounted) {
     rows.push([
       "registry",
@@ -130,16 +143,30 @@ export function serviceFacts(state: ServiceState, now: number): readonly (readon
     if (view.nextGuardianFrom !== 0) {
       rows.push(["guardian to be", `${who(view.nextGuardian)} from ${isoTime(view.nextGuardianFrom)}`]);
     }
+    if (view.formerGuardian !== ZERO_ADDRESS) {
+      const until = isoTime(view.formerGuardianUntil);
+      rows.push(["former guardian", `${view.formerGuardian}, who can veto what was announced before, until ${until}`]);
+    }
     rows.push(["notice period", `${state.noticePeriod} s`]);
   }
   rows.push(["key epoch", String(state.keyEpoch)]);
   const ends = view.tcbRuleEnds === 0 ? "" : ` until ${isoTime(view.tcbRuleEnds)}`;
   rows.push(["up-to-date TCB", view.requireUpToDateTcb ? `required${ends}` : "as the policy says"]);
   const devices = [...state.devices.values()].filter((from) => from !== 0).length;
-  rows.push(["devices", state.restrictDevices ? `${devices} listed, no others` : "any"]);
-  const names = [...state.secrets.values()].map(({ name }) => JSON.stringify(printable(name, 80)));
+  rows.push(["devices", state.restrictDevices ? `${devices} listed, no others${freeImages(state)}` : "any"]);
+  const named = ({ name }: SealedSecrets) => JSON.stringify(printable(name, 80));
+  const names = [...secretsAt(state, now).values()].map(named);
   if (names.length !== 0) rows.push(["sealed secrets", names.join(", ")]);
+  for (const pending of pendingSecrets(state, now)) {
+    rows.push(["sealed secrets to be", `${named(pending)} from ${isoTime(pending.effectiveFrom)}`]);
+  }
   return rows;
+}
+
+/** Images listed before a service's list of devices was started are not bound to it. */
+function freeImages({ images }: ServiceState): string {
+  const free = [...images.values()].filter((image) => image.listing === "listed" && !image.restrictsDevices).length;
+  return free === 0 ? "" : `; any device for the ${free} images listed before the list was started`;
 }
 
 function upgradeability({ upgradeable, admin }: ServiceState): string {
@@ -221,12 +248,12 @@ function timeline(
 }
 
 /** What no proof covers, one sentence each. */
-function endpointsWord({ block, chainId, all }: Inspection): readonly string[] {
+function endpointsWord({ block, chainId, set }: Inspection): readonly string[] {
   const words = [
     `That block ${block.number} is one of chain ${chainId}, and how new it is: whoever names its hash.`,
     "The times of events.",
     "That the contracts' views say what the histories say: an endpoint can hide a difference, not make a false history.",
   ];
-  if (all) words.push("That no whole service was withheld: no head covers the set of services.");
+  if (set?.verdict === "consistent") words.push("That no whole service was withheld: the endpoint offers no proof.");
   return words;
 }

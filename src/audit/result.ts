@@ -8,10 +8,10 @@ import type { Anchor } from "./anchor.ts";
 
 /**
  * What makes an audit broken, beside a history's own faults: `false-proof` the endpoint handed out a storage proof that proves nothing ·
- * `state-differs` the contract's views say something else than its history.
+ * `state-differs` the contract's views say something else than its history · `withheld` the registry has more services than the endpoint shows.
  */
 export interface AuditFault extends Omit<Fault, "code"> {
-  readonly code: FaultCode | "false-proof" | "state-differs";
+  readonly code: FaultCode | "false-proof" | "state-differs" | "withheld";
 }
 
 /**

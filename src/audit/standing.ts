@@ -125,7 +125,7 @@ export interface KnownBy {
 
 /**
  * Finds the services that know an image: a scan for its id in the logs, then each service's history verified. That no service was withheld rests on the
- * endpoint's word: no head covers the set of services.
+ * endpoint's word: the chain over services says which exist, and not which of them list the image.
  *
  * @throws KeysteadError `audit/broken-history`, also for a log that the service's history does not hold; as {@link fetchImageStanding}
  * @example

@@ -118,7 +118,9 @@ export function actorOf({ args }: ServiceEvent | PolicyEvent): Hex {
 /** Fields that have a column of their own, or are too long for one. */
 const ELSEWHERE = new Set(["serviceId", "sequence", "policyVersion", "previousBlock", "actor", "creator", "image"]);
 /** Fields that are seconds since 1970; 0: none. */
-const TIMES = new Set(["activeFrom", "activeUntil", "previousUntil", "effectiveFrom", "until"]);
+const TIMES = new Set(["activeFrom", "activeUntil", "previousUntil", "effectiveFrom", "until", "since", "before"]);
+/** A time without an end, as the registry logs it: the greatest of 40 bits. */
+const NO_BOUND = 2 ** 40 - 1;
 
 function detailsOf(event: ServiceEvent | PolicyEvent, longest: number): string {
   const actor = actorOf(event);
@@ -126,7 +128,7 @@ function detailsOf(event: ServiceEvent | PolicyEvent, longest: number): string {
     .filter(([field, value]) => !ELSEWHERE.has(field) && !(field === "admin" && value === actor))
     .map(([field, value]) => {
       const isTime = TIMES.has(field) && typeof value === "number";
-      return `${field}=${isTime ? (value === 0 ? "none" : isoTime(value)) : cell(value, longest)}`;
+      return `${field}=${isTime ? (value === 0 || value === NO_BOUND ? "none" : isoTime(value)) : cell(value, longest)}`;
     })
     .join(" ");
 }

@@ -5,10 +5,12 @@ import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, type KeysteadError } from "../core/errors.ts";
 import { isGovernedLog } from "../core/events.ts";
 import { type Anchor, fetchPolicyAnchor, fetchServiceAnchors } from "./anchor.ts";
+import { createdIn } from "./all.ts";
 import { type Change, compareInspections } from "./changes.ts";
 import { type Inspection, inspect, type Subjects } from "./inspect.ts";
 import { fetchProxyCode, type ProxyCode } from "./proxy.ts";
 import { type Audit, worstVerdict } from "./result.ts";
+import { auditServiceSet } from "./service-set.ts";
 import type { StandingOptions } from "./standing.ts";
 import { readAt } from "./walk.ts";
 
@@ -107,8 +109,9 @@ export async function inspectAgain(
     // After a reorganisation, or where there was something wrong, everything is looked at again.
     const later = block.number > known.block.number;
     if (!later || (await fetchBlock(client, known.block.number)).hash !== known.block.hash) return whole();
-    const touched = known.verdict === "broken" ? undefined : await findTouched(client, subjects, known, block);
-    if (touched === undefined) return whole();
+    const found = known.verdict === "broken" ? undefined : await findTouched(client, subjects, known, block);
+    if (found === undefined) return whole();
+    const { set, ...touched } = found;
     const { withPolicy, services: ids } = touched;
     const changed = withPolicy || ids.length !== 0;
     if (changed && known.verdict !== "proven") return whole();
@@ -120,8 +123,8 @@ export async function inspectAgain(
     const order = [...known.services.map(({ serviceId }) => serviceId), ...ids];
     const services = [...new Set(order)].flatMap((id) => again.get(id) ?? still.get(id) ?? []);
     const policy = part?.policy ?? (known.policy === undefined ? undefined : { ...known.policy, block });
-    const verdict = worstVerdict([known.verdict, part?.verdict ?? "proven"]);
-    return { ...known, block, verdict, policy, services, calls: known.calls + (part?.calls ?? 0) };
+    const verdict = worstVerdict([known.verdict, part?.verdict ?? "proven", set?.verdict ?? "proven"]);
+    return { ...known, block, verdict, set, policy, services, calls: known.calls + (part?.calls ?? 0) };
   });
 }
 
@@ -144,6 +147,7 @@ async function findTouched(client: Client, subjects: Subjects, known: Inspection
   const anchors = registry === undefined ? [] : await fetchServiceAnchors(client, block, registry, ids);
   const moved = known.services.filter((audit, at) => !sameHead(anchors[at], audit)).map(({ serviceId }) => serviceId);
   const fresh = new Set<Hex>();
+  let set = known.set;
   if (known.all && registry !== undefined && policy !== undefined) {
     // By state and not by its events: no answer that leaves logs out hides an upgrade.
     for (const [address, before] of [
@@ -154,10 +158,15 @@ async function findTouched(client: Client, subjects: Subjects, known: Inspection
     }
     // Some blocks again that were looked at before: a node that was behind then left out what is new in them.
     const from = Math.max(0, known.block.number + 1 - OVERLAP);
-    for (const log of await scanLogs(client, { address: registry }, from, block.number, { once: true })) {
+    const logs = await scanLogs(client, { address: registry }, from, block.number, { once: true });
+    for (const log of logs) {
       const id = (log.topics[1] ?? "0x").slice(0, 42) as Hex;
       if (!isGovernedLog(log) && !ids.includes(id)) fresh.add(id);
     }
+    const created = createdIn(logs).filter((id) => !ids.includes(id));
+    set = await auditServiceSet(client, block, registry, created, known.set);
+    // A service is missing: the whole inspection asks for all logs again before anybody is accused.
+    if (set.verdict === "broken") return undefined;
   }
-  return { withPolicy, services: [...moved, ...fresh] };
+  return { withPolicy, services: [...moved, ...fresh], set };
 }

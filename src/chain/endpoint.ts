@@ -42,7 +42,7 @@ const CLIENT_DEFAULTS = { attempts: 2, backoff: 100, timeout: 10_000, maxLogByte
  *
  * @param name for people; must not be a secret
  * @param at URL or EIP-1193 provider
- * @param clock seconds since 1970
+ * @param clock seconds that pass evenly: how long an endpoint that failed is left alone
  * @example
  * const endpoint = createEndpoint("own node", "http://127.0.0.1:8545", { chainId: 1 }, () => Date.now() / 1000);
  */

@@ -78,8 +78,10 @@ export function foldOperations(logs: readonly RawLog[]): {
     const id = lower(args.id);
     const draft = drafts.get(id);
     if (name === "CallScheduled") {
-      // an operation that was cancelled can be scheduled again under the same id
-      const fresh = draft === undefined || draft.cancelled !== undefined;
+      // an operation that was cancelled, or expired, can be scheduled again under the same id
+      const { blockNumber, transactionHash } = draft?.scheduled ?? log;
+      const again = blockNumber !== log.blockNumber || transactionHash !== log.transactionHash;
+      const fresh = draft === undefined || draft.cancelled !== undefined || again;
       const open = fresh ? schedule(id, log, args.predecessor, args.delay) : draft;
       const index = Number(args.index);
       if (index < MAX_CALLS) {

@@ -25,6 +25,7 @@ export interface ImageRecordView {
   readonly listing: ImageListing;
   readonly kind: number;
   readonly mask: number;
+  readonly restrictsDevices: boolean;
 }
 
 /** What IPlatformPolicy.platform and kmsImage answer; undefined for one that was never allowed. */
@@ -96,6 +97,9 @@ export async function readService(client: Client, registry: Hex, block: Block, s
     tcbRuleEnds: Number(view.tcbRuleEnds),
     nextGuardian: lower(view.nextGuardian),
     nextGuardianFrom: Number(view.nextGuardianFrom),
+    formerGuardian: lower(view.formerGuardian),
+    formerGuardianUntil: Number(view.formerGuardianUntil),
+    rotatedAt: Number(view.rotatedAt),
     sequence: Number(view.sequence),
     lastUpdateBlock: Number(view.lastUpdateBlock),
     historyHead: lower(view.historyHead),
@@ -124,6 +128,7 @@ export async function readImage(
     listing: record.state === 1n ? "listed" : "removed",
     kind: Number(record.kind),
     mask: Number(record.mask),
+    restrictsDevices: Boolean(record.restrictsDevices),
   };
 }
 

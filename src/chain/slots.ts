@@ -11,6 +11,10 @@ import { concatBytes, fromHex, type Hex, toHex } from "../core/bytes.ts";
 export const IMPLEMENTATION_SLOT: Hex = "0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc";
 
 const REGISTRY_BASE = namespaceSlot("keystead.storage.KmsRegistry");
+const SERVICES_SLOTS = {
+  head: slotHex(BigInt(REGISTRY_BASE) + 1n),
+  count: slotHex(BigInt(REGISTRY_BASE) + 2n),
+} as const;
 const POLICY_BASE = BigInt(namespaceSlot("keystead.storage.PlatformPolicy"));
 const POLICY_SLOTS = {
   gate: slotHex(POLICY_BASE),
@@ -47,13 +51,23 @@ export function serviceSlots(serviceId: Hex): { readonly word: Hex; readonly hea
 }
 
 /**
+ * The slots of the chain over all services: its head, and how many services there are.
+ *
+ * @example
+ * const { head, count } = servicesSlots();
+ */
+export function servicesSlots(): { readonly head: Hex; readonly count: Hex } {
+  return SERVICES_SLOTS;
+}
+
+/**
  * The slot of an image's record under a service.
  *
  * @example
  * imageSlot(serviceSlots(serviceId).word, imageId);
  */
 export function imageSlot(serviceWordSlot: Hex, imageId: Hex): Hex {
-  return mappingSlot(imageId, slotHex(BigInt(serviceWordSlot) + 5n));
+  return mappingSlot(imageId, slotHex(BigInt(serviceWordSlot) + 6n));
 }
 
 /**
@@ -63,7 +77,7 @@ export function imageSlot(serviceWordSlot: Hex, imageId: Hex): Hex {
  * serviceDeviceSlot(serviceSlots(serviceId).word, deviceId);
  */
 export function serviceDeviceSlot(serviceWordSlot: Hex, deviceId: Hex): Hex {
-  return mappingSlot(deviceId, slotHex(BigInt(serviceWordSlot) + 6n));
+  return mappingSlot(deviceId, slotHex(BigInt(serviceWordSlot) + 7n));
 }
 
 /**

@@ -25,14 +25,16 @@ export interface StateDigest {
 
 /** The events that bring new ids into being, and the views that answer about them; a test holds them against the compiled interfaces. */
 export const REGISTRY_ABI = new Interface([
-  "event CreateService(bytes20 indexed serviceId, address indexed creator, address indexed admin, uint24 noticePeriod, bool requireUpToDateTcb, string description, uint32 sequence, uint40 previousBlock)",
-  "event AddSecretKeyByImage(bytes20 indexed serviceId, address indexed creator, bytes32 indexed imageId, bytes image, bool requireUpToDateTcb, string description, uint32 sequence, uint40 previousBlock)",
-  "event AddImageToService(bytes20 indexed serviceId, address indexed admin, bytes32 indexed imageId, bytes image, string description, uint40 activeFrom, uint32 sequence, uint40 previousBlock)",
+  "event CreateService(bytes20 indexed serviceId, address indexed creator, address indexed pendingAdmin, uint24 noticePeriod, bool requireUpToDateTcb, string description, uint32 sequence, uint40 previousBlock)",
+  "event AddSecretKeyByImage(bytes20 indexed serviceId, address indexed creator, bytes32 indexed imageId, bytes image, bool requireUpToDateTcb, string description, uint40 activeFrom, uint32 sequence, uint40 previousBlock)",
+  "event AddImageToService(bytes20 indexed serviceId, address indexed actor, bytes32 indexed imageId, bytes image, string description, uint40 activeFrom, uint32 sequence, uint40 previousBlock)",
   "event SetDevice(bytes20 indexed serviceId, address indexed actor, bytes32 indexed deviceId, bool allowed, uint40 effectiveFrom, uint32 sequence, uint40 previousBlock)",
   "function service(bytes20 serviceId) view",
   "function image(bytes20 serviceId, bytes32 imageId) view",
   "function isDeviceAllowed(bytes20 serviceId, bytes32 deviceId) view",
   "function historyHead(bytes20 serviceId) view",
+  "function servicesHead() view",
+  "function serviceCount() view",
   "function POLICY() view",
 ]);
 
@@ -140,7 +142,7 @@ function asker(prefix: string, abi: Interface, to: string) {
 
 function askRegistry(registry: string, logs: readonly RawLog[]): Question[] {
   const ask = asker("registry", REGISTRY_ABI, registry);
-  const questions = [ask("POLICY")];
+  const questions = [ask("POLICY"), ask("servicesHead"), ask("serviceCount")];
   for (const log of logs) {
     const event = REGISTRY_ABI.parseLog(log);
     if (event === null) continue;

@@ -20,18 +20,21 @@ export function addActingOptions(command: Command): Command {
 
 /** Prints where a proposal stands, and gives 1 where an effect of something that was done before does not hold now. */
 export function reportStanding(context: CommandContext, standing: Standing): ExitCode {
-  const { sent, phase, readyAt, effects, observed } = standing;
+  const { sent, phase, readyAt, expiresAt, effects, observed } = standing;
   const wrong = effects.filter(({ holds }) => !holds);
   context.output().result(
     {
       format: "keystead.standing/1",
       sent: sent === null ? null : { ...sent, nonce: sent.nonce.toString(), gasUsed: sent.gasUsed.toString() },
-      ...{ phase, readyAt: readyAt?.toString() ?? null, effects, observed },
+      ...{ phase, readyAt: readyAt?.toString() ?? null, expiresAt: expiresAt?.toString() ?? null },
+      ...{ effects, observed },
     },
     () =>
       [
         sent === null ? "Nothing to do: the chain has it already." : `${sent.step}: done in ${sent.transactionHash}`,
         ...(readyAt === null ? [] : [`It waits: ready at ${formatTime(readyAt)}.`]),
+        ...(expiresAt === null ? [] : [`Execute it before ${formatTime(expiresAt)}: then it expires.`]),
+        ...(phase === "expired" ? ["It expired: schedule it again if it is still wanted."] : []),
         ...(phase === "done" ? executed(effects.length, wrong.length, observed) : []),
         ...wrong.map(({ contract, view, field, value }) =>
           safeText(`does not hold now: ${contract}.${view} ${field} = ${value}`),

@@ -45,7 +45,7 @@ export type TcbStatusName = (typeof TCB_STATUS_NAMES)[number];
 export interface DecisionWords {
   /** `ServiceStore.Service.word`: `admin:160 ‖ noticePeriod:24 ‖ flags:8 ‖ sequence:32 ‖ lastUpdateBlock:32`, low bits first. */
   readonly service: () => bigint;
-  /** Its third slot: `pendingAdmin:160 ‖ keyEpoch:16 ‖ tcbRuleEnds:40`. */
+  /** Its third slot: `pendingAdmin:160 ‖ keyEpoch:16 ‖ tcbRuleEnds:40 ‖ rotatedAt:40`. */
   readonly rules: () => bigint;
   /** `ImageWord`: `activeFrom:40 ‖ activeUntil:40 ‖ state:8 ‖ kind:8 ‖ mask:32 ‖ restrictsDevices:8`. */
   readonly image: () => bigint;

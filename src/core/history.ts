@@ -119,6 +119,21 @@ export function foldAll(logs: readonly Pick<RawLog, "topics" | "data">[], head: 
 }
 
 /**
+ * The head of the chain over all services, in order of creation: `head' = keccak256(head ‖ serviceId)`, 52 bytes hashed.
+ *
+ * @param serviceIds 20 bytes each, oldest first
+ * @throws KeysteadError `hex/malformed` for what is not hex
+ * @example
+ * foldServices(serviceIds) === (await registry.servicesHead());
+ */
+export function foldServices(serviceIds: readonly Hex[], head: Hex = EMPTY_HEAD): Hex {
+  return serviceIds.reduce<Hex>(
+    (folded, id) => toHex(keccak_256(concatBytes(fromHex(folded, "head"), fromHex(id, "serviceId")))),
+    head,
+  );
+}
+
+/**
  * Says whether a list of logs is a service's whole history. Total: any list gives a verdict, in time linear in its bytes.
  *
  * @example

@@ -82,6 +82,32 @@ export const DEFAULT_REGISTERS: Readonly<Record<TeeKind, Readonly<Record<"servic
     dstack: { service: ["os_image_hash", "compose_hash"], platform: ["os_image_hash"] },
   };
 
+/**
+ * Nitro PCRs whose meaning AWS defines: 0 to 2 are in every image, 3 (IAM role), 4 (instance) and 8 (signer) do not say what runs. Every other one that is
+ * not zero was extended by what runs in the enclave.
+ */
+const DEFINED_PCRS: ReadonlySet<string> = new Set(["pcr0", "pcr1", "pcr2", "pcr3", "pcr4", "pcr8"]);
+
+/**
+ * Registers that hold something, that nothing but the machine's own software gives a meaning, and that an image does not name. Applications on a shared
+ * base image differ there alone: an image without them is that of all of these applications.
+ *
+ * @param named the image's registers
+ * @returns names, e.g. `["pcr16"]`
+ * @example
+ * unnamedRegisters("nitro", registerValues(measurement), ["pcr0", "pcr1", "pcr2"]);
+ */
+export function unnamedRegisters(
+  kind: TeeKind,
+  values: Readonly<Record<string, Hex>>,
+  named: readonly string[],
+): readonly string[] {
+  if (kind !== "nitro") return [];
+  return Object.entries(values)
+    .filter(([name, value]) => !DEFINED_PCRS.has(name) && !named.includes(name) && /[^0]/.test(value.slice(2)))
+    .map(([name]) => name);
+}
+
 /** Registers to add to, or leave out of, the default choice. */
 export interface RegisterChoice {
   readonly include?: readonly string[];

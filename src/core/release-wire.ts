@@ -3,6 +3,7 @@ import type { Hex } from "./bytes.ts";
 import { KeysteadError } from "./errors.ts";
 import { parseJson } from "./json.ts";
 import { PURPOSE_PATTERN } from "./key-bundle.ts";
+import { tcbSchema } from "./tcb.ts";
 
 /*
  * What travels between a node and the machines, operators and auditors that talk to it: JSON, every object closed, bytes as lower-case hex with 0x where
@@ -46,10 +47,10 @@ export const evidenceSchema = z.discriminatedUnion("kind", [
   z.strictObject({
     kind: z.literal("snp"),
     report: base64(MAX_EVIDENCE_BYTES),
-    /** DER: the VCEK or VLEK, the ASK or ASVK, and AMD's revocation list where the machine has it. */
+    /** DER: the VCEK or VLEK; where the machine has them the ASK or ASVK, the ARK, and AMD's revocation list. */
     certificates: z.strictObject({
       endorsementKey: base64(MAX_EVIDENCE_BYTES),
-      signer: base64(MAX_EVIDENCE_BYTES),
+      signer: base64(MAX_EVIDENCE_BYTES).optional(),
       root: base64(MAX_EVIDENCE_BYTES).optional(),
       crl: base64(MAX_EVIDENCE_BYTES).optional(),
     }),
@@ -240,6 +241,8 @@ export const problemSchema = z.strictObject({
   decision: z.string().optional(),
   /** 403: the block that it was asked at. */
   block: z.strictObject({ number: decimal, hash: hex(32) }).optional(),
+  /** 403: what falls short of the machine's platform, where its TCB status is not the best. */
+  tcb: tcbSchema.optional(),
 });
 /** A problem document. */
 export type Problem = z.infer<typeof problemSchema>;

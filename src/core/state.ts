@@ -38,15 +38,20 @@ export interface ServiceImage {
   readonly listing: ImageListing;
   /** Untrusted text: why it was removed. */
   readonly reason?: string | undefined;
+  /** Whether it counts on the service's listed devices only: decided when it was listed. */
+  readonly restrictsDevices: boolean;
   /** The number of the event that listed it last. */
   readonly listedBy: number;
 }
 
-/** Secrets sealed to the KMS's environment key; a name's latest ciphertext counts. */
+/** One publication of secrets sealed to the KMS's environment key. */
 export interface SealedSecrets {
   /** Untrusted text; empty: the secrets that came with a sealed service. */
   readonly name: string;
   readonly ciphertext: Hex;
+  /** From when on it counts, in seconds since 1970. */
+  readonly effectiveFrom: number;
+  /** The number of the event that published it. */
   readonly publishedBy: number;
 }
 
@@ -63,8 +68,13 @@ export interface ServiceState {
   readonly guardian: Hex;
   readonly nextGuardian: Hex;
   readonly nextGuardianFrom: number;
+  /** The last guardian that left before `guardian` came, and when. */
+  readonly formerGuardian: Hex;
+  readonly formerGuardianLeft: number;
   readonly noticePeriod: number;
   readonly keyEpoch: number;
+  /** When the key was rotated last; 0: never. */
+  readonly rotatedAt: number;
   readonly tcbRule: boolean;
   readonly tcbRuleEnds: number;
   readonly restrictDevices: boolean;
@@ -74,7 +84,8 @@ export interface ServiceState {
   readonly images: ReadonlyMap<Hex, ServiceImage>;
   /** Every device that was ever listed → from when on it counts; 0: taken off the list. */
   readonly devices: ReadonlyMap<Hex, number>;
-  readonly secrets: ReadonlyMap<string, SealedSecrets>;
+  /** Every publication by name, oldest first, without those withdrawn; {@link secretsAt} says which one counts. */
+  readonly secrets: ReadonlyMap<string, readonly SealedSecrets[]>;
   /** The numbers of events that this version does not know: where there are any, the state may be incomplete. */
   readonly notUnderstood: readonly number[];
 }
@@ -93,6 +104,9 @@ export interface ServiceView {
   readonly tcbRuleEnds: number;
   readonly nextGuardian: Hex;
   readonly nextGuardianFrom: number;
+  readonly formerGuardian: Hex;
+  readonly formerGuardianUntil: number;
+  readonly rotatedAt: number;
   readonly sequence: number;
   readonly lastUpdateBlock: number;
   readonly historyHead: Hex;
@@ -101,7 +115,7 @@ export interface ServiceView {
 type Draft = { -readonly [K in keyof ServiceState]: ServiceState[K] } & {
   images: Map<Hex, ServiceImage>;
   devices: Map<Hex, number>;
-  secrets: Map<string, SealedSecrets>;
+  secrets: Map<string, readonly SealedSecrets[]>;
   notUnderstood: number[];
 };
 
@@ -123,8 +137,11 @@ export function rebuildService(entries: readonly TimedEntry<ServiceEvent>[]): Se
     guardian: ZERO_ADDRESS,
     nextGuardian: ZERO_ADDRESS,
     nextGuardianFrom: 0,
+    formerGuardian: ZERO_ADDRESS,
+    formerGuardianLeft: 0,
     noticePeriod: 0,
     keyEpoch: 0,
+    rotatedAt: 0,
     tcbRule: false,
     tcbRuleEnds: 0,
     restrictDevices: false,
@@ -142,17 +159,18 @@ export function rebuildService(entries: readonly TimedEntry<ServiceEvent>[]): Se
     draft.lastUpdateBlock = entry.number ?? entry.log.blockNumber;
     draft.historyHead = foldHistory(draft.historyHead, entry.log);
     if (entry.event === undefined) draft.notUnderstood.push(entry.sequence);
-    else apply(draft, entry.event, entry);
+    else apply(draft, entry.event, entry.sequence);
   }
   return draft;
 }
 
-function apply(draft: Draft, event: ServiceEvent, { sequence, timestamp }: TimedEntry<ServiceEvent>): void {
+function apply(draft: Draft, event: ServiceEvent, sequence: number): void {
   switch (event.name) {
     case "create_service":
       draft.upgradeable = true;
       draft.creator = event.args.creator;
-      draft.admin = event.args.admin;
+      draft.admin = event.args.creator;
+      draft.pendingAdmin = event.args.pendingAdmin;
       draft.noticePeriod = event.args.noticePeriod;
       draft.tcbRule = event.args.requireUpToDateTcb;
       draft.description = event.args.description;
@@ -161,11 +179,10 @@ function apply(draft: Draft, event: ServiceEvent, { sequence, timestamp }: Timed
       draft.creator = event.args.creator;
       draft.tcbRule = event.args.requireUpToDateTcb;
       draft.description = event.args.description;
-      // Active from its own block on; the event leaves that to the block's time.
-      listImage(draft, event.args, timestamp, sequence);
+      listImage(draft, event.args, sequence);
       return;
     case "add_image_to_service":
-      listImage(draft, event.args, event.args.activeFrom, sequence);
+      listImage(draft, event.args, sequence);
       return;
     case "remove_image_from_service":
       changeImage(draft, event.args.imageId, { listing: "removed", reason: event.args.reason });
@@ -175,22 +192,29 @@ function apply(draft: Draft, event: ServiceEvent, { sequence, timestamp }: Timed
       return;
     case "rotate_service_key":
       draft.keyEpoch = event.args.keyEpoch;
+      draft.rotatedAt = event.args.since;
       return;
     case "publish_sealed_secrets": {
-      const { name, ciphertext } = event.args;
-      draft.secrets.set(name, { name, ciphertext, publishedBy: sequence });
+      const { name, ciphertext, effectiveFrom } = event.args;
+      const before = draft.secrets.get(name) ?? [];
+      draft.secrets.set(name, [...before, { name, ciphertext, effectiveFrom, publishedBy: sequence }]);
       return;
     }
+    case "withdraw_pending_secrets":
+      withdrawSecrets(draft, event.args.since, event.args.before);
+      return;
     case "extend_notice_period":
       draft.noticePeriod = event.args.noticePeriod;
       return;
     case "set_service_guardian":
-      draft.guardian = event.args.previous;
+      changeGuardian(draft, event.args.previous, event.args.effectiveFrom);
       draft.nextGuardian = event.args.guardian;
       draft.nextGuardianFrom = event.args.effectiveFrom;
       return;
     case "set_device":
       draft.restrictDevices = true;
+      // The one image of a service that is not upgradeable stands in the log before the devices that came with it.
+      if (!draft.upgradeable) for (const id of draft.images.keys()) changeImage(draft, id, { restrictsDevices: true });
       draft.devices.set(event.args.deviceId, event.args.allowed ? event.args.effectiveFrom : 0);
       return;
     case "set_require_up_to_date_tcb":
@@ -213,8 +237,7 @@ function apply(draft: Draft, event: ServiceEvent, { sequence, timestamp }: Timed
 
 function listImage(
   draft: Draft,
-  { imageId, image, description }: { readonly imageId: Hex; readonly image: Hex; readonly description: string },
-  activeFrom: number,
+  { imageId, image, description, activeFrom }: Pick<ServiceImage, "imageId" | "image" | "description" | "activeFrom">,
   sequence: number,
 ): void {
   draft.images.set(imageId, {
@@ -225,8 +248,28 @@ function listImage(
     activeFrom,
     activeUntil: 0,
     listing: "listed",
+    restrictsDevices: draft.restrictDevices,
     listedBy: sequence,
   });
+}
+
+/** As `ServiceStore._guardians` at the time of the event: it took effect at once where nobody was guardian, else after the notice period. */
+function changeGuardian(draft: Draft, previous: Hex, effectiveFrom: number): void {
+  const now = previous === ZERO_ADDRESS ? effectiveFrom : effectiveFrom - draft.noticePeriod;
+  if (draft.nextGuardianFrom !== 0 && now >= draft.nextGuardianFrom && draft.guardian !== ZERO_ADDRESS) {
+    draft.formerGuardian = draft.guardian;
+    draft.formerGuardianLeft = draft.nextGuardianFrom;
+  }
+  draft.guardian = previous;
+}
+
+function withdrawSecrets(draft: Draft, since: number, before: number): void {
+  for (const [name, publications] of draft.secrets) {
+    draft.secrets.set(
+      name,
+      publications.filter(({ effectiveFrom }) => effectiveFrom <= since || effectiveFrom >= before),
+    );
+  }
 }
 
 function changeImage(draft: Draft, imageId: Hex, change: Partial<ServiceImage>): void {
@@ -246,6 +289,35 @@ export function imageHeader(image: Hex): { readonly kind: number; readonly mask:
 }
 
 /**
+ * The secrets that count at a time: of each name's publications in force, the latest.
+ *
+ * @param now seconds since 1970
+ * @example
+ * secretsAt(state, block.timestamp).get("env")?.ciphertext;
+ */
+export function secretsAt({ secrets }: Pick<ServiceState, "secrets">, now: number): Map<string, SealedSecrets> {
+  const found = new Map<string, SealedSecrets>();
+  for (const [name, publications] of secrets) {
+    const latest = publications.findLast(({ effectiveFrom }) => effectiveFrom <= now);
+    if (latest !== undefined) found.set(name, latest);
+  }
+  return found;
+}
+
+/**
+ * The secrets that are published and not in force yet, oldest first.
+ *
+ * @param now seconds since 1970
+ * @example
+ * pendingSecrets(state, block.timestamp).length;
+ */
+export function pendingSecrets({ secrets }: Pick<ServiceState, "secrets">, now: number): SealedSecrets[] {
+  return [...secrets.values()]
+    .flatMap((publications) => publications.filter(({ effectiveFrom }) => effectiveFrom > now))
+    .sort((a, b) => a.publishedBy - b.publishedBy);
+}
+
+/**
  * A service as `IKmsRegistry.service` shows it at a time: rules whose loosening has taken effect are shown as loosened.
  *
  * @param now seconds since 1970
@@ -255,6 +327,10 @@ export function imageHeader(image: Hex): { readonly kind: number; readonly mask:
 export function viewService(state: ServiceState, now: number): ServiceView {
   const changing = state.nextGuardianFrom > now;
   const changed = state.nextGuardianFrom !== 0 && !changing;
+  const leaves = changed && state.guardian !== ZERO_ADDRESS;
+  const former = leaves ? state.guardian : state.formerGuardian;
+  const until = (leaves ? state.nextGuardianFrom : state.formerGuardianLeft) + state.noticePeriod;
+  const mayStop = former !== ZERO_ADDRESS && now < until;
   const tcbRule = state.tcbRule && (state.tcbRuleEnds === 0 || now < state.tcbRuleEnds);
   return {
     exists: state.exists,
@@ -269,6 +345,9 @@ export function viewService(state: ServiceState, now: number): ServiceView {
     tcbRuleEnds: tcbRule ? state.tcbRuleEnds : 0,
     nextGuardian: changing ? state.nextGuardian : ZERO_ADDRESS,
     nextGuardianFrom: changing ? state.nextGuardianFrom : 0,
+    formerGuardian: mayStop ? former : ZERO_ADDRESS,
+    formerGuardianUntil: mayStop ? until : 0,
+    rotatedAt: state.rotatedAt,
     sequence: state.sequence,
     lastUpdateBlock: state.lastUpdateBlock,
     historyHead: state.historyHead,

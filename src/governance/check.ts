@@ -1,5 +1,6 @@
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { type DecodeContext, recogniseCall } from "./decode.ts";
+import { dismissalOf } from "../chain/dismissal.ts";
 import { LANE_RULES, type Lane, type LaneRule } from "./lanes.ts";
 import { type Operation, rollbackId, type TimelockTerms, timelockSide } from "./operation.ts";
 import { type Call, hex } from "./safe-hash.ts";
@@ -54,6 +55,7 @@ export function checkOperation(operation: Operation): readonly Difference[] {
   const { rollback, timelock } = operation;
   const context = contextOf(operation);
   const differences = [
+    ...checkDismissal(operation),
     ...checkSalt(operation, operation.calls, timelock, operation.id, "timelock"),
     ...operation.calls.flatMap((call, i) =>
       checkRoute(call, timelock, operation.lane, `calls[${i}]`, context, operation.contracts.timelock),
@@ -91,6 +93,15 @@ export function checkOperation(operation: Operation): readonly Difference[] {
     }
   }
   return differences;
+}
+
+/** Nobody may be told that the guardian can stop what it cannot. */
+function checkDismissal({ calls, cancellers, timelock, contracts }: Operation): readonly Difference[] {
+  if (timelock?.address !== contracts.timelock || cancellers.length === 0) return [];
+  const dismissal = dismissalOf(calls, timelock.predecessor, timelock.address);
+  if (dismissal === undefined) return [];
+  const message = `it dismisses ${dismissal.outgoing}: nobody but a proposer can cancel it`;
+  return [{ field: "cancellers", code: "operation/dismissal-cancellers", message }];
 }
 
 function checkSalt(

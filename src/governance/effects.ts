@@ -102,6 +102,7 @@ const EFFECTS: Readonly<Partial<Record<ContractName, Readonly<Record<string, (a:
     addImagesToService: (a) =>
       (Array.isArray(a.images) ? a.images : []).flatMap((item) => listed(IMAGE, [a.serviceId], item.image, "service")),
     removeImageFromService: (a) => [equals(IMAGE, [a.serviceId, a.imageId], "state", 2)],
+    restrictServiceDevices: (a) => [equals(SERVICE, [a.serviceId], "restrictDevices", true)],
     retireImageFromService: (a) => [equals(IMAGE, [a.serviceId, a.imageId], "activeUntil", a.lastMoment)],
     extendNoticePeriod: (a) => [equals(SERVICE, [a.serviceId], "noticePeriod", a.noticePeriod)],
     transferServiceAdmin: (a) => [equals(SERVICE, [a.serviceId], "pendingAdmin", a.pendingAdmin)],

@@ -1,19 +1,27 @@
 import { type Block, blockParameter, fetchBlock } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
+import { DISMISSAL_DELAYS, dismissalOf } from "../chain/dismissal.ts";
 import type { Hex } from "../core/bytes.ts";
-import { isKeysteadError, KeysteadError } from "../core/errors.ts";
+import { KeysteadError } from "../core/errors.ts";
 import { contextOf } from "./check.ts";
 import { askView, deriveExpectedState, type ExpectedView } from "./effects.ts";
 import { type Observation, observeCalls } from "./observe.ts";
 import { rollbackId, type TimelockTerms, timelockSide } from "./operation.ts";
+import { expired, notReady, notScheduled, whenExpired } from "./refusals.ts";
 import { requireFunds } from "./relay.ts";
 import type { Call, SafeRef } from "./safe-hash.ts";
 import { fetchLatest, prepareStep, type Sending, type SentStep, sendStep } from "./safe-send.ts";
 import { fetchSafe, findExecution } from "./safe-state.ts";
 import type { Key } from "./sign.ts";
-import { fetchTimelockState, findCancellation, holdsRole, type TimelockPhase } from "./timelock-state.ts";
+import {
+  fetchGracePeriod,
+  fetchTimelockState,
+  findCancellation,
+  holdsRole,
+  type TimelockPhase,
+} from "./timelock-state.ts";
 import { planStep, type StepName } from "./transactions.ts";
-import { formatDuration, formatTime } from "./words.ts";
+import { formatDuration } from "./words.ts";
 
 /** What a command that acts works with. */
 export interface Acting extends Sending {
@@ -41,6 +49,8 @@ export interface Standing {
   readonly phase: TimelockPhase;
   /** From when on it can be executed, seconds since 1970. */
   readonly readyAt: bigint | null;
+  /** From when on it can no longer be executed, seconds since 1970; null where that never comes. */
+  readonly expiresAt: bigint | null;
   /** What its effects are now; empty unless done. */
   readonly effects: readonly CheckedView[];
   /** What else it did, by what the chain says: effects that depend on time or on what was there, as a pause's; empty unless done. */
@@ -90,8 +100,10 @@ function back({ operation }: Sending): Life {
  * Takes the next step of a proposal that the chain's state allows: schedules it when it is not scheduled, executes it when its delay is over; a direct
  * transaction is executed. What is done already is not done again, so that it can be run by anybody, any number of times, after any interruption.
  *
+ * One that expired is scheduled again, which needs new signatures.
+ *
  * @param step take this step and no other
- * @throws KeysteadError `execute/not-ready` (retryable) {readyAt}, `execute/not-scheduled`, `execute/was-cancelled` {block}, `execute/delay-too-short`
+ * @throws KeysteadError `execute/not-ready` (retryable) {readyAt}, `execute/expired` {expiresAt}, `execute/not-scheduled`, `execute/was-cancelled` {block}, `execute/delay-too-short`
  * {minDelay, delay}, `execute/predecessor-not-done`, `execute/no-role` {role}, `execute/no-step`, `execute/effects-differ` {effects}; those of
  * `prepareStep`, `sendStep` and `Acting.rehearse`, e.g. `simulate/drifted`
  * @example
@@ -114,7 +126,8 @@ export async function rollBackProposal(acting: Acting, step?: StepName): Promise
   if (phase !== "done") {
     throw new KeysteadError("rollback/nothing-to-undo", `the operation was not executed: it is ${phase}`, {
       argument: "operation",
-      remedy: phase === "unset" ? "There is nothing to undo." : "Cancel it instead: keystead cancel.",
+      remedy:
+        phase === "unset" || phase === "expired" ? "There is nothing to undo." : "Cancel it instead: keystead cancel.",
       details: { phase },
     });
   }
@@ -122,10 +135,10 @@ export async function rollBackProposal(acting: Acting, step?: StepName): Promise
 }
 
 /**
- * Cancels a proposal that waits in the timelock. One that was cancelled already, or never scheduled, is left as it is.
+ * Cancels a proposal that waits in the timelock. One that was cancelled already, expired, or was never scheduled, is left as it is.
  *
  * @param safe which of the Safes that can
- * @throws KeysteadError `cancel/done`, `cancel/not-possible`, `execute/no-role`; those of `prepareStep` and `sendStep`
+ * @throws KeysteadError `cancel/done`, `cancel/not-possible`, `cancel/dismissal`, `execute/no-role`; those of `prepareStep` and `sendStep`
  * @example
  * await cancelProposal(acting, deployment.safes.guardian.address);
  */
@@ -145,12 +158,38 @@ export async function cancelProposal(acting: Acting, safe?: string): Promise<Sta
       remedy: "Roll it back: keystead rollback.",
     });
   }
-  if (phase === "unset") return { sent: null, phase, readyAt: null, effects: [], observed: [] };
+  if (phase === "unset" || phase === "expired") return standing(null, { phase });
   const step = planStep(acting.operation, "cancel", { safe });
   await requireRole(acting, block, life.terms.address, "CANCELLER_ROLE", step.safe.address);
+  await requireMayCancel(acting, life, life.terms, block, step.safe.address);
   const sent = await send(acting, block, "cancel", step.safe.address);
   const after = await look(acting, life, await blockOf(acting.client, sent));
-  return { sent, phase: after.phase, readyAt: null, effects: [], observed: [] };
+  return standing(sent, { phase: after.phase });
+}
+
+/** Where it stands after a step that executed nothing. */
+const standing = (
+  sent: SentStep | null,
+  { phase, readyAt, expiresAt }: Partial<Look> & Pick<Look, "phase">,
+): Standing => ({
+  ...{ sent, phase, readyAt: readyAt ?? null, expiresAt: expiresAt ?? null, effects: [], observed: [] },
+});
+
+/** A dismissal is cancelled by a proposer, and not by the account that it dismisses. */
+async function requireMayCancel(acting: Acting, life: Life, terms: TimelockTerms, block: Block, safe: string) {
+  const dismissal = dismissalOf(life.calls, terms.predecessor, terms.address);
+  if (dismissal === undefined || (await fetchGracePeriod(acting.client, block, terms.address)) === undefined) return;
+  if (dismissal.outgoing !== safe && (await holdsRole(acting.client, block, terms.address, "PROPOSER_ROLE", safe)))
+    return;
+  throw new KeysteadError(
+    "cancel/dismissal",
+    `${life.name} dismisses ${dismissal.outgoing}: Safe ${safe} cannot cancel it`,
+    {
+      argument: "safe",
+      remedy: "Ask the owners of the governance Safe: a proposer alone cancels a dismissal.",
+      details: { outgoing: dismissal.outgoing, safe },
+    },
+  );
 }
 
 async function advance(acting: Acting, life: Life, step: StepName | undefined): Promise<Standing> {
@@ -162,20 +201,22 @@ async function advance(acting: Acting, life: Life, step: StepName | undefined): 
     });
   }
   const block = await fetchLatest(client);
-  const { phase, readyAt, minDelay } = await look(acting, life, block);
+  const seen = await look(acting, life, block);
+  const { phase, readyAt } = seen;
   if (phase === "done") return finish(acting, life, block, null);
   if (life.terms === null) {
     const sent = await send(acting, block, life.execute);
     return finish(acting, life, await blockOf(client, sent), sent);
   }
-  if (phase === "unset") {
-    if (step === life.execute && life.execute !== life.schedule) throw notScheduled(life);
-    await requireSchedulable(acting, life, life.terms, block, minDelay);
+  if (phase === "unset" || phase === "expired") {
+    if (step === life.execute && life.execute !== life.schedule)
+      throw phase === "unset" ? notScheduled(life) : expired(life, seen.expiresAt ?? 0n);
+    if (phase === "expired") acting.progress(`${whenExpired(life, seen.expiresAt ?? 0n)}: it is scheduled again`);
+    await requireSchedulable(acting, life, life.terms, block, seen);
     const sent = await send(acting, block, life.schedule);
-    const after = await look(acting, life, await blockOf(client, sent));
-    return { sent, phase: after.phase, readyAt: after.readyAt ?? null, effects: [], observed: [] };
+    return standing(sent, await look(acting, life, await blockOf(client, sent)));
   }
-  if (step === life.schedule) return { sent: null, phase, readyAt: readyAt ?? null, effects: [], observed: [] };
+  if (step === life.schedule) return standing(null, seen);
   if (phase === "waiting") throw notReady(life, readyAt ?? 0n, block);
   await requirePredecessor(acting, life, life.terms, block);
   await requireRole(acting, block, life.terms.address, "EXECUTOR_ROLE", life.safe.address);
@@ -186,6 +227,7 @@ async function advance(acting: Acting, life: Life, step: StepName | undefined): 
 interface Look {
   readonly phase: TimelockPhase;
   readonly readyAt: bigint | undefined;
+  readonly expiresAt: bigint | undefined;
   readonly minDelay: bigint;
 }
 
@@ -195,7 +237,7 @@ async function look(acting: Acting, life: Life, block: Block): Promise<Look> {
   if (life.terms !== null && life.operationId !== null) {
     return fetchTimelockState(client, block, life.terms.address, life.operationId);
   }
-  const nothing = { readyAt: undefined, minDelay: 0n };
+  const nothing = { readyAt: undefined, expiresAt: undefined, minDelay: 0n };
   const safe = await fetchSafe(client, block, life.safe.address);
   for (const nonce of signedNonces(acting, life.execute, safe.address)) {
     if (nonce >= safe.nonce) continue;
@@ -230,7 +272,7 @@ async function finish(acting: Acting, life: Life, block: Block, sent: SentStep |
   const wrong = effects.filter(({ holds }) => !holds);
   const missed = observed.filter(({ holds }) => holds === false);
   if (sent === null || wrong.length + missed.length === 0) {
-    return { sent, phase: "done", readyAt: null, effects, observed };
+    return { sent, phase: "done", readyAt: null, expiresAt: null, effects, observed };
   }
   const named = [
     ...wrong.map(({ contract, view, field }) => `${contract}.${view}${field === "" ? "" : `.${field}`}`),
@@ -271,12 +313,16 @@ async function requireSchedulable(
   life: Life,
   terms: TimelockTerms,
   block: Block,
-  minDelay: bigint,
+  { phase, minDelay: own }: Look,
 ): Promise<void> {
+  const dismissal = dismissalOf(life.calls, terms.predecessor, terms.address) !== undefined;
+  const doubled = dismissal && (await fetchGracePeriod(acting.client, block, terms.address)) !== undefined;
+  const minDelay = doubled ? DISMISSAL_DELAYS * own : own;
   if (minDelay > terms.delay) {
+    const least = doubled ? "least delay of a dismissal" : "minimum delay";
     throw new KeysteadError(
       "execute/delay-too-short",
-      `the timelock's minimum delay is now ${formatDuration(minDelay)}, ${life.name} was signed for ${formatDuration(terms.delay)}`,
+      `the timelock's ${least} is now ${formatDuration(minDelay)}, ${life.name} was signed for ${formatDuration(terms.delay)}`,
       {
         argument: "delay",
         remedy: "Propose it again under another number with --timelock-delay of at least the new minimum.",
@@ -285,7 +331,8 @@ async function requireSchedulable(
     );
   }
   await requireRole(acting, block, terms.address, "PROPOSER_ROLE", life.safe.address);
-  if (life.operationId === null) return;
+  // one that expired was not cancelled since: the timelock still keeps its time
+  if (life.operationId === null || phase === "expired") return;
   const { client, fromBlock } = acting;
   const safe = await fetchSafe(client, block, life.safe.address);
   // a Safe that has not moved past any nonce that was signed cannot have scheduled it: there is nothing to have been cancelled
@@ -331,37 +378,3 @@ async function requireRole(
     details: { role, account, timelock },
   });
 }
-
-const notScheduled = (life: Life) =>
-  new KeysteadError("execute/not-scheduled", `${life.name} is not scheduled, so it cannot be executed`, {
-    argument: "step",
-    remedy: "Schedule it first: leave --step out, or give schedule.",
-  });
-
-const notReady = (life: Life, readyAt: bigint, block: Block) =>
-  new KeysteadError(
-    "execute/not-ready",
-    `the delay of ${life.name} is not over: ready at ${formatTime(readyAt)}, in ${formatDuration(readyAt - BigInt(block.timestamp))}`,
-    {
-      argument: "operation",
-      remedy: "Run the same command after that time.",
-      retryable: true,
-      details: { readyAt, now: BigInt(block.timestamp) },
-    },
-  );
-
-/** Whether an error says that something is wrong, and not merely that it could not be done or seen now. */
-export const isRefusal = (error: unknown): error is KeysteadError => isKeysteadError(error) && REFUSALS.has(error.code);
-
-const REFUSALS: ReadonlySet<string> = new Set([
-  ...[
-    "execute/effects-differ",
-    "execute/was-cancelled",
-    "simulate/drifted",
-    "simulate/differs",
-    "simulate/other-hash",
-    "safe/hashes-differ",
-  ],
-  ...["safe/bad-signatures", "safe/would-fail", "sign/hashes-differ", "sign/not-an-owner", "sign/other-signer"],
-  ...["proposal/not-verified", "proposal/unsafe", "safe-service/other-transaction"],
-]);

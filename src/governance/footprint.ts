@@ -26,6 +26,8 @@ const COUNTERS: readonly string[] = ["sequence", "lastUpdateBlock", "historyHead
 const SERVICE = "service(bytes20)";
 const IMAGE = "image(bytes20,bytes32)";
 
+const GUARDIANS = ["guardian", "nextGuardian", "nextGuardianFrom", "formerGuardian", "formerGuardianUntil"];
+const list = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
 const service = (a: Arguments, ...free: readonly string[]): Touched =>
   touches(SERVICE, [a.serviceId], ...COUNTERS, ...free);
 const paused = (): readonly Touched[] => [touches("releasePausedUntil()", [], "")];
@@ -43,11 +45,22 @@ const TOUCHED: Readonly<Partial<Record<ContractName, Readonly<Record<string, (a:
       addImageToService: (a) => [service(a)],
       addImagesToService: (a) => [service(a)],
       removeImageFromService: (a) => [service(a)],
+      removeImagesFromService: (a) => [
+        service(a),
+        ...list(a.imageIds).map((id) => touches(IMAGE, [a.serviceId, id], "state")),
+      ],
+      withdrawPendingSecrets: (a) => [service(a)],
+      restrictServiceDevices: (a) => [
+        service(a, "restrictDevices"),
+        ...list(a.devices).map((id) =>
+          touches("isDeviceAllowed(bytes20,bytes32)", [a.serviceId, id], "allowed", "allowedFrom"),
+        ),
+      ],
       retireImageFromService: (a) => [service(a)],
-      rotateServiceKey: (a) => [service(a, "keyEpoch")],
+      rotateServiceKey: (a) => [service(a, "keyEpoch", "rotatedAt")],
       publishSealedSecrets: (a) => [service(a)],
       extendNoticePeriod: (a) => [service(a)],
-      setServiceGuardian: (a) => [service(a, "guardian", "nextGuardian", "nextGuardianFrom")],
+      setServiceGuardian: (a) => [service(a, ...GUARDIANS)],
       setDevice: (a) => [
         service(a, "restrictDevices"),
         touches("isDeviceAllowed(bytes20,bytes32)", [a.serviceId, a.deviceId], "allowed", "allowedFrom"),
@@ -63,7 +76,7 @@ const TOUCHED: Readonly<Partial<Record<ContractName, Readonly<Record<string, (a:
 const CLOCKED: Readonly<Record<string, readonly string[]>> = {
   "platform(bytes32)": ["since"],
   "kmsImage(bytes32)": ["since"],
-  [IMAGE]: ["activeFrom", "activeUntil", "kind", "mask"],
+  [IMAGE]: ["activeFrom", "activeUntil", "kind", "mask", "restrictsDevices"],
   [SERVICE]: COUNTERS,
 };
 

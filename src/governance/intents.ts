@@ -292,6 +292,21 @@ export const INTENTS: Readonly<Record<string, Intent>> = {
     parameters: [serviceId, image, reason],
     call: (a) => registry("removeImageFromService", a.service, a.image, a.reason),
   },
+  "remove-images": {
+    summary: "remove several images from a service, at once, skipping those that are gone",
+    parameters: [serviceId, p("images", "devices", "the images' ids, separated by commas"), reason],
+    call: (a) => registry("removeImagesFromService", a.service, a.images, a.reason),
+  },
+  "withdraw-secrets": {
+    summary: "withdraw a service's published secrets that are not in force yet",
+    parameters: [serviceId, reason],
+    call: (a) => registry("withdrawPendingSecrets", a.service, a.reason),
+  },
+  "restrict-service-devices": {
+    summary: "bind a service's images, from now on, to listed devices",
+    parameters: [serviceId, p("devices", "devices", "the devices' ids, separated by commas")],
+    call: (a) => registry("restrictServiceDevices", a.service, a.devices),
+  },
   "retire-image": {
     summary: "end an image's time under a service",
     parameters: [serviceId, image, p("last-moment", "time", "seconds since 1970")],
@@ -391,6 +406,35 @@ export function buildIntent(input: IntentInput, contracts: OperationContracts): 
   };
   const inverse = intent.inverse?.(parsed);
   return { call: build(intent.call(parsed)), inverse: inverse === undefined ? undefined : build(inverse) };
+}
+
+/** What takes both offices from a guardian, for a successor or for nobody: the calls that GovernanceTimelock lets no guardian cancel. */
+export const DISMISS_GUARDIAN = "dismiss-guardian";
+export const DISMISS_PARAMETERS: readonly Parameter[] = [
+  p("account", "address", "the guardian that is dismissed"),
+  p("successor", "address", "who takes its offices in the same moment; default: nobody", { optional: true }),
+];
+
+/**
+ * The intents that an intent stands for: itself, but for `dismiss-guardian`.
+ *
+ * @throws KeysteadError `intent/bad-argument`
+ * @example
+ * expandIntent({ intent: "dismiss-guardian", arguments: { account } }).length; // 2
+ */
+export function expandIntent(input: IntentInput): readonly IntentInput[] {
+  if (input.intent !== DISMISS_GUARDIAN) return [input];
+  const { account, successor } = parseArguments(DISMISS_PARAMETERS, input.arguments);
+  return [
+    ["policy", "GUARDIAN_ROLE"],
+    ["timelock", "CANCELLER_ROLE"],
+  ].flatMap(([contract = "", role = ""]) => {
+    const of = (intent: string, holder: unknown) => ({
+      intent,
+      arguments: { contract, role, account: String(holder) },
+    });
+    return [...(successor === undefined ? [] : [of("grant-role", successor)]), of("revoke-role", account)];
+  });
 }
 
 /** The arguments of the intent `call`. */

@@ -15,7 +15,7 @@ import {
   type ObservedRoles,
   PUBLISHED_SOURCES,
 } from "./deployment-check.ts";
-import { dismissalOf } from "./dismissal.ts";
+import { dismissalOf } from "../chain/dismissal.ts";
 import type { Operation } from "./operation.ts";
 import { type Basis, type BasisOptions, requireWitnesses } from "./proven.ts";
 import { SAFE_RELEASES, singletonAt } from "./safe-releases.ts";

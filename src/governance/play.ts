@@ -46,7 +46,7 @@ async function prepareLife(play: Play, life: Life, phase: TimelockPhase): Promis
   const { terms, side } = life;
   const steps: PlayedStep[] = [];
   if (terms === null || side === null) return steps;
-  if (phase === "unset") {
+  if (phase === "unset" || phase === "expired") {
     onProgress("the Safe schedules it");
     const schedule = [{ to: terms.address, value: 0n, data: side.schedule }];
     steps.push((await playSafe(play, "schedule", life.safe, schedule)).step);
@@ -122,7 +122,8 @@ async function playLife(play: Play, life: Life, phase: TimelockPhase): Promise<P
     return { steps, ...compared };
   } catch (error) {
     if (!isKeysteadError(error, "fork/reverted")) throw error;
-    const next = steps.length === 0 && terms !== null && phase === "unset" ? "schedule" : "execute";
+    const next =
+      steps.length === 0 && terms !== null && (phase === "unset" || phase === "expired") ? "schedule" : "execute";
     const failure = { field: next, code: "simulate/reverted", message: error.message };
     return { steps, changes: [], slots: [], differences: [failure], unjudged: ["what it would change: it fails"] };
   }

@@ -2,7 +2,8 @@ import { ZeroHash } from "ethers";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { type CallLane, lanesOf, requireSound } from "./check.ts";
-import { buildIntent, type IntentInput } from "./intents.ts";
+import { DISMISSAL_DELAYS, dismissalOf } from "../chain/dismissal.ts";
+import { buildIntent, expandIntent, type IntentInput } from "./intents.ts";
 import type { Lane } from "./lanes.ts";
 import {
   formatOperation,
@@ -23,8 +24,10 @@ import { type Call, hex, type SafeRef } from "./safe-hash.ts";
 export interface Parties {
   readonly governance: SafeRef;
   readonly guardian: SafeRef;
-  /** The platform timelock's delay in seconds, at least its minimum. */
+  /** The platform timelock's delay in seconds, at least its minimum. A dismissal waits at least twice the minimum. */
   readonly delay: bigint;
+  /** The minimum itself. Default: `delay`. */
+  readonly minDelay?: bigint;
   /** The account that holds the service's office: a Safe, or a timelock that this Safe proposes to. */
   readonly account?: {
     readonly safe: SafeRef;
@@ -69,17 +72,18 @@ interface Route {
  */
 export function buildOperation(input: ProposalInput): Operation {
   const { id, chainId, contracts, parties, predecessor = hex(ZeroHash) } = input;
-  const built = input.intents.map((intent) => buildIntent(intent, contracts));
+  const built = input.intents.flatMap(expandIntent).map((intent) => buildIntent(intent, contracts));
   const calls = built.map(({ call }) => call);
   const lane = laneOf(calls, contracts);
-  const route = routeOf(calls, contracts, parties);
+  const dismissal = dismissalOf(calls, predecessor, contracts.timelock);
+  const route = routeOf(calls, contracts, dismissal === undefined ? parties : patient(parties));
   const timelock = termsOf(route, { chainId, calls }, predecessor, id);
   const inverses = built.flatMap(({ inverse }) => (inverse === undefined ? [] : [inverse])).reverse();
   const draft: Operation = {
     id,
     title: input.title ?? "",
     ...{ lane, chainId, safe: route.safe, timelock, calls, contracts },
-    cancellers: timelock?.address === contracts.timelock ? [parties.guardian] : [],
+    cancellers: timelock?.address === contracts.timelock && dismissal === undefined ? [parties.guardian] : [],
     rollback: null,
     measurements: input.measurements ?? [],
     assumptions: { time: input.time, block: input.start?.block ?? input.block ?? null, start: input.start ?? null },
@@ -88,6 +92,12 @@ export function buildOperation(input: ProposalInput): Operation {
   const operation: Operation = { ...draft, title: input.title ?? headline(draft).effect, rollback };
   requireSound(operation);
   return parseOperation(formatOperation(operation));
+}
+
+/** The same with the delay that a dismissal needs. */
+function patient(parties: Parties): Parties {
+  const least = DISMISSAL_DELAYS * (parties.minDelay ?? parties.delay);
+  return parties.delay >= least ? parties : { ...parties, delay: least };
 }
 
 function laneOf(calls: readonly Call[], contracts: OperationContracts): Lane {

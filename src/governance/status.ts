@@ -16,14 +16,22 @@ import { headline } from "./report.ts";
 import { fetchApprovals, fetchSafe, type SafeOnChain } from "./safe-state.ts";
 import { type FoundSignature, readSignatures } from "./signatures.ts";
 import { type Happening, inOrder, type LoggedOperation, readTimelockLog } from "./timelock-log.ts";
-import { fetchTimelockState, findCancellation } from "./timelock-state.ts";
+import { fetchTimelockState, findCancellation, type TimelockPhase } from "./timelock-state.ts";
 import { type PlannedTransaction, planStep, type StepName } from "./transactions.ts";
 
 /**
  * Where a proposal stands. `drafted`: nobody signed; `signed`: somebody did; `scheduled`: it waits in the timelock; `ready`: its delay is over;
- * `executed`; `cancelled`; `rolled back`: executed, and so was its way back.
+ * `expired`: it was ready and not executed in time, and has to be scheduled again; `executed`; `cancelled`; `rolled back`: executed, and so was its way back.
  */
-export type ProposalState = "drafted" | "signed" | "scheduled" | "ready" | "executed" | "cancelled" | "rolled back";
+export type ProposalState =
+  | "drafted"
+  | "signed"
+  | "scheduled"
+  | "ready"
+  | "expired"
+  | "executed"
+  | "cancelled"
+  | "rolled back";
 
 /** Who signed a step, of how many that are needed. */
 export interface SignatureCount {
@@ -48,6 +56,8 @@ export interface ProposalStatus {
   readonly signatures: SignatureCount | null;
   /** From when on it can be executed, seconds since 1970. */
   readonly readyAt: bigint | null;
+  /** From when on it can no longer be executed; null where it never expires. */
+  readonly expiresAt: bigint | null;
   /** Safes that can cancel it, until it is executed. */
   readonly cancellableBy: readonly string[];
   readonly scheduled: Happening | null;
@@ -224,14 +234,18 @@ interface Join {
 }
 
 interface Life {
-  readonly phase: "unset" | "waiting" | "ready" | "done" | "cancelled";
+  readonly phase: TimelockPhase | "cancelled";
   readonly readyAt: bigint | null;
+  readonly expiresAt: bigint | null;
   readonly scheduled: Happening | null;
   readonly executed: Happening | null;
   readonly cancelled: Happening | null;
 }
 
-const NEVER: Life = { phase: "unset", readyAt: null, scheduled: null, executed: null, cancelled: null };
+const NEVER: Life = {
+  ...{ phase: "unset", readyAt: null, expiresAt: null },
+  ...{ scheduled: null, executed: null, cancelled: null },
+};
 
 async function statusOf(join: Join, name: string, { operation, files }: StoredProposal): Promise<ProposalStatus> {
   const { signatures, differences } = readSignatures(operation, files);
@@ -256,7 +270,7 @@ async function statusOf(join: Join, name: string, { operation, files }: StoredPr
     ...{ id: name, title: operation.title, headline: effect, lane: operation.lane, operationId, next },
     state: stateOf(life, back, count),
     signatures: count,
-    readyAt: life.readyAt,
+    ...{ readyAt: life.readyAt, expiresAt: life.expiresAt },
     cancellableBy: waits ? [operation.safe, ...operation.cancellers].map(({ address }) => address) : [],
     ...{ scheduled: life.scheduled, executed: life.executed, cancelled: life.cancelled },
     rollback:
@@ -272,13 +286,14 @@ function stateOf(life: Life, back: Life, count: SignatureCount | null): Proposal
   if (life.phase === "done") return "executed";
   if (life.phase === "cancelled") return "cancelled";
   if (life.phase === "ready") return "ready";
+  if (life.phase === "expired") return "expired";
   if (life.phase === "waiting") return "scheduled";
   return count !== null && count.signers.length > 0 ? "signed" : "drafted";
 }
 
 function nextStep({ timelock }: Operation, { phase }: Life): StepName | null {
   if (phase === "done" || phase === "cancelled") return null;
-  return timelock !== null && phase === "unset" ? "schedule" : "execute";
+  return timelock !== null && (phase === "unset" || phase === "expired") ? "schedule" : "execute";
 }
 
 async function timelockLife(join: Join, timelock: string, operationId: Hex): Promise<Life> {
@@ -292,15 +307,19 @@ async function timelockLife(join: Join, timelock: string, operationId: Hex): Pro
         operationId,
       });
     }
-    const { scheduled, executed, cancelled, readyAt } = logged;
+    const { scheduled, executed, cancelled, readyAt, expiresAt } = logged;
     const phase = logged.phase === "unset" ? "cancelled" : logged.phase;
-    return { phase, readyAt: readyAt ?? null, scheduled, executed: executed ?? null, cancelled: cancelled ?? null };
+    return {
+      ...{ phase, readyAt: readyAt ?? null, expiresAt: expiresAt ?? null },
+      ...{ scheduled, executed: executed ?? null, cancelled: cancelled ?? null },
+    };
   }
   // a service's own timelock: its state alone, and whether it was cancelled
-  const { phase, readyAt } = await fetchTimelockState(client, block, timelock, operationId);
+  const { phase, readyAt, expiresAt } = await fetchTimelockState(client, block, timelock, operationId);
   const cancelled =
     phase === "unset" ? await findCancellation(client, block, timelock, operationId, deployment.block) : undefined;
-  return { ...NEVER, phase: cancelled === undefined ? phase : "cancelled", readyAt: readyAt ?? null };
+  const times = { readyAt: readyAt ?? null, expiresAt: expiresAt ?? null };
+  return { ...NEVER, phase: cancelled === undefined ? phase : "cancelled", ...times };
 }
 
 /** A direct transaction is done when the Safe executed it: by its own event, whatever nonce it was signed with. */

@@ -6,6 +6,7 @@ import { foldOperations } from "../chain/operations.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { RawLog } from "../core/events.ts";
+import { type Dismissal, dismissalOf } from "../chain/dismissal.ts";
 import type { Call } from "./safe-hash.ts";
 import { fetchTimelockState, type TimelockPhase } from "./timelock-state.ts";
 
@@ -29,6 +30,10 @@ export interface LoggedOperation {
   /** Now, by the timelock itself. */
   readonly phase: TimelockPhase;
   readonly readyAt: bigint | undefined;
+  /** From when on it can no longer be executed. */
+  readonly expiresAt: bigint | undefined;
+  /** Whose guardian offices it takes, where that is all that it does: then that account cannot cancel it. */
+  readonly dismissal: Dismissal | undefined;
 }
 
 /** Everything that a timelock ever logged, read. */
@@ -68,18 +73,22 @@ export async function readTimelockLog(
   for (const operation of logged) {
     const { genuine, calls, scheduled, executed, cancelled, ...rest } = operation;
     if (!genuine) throw notItsCalls(operation.id);
-    const { phase, readyAt } = await fetchTimelockState(client, block, timelock, operation.id);
+    const { phase, readyAt, expiresAt } = await fetchTimelockState(client, block, timelock, operation.id);
     const told = executed !== undefined ? "done" : cancelled !== undefined ? "unset" : "waiting";
-    const agrees = told === "waiting" ? phase === "waiting" || phase === "ready" : phase === told;
+    const agrees =
+      told === "waiting" ? phase === "waiting" || phase === "ready" || phase === "expired" : phase === told;
     if (!agrees) throw incomplete(operation.id, told, phase);
+    const made = calls.map(({ target, value, data }) => ({ to: getAddress(target), value, data }));
     operations.push({
       ...rest,
-      calls: calls.map(({ target, value, data }) => ({ to: getAddress(target), value, data })),
+      calls: made,
+      dismissal: expiresAt === undefined ? undefined : dismissalOf(made, rest.predecessor, timelock),
       scheduled: happeningOf(scheduled),
       executed: executed === undefined ? undefined : happeningOf(executed),
       cancelled: cancelled === undefined ? undefined : happeningOf(cancelled),
       phase,
       readyAt,
+      expiresAt,
     });
   }
   return { operations, delays: delays.map(({ log, from, to }) => ({ ...happeningOf(log), from, to })), logs };

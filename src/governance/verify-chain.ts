@@ -2,6 +2,7 @@ import { keccak256 } from "ethers";
 import type { Block } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import type { Deployment } from "../chain/deployment.ts";
+import { DISMISSAL_DELAYS, dismissalOf } from "../chain/dismissal.ts";
 import { fromHex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { type Build, findBuild } from "./build.ts";
@@ -14,7 +15,7 @@ import { SAFE_RELEASES, singletonAt } from "./safe-releases.ts";
 import { addressIn, SINGLETON_SLOT } from "./safe-setup.ts";
 import { fetchSafe } from "./safe-state.ts";
 import { type Drift, findDrift } from "./start-state.ts";
-import { fetchTimelockState, holdsRole, type TimelockPhase } from "./timelock-state.ts";
+import { fetchGracePeriod, fetchTimelockState, holdsRole, type TimelockPhase } from "./timelock-state.ts";
 import {
   holdsRoleIn,
   INITIALIZERS_DISABLED,
@@ -174,19 +175,29 @@ async function checkTimelock(
   requireSame("the timelock's minimum delay", state.minDelay, await minDelayIn(reader, address));
   check.fact(
     "operation",
-    `${operationId}: ${state.phase}${state.readyAt === undefined ? "" : `, ready ${formatTime(state.readyAt)}`}`,
+    `${operationId}: ${state.phase}${state.readyAt === undefined ? "" : `, ready ${formatTime(state.readyAt)}`}${state.expiresAt === undefined ? "" : `, expires ${formatTime(state.expiresAt)}`}`,
   );
   check.fact("minimum delay", formatDuration(state.minDelay));
-  if (state.phase === "unset" && state.minDelay > delay) {
+  const unscheduled = state.phase === "unset" || state.phase === "expired";
+  const grace = await fetchGracePeriod(client, block, address);
+  const dismissal = grace === undefined ? undefined : dismissalOf(operation.calls, predecessor, address);
+  const least = dismissal === undefined ? state.minDelay : DISMISSAL_DELAYS * state.minDelay;
+  if (dismissal !== undefined) {
+    check.fact("dismissal", `it takes the offices of ${dismissal.outgoing}: a proposer alone can cancel it`);
+  }
+  if (state.phase === "expired") {
+    check.fact("expired", `on ${formatTime(state.expiresAt ?? 0n)}: it can no longer be executed, schedule it again`);
+  }
+  if (unscheduled && least > delay) {
     check.differs(
       "timelock.delay",
       "verify/delay-too-short",
-      `the timelock's minimum is ${formatDuration(state.minDelay)}, the operation's ${formatDuration(delay)}: scheduling it would fail`,
+      `the timelock's minimum is ${formatDuration(least)}, the operation's ${formatDuration(delay)}: scheduling it would fail`,
     );
   }
   if (!/^0x0+$/.test(predecessor)) {
     const before = await timelockEntryIn(reader, address, predecessor);
-    const phase = before === 0n ? "not scheduled" : before === 1n ? "done" : "waiting";
+    const phase = before === 0n ? "not scheduled" : before === 1n ? "done" : "scheduled";
     check.fact("predecessor", `${predecessor}: ${phase}`);
     if (before === 0n) {
       check.differs(
@@ -217,7 +228,7 @@ async function checkSafes(check: Check, phase: TimelockPhase | null): Promise<vo
   const { operation } = check;
   const { safe, cancellers, rollback, timelock } = operation;
   // what was used up is used up: after scheduling the next nonce is the execution's
-  const used = timelock !== null && (phase === "waiting" || phase === "ready") ? 1n : 0n;
+  const used = timelock !== null && (phase === "waiting" || phase === "ready" || phase === "expired") ? 1n : 0n;
   await checkSafe(check, safe, "safe", phase === "done" ? undefined : safe.nonce + used);
   const others: [SafeRef, string][] = cancellers.map((ref, i) => [ref, `cancellers[${i}]`]);
   if (rollback !== null) others.push([rollback.safe, "rollback.safe"]);
@@ -388,5 +399,6 @@ export const phaseWords: Readonly<Record<TimelockPhase, string>> = {
   unset: "not scheduled",
   waiting: "waiting",
   ready: "ready",
+  expired: "expired: to be scheduled again",
   done: "executed",
 };

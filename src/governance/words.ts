@@ -190,6 +190,23 @@ export const PHRASES: Readonly<Record<ContractName, Readonly<Record<string, Phra
     },
     removeImageFromService: (a) =>
       words("image", `${service(a)}: remove image ${raw(a.imageId)} at once, because ${text(a.reason)}`),
+    removeImagesFromService: (a) => {
+      const ids = Array.isArray(a.imageIds) ? a.imageIds : [];
+      return words(
+        `batch of ${ids.length} images`,
+        `${service(a)}: remove, at once, those of the images ${ids.map(raw).join(", ")} that are listed, because ${text(a.reason)}`,
+      );
+    },
+    withdrawPendingSecrets: (a) =>
+      words(
+        "sealed secret",
+        `${service(a)}: withdraw all secrets that are not in force yet, because ${text(a.reason)}`,
+      ),
+    restrictServiceDevices: (a) =>
+      words(
+        "device",
+        `${service(a)}: let images listed from now on count on these devices only: ${(Array.isArray(a.devices) ? a.devices : []).map(raw).join(", ")}`,
+      ),
     retireImageFromService: (a) =>
       words(
         "retirement",
@@ -199,7 +216,7 @@ export const PHRASES: Readonly<Record<ContractName, Readonly<Record<string, Phra
     publishSealedSecrets: (a) =>
       words(
         "sealed secret",
-        `${service(a)}: publish ${raw(a.ciphertext).length / 2 - 1} sealed bytes as ${text(a.name)}`,
+        `${service(a)}: publish ${raw(a.ciphertext).length / 2 - 1} sealed bytes as ${text(a.name)}; they count after the service's notice period, at once before its first image`,
       ),
     extendNoticePeriod: (a) =>
       words("notice period", `${service(a)}: lengthen the notice period to ${seconds(a.noticePeriod)}`),
@@ -215,7 +232,7 @@ export const PHRASES: Readonly<Record<ContractName, Readonly<Record<string, Phra
       words("admin transfer", `${service(a)}: offer the office of admin to ${raw(a.pendingAdmin)}`),
     acceptServiceAdmin: (a) => words("admin transfer", `${service(a)}: take over the office of admin`),
     renounceServiceAdmin: (a) =>
-      words("renunciation", `${service(a)}: give up the office of admin FOR EVER; no further image, ever`),
+      words("renunciation", `${service(a)}: give up the office of admin FOR EVER; no further image can be listed`),
     multicall: () => words("batch", "make the calls below, one after the other"),
   },
   timelock: {

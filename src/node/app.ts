@@ -12,11 +12,12 @@ import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import {
   keysRequestSchema,
   type NodeInfo,
-  parseMessage,
   type Problem,
+  parseMessage,
   type ReceiptsPage,
   rootRequestSchema,
 } from "../core/release-wire.ts";
+import { describeTcb } from "../core/tcb.ts";
 import type { Challenges } from "./challenge.ts";
 import { createPlaces, createRateLimit, type Limits } from "./limits.ts";
 import type { Metrics } from "./metrics.ts";
@@ -162,21 +163,22 @@ export function createNodeApp(options: NodeAppOptions): OpenAPIHono {
       const request = parseMessage(schema, await readBody(context), "request");
       kind = request.evidence.kind;
       if (request.serviceId !== undefined) asked = { serviceId: request.serviceId };
-      const { answer, sequence } = await places.hold(() => act(request));
+      const { answer, sequence, tcb } = await places.hold(() => act(request));
       const { message, testTee } = answer.receipt;
       metrics.releases.inc({ what, kind, outcome: "released" });
       const { serviceId, imageId, platformId, blockNumber } = message;
-      const fields = { what, kind, serviceId, imageId, platformId, blockNumber, sequence, testTee };
+      const fields = { what, kind, serviceId, imageId, platformId, blockNumber, sequence, testTee, tcb };
       outcomes.set(context, { message: "released", fields });
       return context.json(answer);
     } catch (error) {
       const problem = toProblem(error);
       metrics.releases.inc({ what, kind, outcome: problem.code });
       const { code, reason, decision } = problem;
+      const tcb = problem.tcb === undefined ? undefined : describeTcb(problem.tcb);
       const blockNumber = problem.block?.number;
       outcomes.set(context, {
         message: "not released",
-        fields: { what, kind, ...asked, code, reason, decision, blockNumber },
+        fields: { what, kind, ...asked, code, reason, decision, blockNumber, tcb },
       });
       throw error;
     }

@@ -2,11 +2,13 @@ import { createHmac, createSecretKey, randomBytes, timingSafeEqual } from "node:
 import { type Hex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { Challenge } from "../core/release-wire.ts";
+import { monotonicSeconds, type Stopwatch } from "./evidence/time.ts";
 
 /*
- * Nonces: 12 random bytes ‖ expiry (4 bytes, seconds since 1970) ‖ the first 16 bytes of HMAC-SHA256 over both. So a node knows its own nonces without
- * remembering those that it gave out; it remembers those that were used, until they expire. The key is made at start: after a restart older nonces are
- * unknown, and another node's are.
+ * Nonces: 12 random bytes ‖ expiry (4 bytes, seconds of the machine's monotonic time) ‖ the first 16 bytes of HMAC-SHA256 over both. So a node knows its
+ * own nonces without remembering those that it gave out; it remembers those that were used, until they expire. The key is made at start: after a restart
+ * older nonces are unknown, and another node's are. A clock that is set, forward or back, makes no nonce live longer or shorter: what it says is only
+ * told to people.
  */
 
 const RANDOM_BYTES = 12;
@@ -32,8 +34,10 @@ export interface Challenges {
 /** How long a nonce is good for, and the time. */
 export interface ChallengeOptions {
   readonly seconds: number;
-  /** Seconds since 1970. */
+  /** Seconds since 1970, for `expiresAt`. */
   readonly clock: () => number;
+  /** What lifetimes are measured by. Default: the machine's monotonic time. */
+  readonly stopwatch?: Stopwatch | undefined;
   /** Default: 500,000. */
   readonly limit?: number;
 }
@@ -47,17 +51,19 @@ const refuse = (code: string, message: string, retryable = false) =>
  * @example
  * const challenges = createChallenges({ seconds: 120, clock: () => Date.now() / 1000 });
  */
-export function createChallenges({ seconds, clock, limit = LIMIT }: ChallengeOptions): Challenges {
+export function createChallenges({
+  seconds,
+  clock,
+  stopwatch = monotonicSeconds,
+  limit = LIMIT,
+}: ChallengeOptions): Challenges {
   const key = createSecretKey(randomBytes(32));
   /** Nonce → expiry. Nonces are used in about the order in which they expire, so the oldest are at the front. */
   const used = new Map<string, number>();
   const tag = (body: Uint8Array) => createHmac("sha256", key).update(body).digest().subarray(0, TAG_BYTES);
-  /** Time never runs backwards here: a nonce that was forgotten as expired must not become good again when the clock is set back. */
-  let latest = 0;
-  const readClock = () => {
-    latest = Math.max(latest, Math.floor(clock()));
-    return latest;
-  };
+  const startedAt = stopwatch();
+  /** Whole seconds since the start. */
+  const passed = () => Math.floor(stopwatch() - startedAt);
   const forget = (now: number) => {
     for (const [nonce, expiry] of used) {
       if (expiry > now) return;
@@ -66,19 +72,18 @@ export function createChallenges({ seconds, clock, limit = LIMIT }: ChallengeOpt
   };
   return {
     issue: () => {
-      const expiresAt = readClock() + seconds;
       const body = Buffer.alloc(BODY_BYTES);
       randomBytes(RANDOM_BYTES).copy(body);
-      body.writeUInt32BE(expiresAt, RANDOM_BYTES);
+      body.writeUInt32BE(passed() + seconds, RANDOM_BYTES);
       const nonce: Hex = toHex(Buffer.concat([body, tag(body)]));
-      return { nonce, expiresAt };
+      return { nonce, expiresAt: Math.floor(clock()) + seconds };
     },
     take: (nonce) => {
       const body = nonce.subarray(0, BODY_BYTES);
       const given = nonce.subarray(BODY_BYTES);
       if (given.length !== TAG_BYTES || !timingSafeEqual(given, tag(body)))
         throw refuse("nonce/unknown", "the nonce is not one of this node's");
-      const now = readClock();
+      const now = passed();
       const expiry = Buffer.from(body).readUInt32BE(RANDOM_BYTES);
       if (now >= expiry) throw refuse("nonce/expired", "the nonce has expired");
       forget(now);

@@ -5,16 +5,18 @@ import { toHex } from "../core/bytes.ts";
 import { isKeysteadError, type KeysteadError } from "../core/errors.ts";
 import type { NodeConfig } from "./config.ts";
 import { createGatedWebhook } from "./dstack-gate.ts";
-import { probePccs } from "./evidence/collateral.ts";
+import { probePccs } from "./evidence/pccs.ts";
+import { createFetchWithCa } from "./evidence/request.ts";
 import { createSnpCrlSource, verifySnpCrl } from "./evidence/snp-crl.ts";
 import { parseTdxCollateral, verifyTdxCollateral } from "./evidence/tdx-collateral.ts";
-import { isoTime } from "./evidence/x509.ts";
+import { isoTime } from "./evidence/time.ts";
 import { createKeyRing, wipe } from "./keys.ts";
 import {
   checkCoreDumps,
   type LoadedDeployment,
   loadDeployment,
   loadDstackGate,
+  loadPccs,
   loadRoots,
   loadTestRoots,
   type NodeSurroundings,
@@ -91,11 +93,13 @@ export async function checkNode(config: NodeConfig, surroundings: NodeSurroundin
   if (unsafeTestTee !== undefined) warn("test TEE", "evidence under test roots is taken: the keys protect nothing");
   const atUnixSeconds = Math.floor(Date.now() / 1000);
   if (evidence.pccs !== undefined) {
-    const { url, rootCaCrlUrl } = evidence.pccs;
-    await attempt("TDX collateral", async () => {
-      await probePccs({ url, fetch, ...(rootCaCrlUrl === undefined ? {} : { rootCaCrlUrl }) });
-      return [`${new URL(url).host} answers`, undefined];
-    });
+    const { url } = evidence.pccs;
+    for (const one of typeof url === "string" ? [url] : url)
+      await attempt("TDX collateral", async () => {
+        const { rootCaCrlUrl, ca } = await loadPccs(evidence.pccs ?? { url, early: false });
+        await probePccs({ url: one, fetch: ca === undefined ? fetch : createFetchWithCa(ca), rootCaCrlUrl });
+        return [`${new URL(one).host} answers`, undefined];
+      });
   } else if (evidence.collateralFiles === undefined) {
     warn("TDX collateral", "no source (evidence.pccs or evidence.collateralFiles): TDX machines get no keys");
   } else {
@@ -116,12 +120,12 @@ export async function checkNode(config: NodeConfig, surroundings: NodeSurroundin
     });
   }
   const unlisted = PRODUCTS.filter((product) => evidence.snpCrlFiles?.[product] === undefined).join(", ");
-  const { snpCrlUrl } = evidence;
-  if (snpCrlUrl !== undefined)
+  const { snpKdsUrl } = evidence;
+  if (snpKdsUrl !== undefined)
     await attempt("AMD's CRL", async () => {
-      const source = createSnpCrlSource({ url: snpCrlUrl, fetch, unsafeTestRoots });
+      const source = createSnpCrlSource({ url: snpKdsUrl, fetch, unsafeTestRoots });
       await source.get("milan", "vcek", atUnixSeconds);
-      return [`${new URL(snpCrlUrl).host} answers`, undefined];
+      return [`${new URL(snpKdsUrl).host} answers`, undefined];
     });
   else if (!evidence.requireSnpCrl)
     warn("AMD's CRL", "not required: keys of revoked SEV-SNP chips are noticed only where a list is at hand");
@@ -177,7 +181,7 @@ export async function checkNode(config: NodeConfig, surroundings: NodeSurroundin
   return findings;
 }
 
-const PRODUCTS = ["milan", "genoa", "turin"] as const;
+const PRODUCTS = ["milan", "genoa", "turin", "venice"] as const;
 
 /** Whether a port can be listened on; what the system refuses for another reason is an error. */
 async function tryPort(host: string, port: number): Promise<boolean> {

@@ -28,9 +28,20 @@ const count = (most: number) => z.int().min(1).max(most);
 const code = z.strictObject({ address: hex(20), codeHash: hex(32) });
 const tcb = z.int().min(0).max(255).optional();
 const minimumTcb = z
-  .strictObject({ fmc: tcb, bootloader: tcb, tee: tcb, snp: tcb, microcode: tcb })
+  .strictObject({
+    fmc: tcb,
+    bootloader: tcb,
+    tee: tcb,
+    snp: tcb,
+    microcode: tcb,
+    /** Whether firmware must have checked the memory for aliases (BadRAM); default: true. */
+    aliasCheck: z.boolean().optional(),
+  })
   // With none, every machine of the product would be up to date.
-  .refine((given) => Object.values(given).some((least) => least !== undefined), "name at least one part's version")
+  .refine(
+    (given) => Object.values(given).some((least) => typeof least === "number"),
+    "name at least one part's version",
+  )
   .optional();
 
 const endpoint = z
@@ -94,16 +105,33 @@ const schema = z.strictObject({
   receipts: path,
   evidence: z
     .strictObject({
-      pccs: z.strictObject({ url, rootCaCrlUrl: url.optional() }).optional(),
+      pccs: z
+        .strictObject({
+          /** Intel's service or a PCCS, as in its qcnl.conf; several are asked in turn. */
+          url: z.union([url, z.array(url).min(1).max(8)]),
+          rootCaCrlUrl: url.optional(),
+          /** A PCCS's own certificate, or its authority's (PEM), beside the public authorities. */
+          caFile: path.optional(),
+          /** Looks at Intel's early set as well (`update=early`): metrics and refusals tell of a TCB recovery before it counts. */
+          early: z.boolean().default(true),
+        })
+        .optional(),
       collateralFiles: z.array(path).optional(),
       snpCrlFiles: z
-        .strictObject({ milan: path.optional(), genoa: path.optional(), turin: path.optional() })
+        .strictObject({
+          milan: path.optional(),
+          genoa: path.optional(),
+          turin: path.optional(),
+          venice: path.optional(),
+        })
         .optional(),
-      /** AMD's key distribution service, or a mirror: the lists of products that have no file. */
-      snpCrlUrl: url.optional(),
+      /** AMD's key distribution service, or a mirror: the lists of products that have no file, and intermediates that are not known. */
+      snpKdsUrl: url.optional(),
       requireSnpCrl: z.boolean().default(true),
       snpVmpls: z.array(z.int().min(0).max(3)).min(1).default([0]),
-      snpMinimumTcb: z.strictObject({ milan: minimumTcb, genoa: minimumTcb, turin: minimumTcb }).optional(),
+      snpMinimumTcb: z
+        .strictObject({ milan: minimumTcb, genoa: minimumTcb, turin: minimumTcb, venice: minimumTcb })
+        .optional(),
       nitroMaxAgeSeconds: seconds.default(300),
       threads: count(64).default(1),
     })
@@ -286,7 +314,7 @@ function childOf(shape: z.ZodType | undefined, key: string): z.ZodType | undefin
 function absolute(config: NodeConfig, folder: string): NodeConfig {
   const at = (given: string) => resolve(folder, given);
   const { root, evidence, unsafeTestTee, chain, dstackWebhook } = config;
-  const { snpCrlFiles, collateralFiles } = evidence;
+  const { snpCrlFiles, collateralFiles, pccs } = evidence;
   return {
     ...config,
     deployment: at(config.deployment),
@@ -309,6 +337,9 @@ function absolute(config: NodeConfig, folder: string): NodeConfig {
     evidence: {
       ...evidence,
       ...(collateralFiles === undefined ? {} : { collateralFiles: collateralFiles.map(at) }),
+      ...(pccs === undefined
+        ? {}
+        : { pccs: { ...pccs, ...(pccs.caFile === undefined ? {} : { caFile: at(pccs.caFile) }) } }),
       ...(snpCrlFiles === undefined
         ? {}
         : {

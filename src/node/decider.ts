@@ -1,8 +1,8 @@
 import { type AuthorizeRequest, confirmDecision, type Evaluation, evaluate, slotsOf } from "../chain/authorize.ts";
 import type { Block } from "../chain/block.ts";
 import { type Catalogue, type CatalogueList, type CatalogueSource, extendCatalogue } from "../chain/catalogue.ts";
-import { type DstackTexts, readDstackTexts } from "../chain/dstack-facts.ts";
 import { mapLimited } from "../chain/client.ts";
+import { type DstackTexts, readDstackTexts } from "../chain/dstack-facts.ts";
 import type { PinnedDeployment } from "../chain/pins.ts";
 import { createQuorum, type QuorumOptions } from "../chain/quorum.ts";
 import { decodePolicyCounters, policySlots, serviceSlots, slotHex } from "../chain/slots.ts";
@@ -25,6 +25,8 @@ import { type ChainView, createWatch, type Snapshot } from "./watch.ts";
 /** How a decider reads its chain. */
 export interface DeciderOptions extends QuorumOptions {
   readonly deployment: PinnedDeployment;
+  /** Seconds that pass evenly, for silence and pauses, which a clock that is set must not stretch. Default: the clock. */
+  readonly stopwatch?: (() => number) | undefined;
   /** Seconds between looks at the chain. Default: 4. */
   readonly pollSeconds?: number | undefined;
   /** For how long nothing may have been heard of enough endpoints, in seconds. Default: 60. */
@@ -84,7 +86,7 @@ const MAX_CATALOGUES = 2_000;
  * const { allowed, decision } = await decider.decide({ serviceId, machine: factsOf(verified, {}) });
  */
 export function createDecider(options: DeciderOptions): Decider {
-  const { deployment, clock } = options;
+  const { deployment, clock, stopwatch = clock } = options;
   const { chainId } = deployment;
   const contracts = { registry: deployment.registry.address, policy: deployment.policy.address };
   const quorum = createQuorum(options);
@@ -232,15 +234,15 @@ export function createDecider(options: DeciderOptions): Decider {
     const key = keyOf(request, deviceMatters);
     const there = warm.get(key);
     if (there !== undefined) {
-      there.usedAt = clock();
+      there.usedAt = stopwatch();
       return;
     }
     const places = [...warm.values()].filter((other) => other.request.serviceId === request.serviceId).length;
-    if (warm.size < WARM_REQUESTS && places < WARM_OF_SERVICE) warm.set(key, { request, usedAt: clock() });
+    if (warm.size < WARM_REQUESTS && places < WARM_OF_SERVICE) warm.set(key, { request, usedAt: stopwatch() });
   };
 
   const warmUp = async (view: ChainView): Promise<void> => {
-    for (const [key, { usedAt }] of warm) if (clock() - usedAt > WARM_SECONDS) warm.delete(key);
+    for (const [key, { usedAt }] of warm) if (stopwatch() - usedAt > WARM_SECONDS) warm.delete(key);
     const requests = [...warm.values()].map(({ request }) => request);
     try {
       const memory = await remember(view);

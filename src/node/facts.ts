@@ -1,14 +1,23 @@
 import { createHash } from "node:crypto";
-import { type Hex, isZero, toHex } from "../core/bytes.ts";
+import { type Hex, toHex } from "../core/bytes.ts";
 import { nitroRegisters } from "../core/evidence/nitro.ts";
 import { type SnpTcb, snpRegisters } from "../core/evidence/snp.ts";
 import { tdxRegisters } from "../core/evidence/tdx.ts";
+import type { TcbReport, TcbShortfall } from "../core/tcb.ts";
 import type { MachineFacts } from "./decide.ts";
 import type { VerifiedEvidence } from "./evidence/binding.ts";
-import type { VerifiedSnp } from "./evidence/snp.ts";
+import type { TcbPartName, VerifiedSnp } from "./evidence/snp.ts";
 
-/** The least TCB versions at which a SEV-SNP machine counts as UpToDate. A part left out may be anything. */
-export type SnpMinimumTcb = Partial<Record<"fmc" | "bootloader" | "tee" | "snp" | "microcode", number>>;
+const SNP_PARTS: readonly TcbPartName[] = ["fmc", "bootloader", "tee", "snp", "microcode"];
+
+/** From what on a SEV-SNP machine counts as UpToDate. A part left out may be anything. */
+export type SnpMinimumTcb = Partial<Record<TcbPartName, number>> & {
+  /**
+   * Whether the firmware must have checked the memory for aliases (ALIAS_CHECK_COMPLETE; BadRAM, AMD-SB-3015). Default: true. AMD's fix is firmware of a
+   * certain version *and* this check.
+   */
+  readonly aliasCheck?: boolean | undefined;
+};
 
 /** What evidence alone does not say. */
 export interface FactsOptions {
@@ -38,20 +47,14 @@ export function factsOf(verified: VerifiedEvidence, { snpMinimumTcb = {} }: Fact
         tcbStatus: verified.tcbStatus,
         deviceId: sha256(Buffer.from(verified.ppid.slice(2), "hex")),
       };
-    case "snp": {
-      const { report, product } = verified;
-      const minimum = snpMinimumTcb[product];
-      // The state at launch counts too: firmware that was broken then may have measured anything.
-      const good =
-        minimum !== undefined && [report.reportedTcb, report.launchTcb].every((tcb) => reaches(tcb, minimum));
+    case "snp":
       return {
         kind: "snp",
-        registers: snpRegisters(report),
-        tcbStatus: good ? "UpToDate" : "OutOfDate",
-        // Under a VLEK, and where the host masks it, the chip id is zero and names no machine.
-        deviceId: isZero(report.chipId) ? NO_DEVICE : sha256(report.chipId),
+        registers: snpRegisters(verified.report),
+        tcbStatus: explainSnp(verified, snpMinimumTcb).short.length === 0 ? "UpToDate" : "OutOfDate",
+        // Where the host masks the report's chip id, the VCEK names the chip; under a VLEK nothing does.
+        deviceId: verified.chipId === undefined ? NO_DEVICE : sha256(verified.chipId),
       };
-    }
     case "nitro": {
       const instance = /^(i-[0-9a-f]+)-enc[0-9a-f]+$/.exec(verified.document.moduleId)?.[1];
       return {
@@ -64,13 +67,42 @@ export function factsOf(verified: VerifiedEvidence, { snpMinimumTcb = {} }: Fact
   }
 }
 
-function reaches(tcb: SnpTcb, minimum: SnpMinimumTcb): boolean {
-  const parts = ["fmc", "bootloader", "tee", "snp", "microcode"] as const;
-  return parts.every((part) => {
-    const least = minimum[part];
-    const actual = tcb[part];
-    return least === undefined || (actual !== undefined && actual >= least);
-  });
+/** What a SEV-SNP machine lacks of the operator's minimum; the state at launch counts too: firmware that was broken then may have measured anything. */
+function explainSnp(
+  { report, product }: VerifiedSnp,
+  minimums: NonNullable<FactsOptions["snpMinimumTcb"]>,
+): { readonly short: readonly TcbShortfall[] } {
+  const minimum = minimums[product];
+  if (minimum === undefined)
+    return { short: [{ svn: `any minimum for ${product} (evidence.snpMinimumTcb)`, have: 0, need: 1 }] };
+  const lacks = (when: string, tcb: SnpTcb): TcbShortfall[] =>
+    SNP_PARTS.flatMap((part) => {
+      const need = minimum[part];
+      const have = tcb[part];
+      // A minimum for a part that the product does not have can never be reached.
+      return need === undefined || (have !== undefined && have >= need)
+        ? []
+        : [{ svn: `${part}${when}`, have: have ?? 0, need }];
+    });
+  const alias =
+    minimum.aliasCheck !== false && !report.aliasCheckComplete
+      ? [{ svn: "ALIAS_CHECK_COMPLETE (BadRAM, AMD-SB-3015)", have: 0, need: 1 }]
+      : [];
+  return { short: [...lacks("", report.reportedTcb), ...lacks(" at launch", report.launchTcb), ...alias] };
+}
+
+/**
+ * Why verified evidence has its TCB status, for people; `undefined` for evidence that has none (Nitro).
+ *
+ * @example
+ * const tcb = tcbReportOf(verified, {});
+ */
+export function tcbReportOf(verified: VerifiedEvidence, { snpMinimumTcb = {} }: FactsOptions): TcbReport | undefined {
+  if (verified.kind === "tdx") return verified.tcb;
+  if (verified.kind === "nitro") return undefined;
+  const short = [...explainSnp(verified, snpMinimumTcb).short];
+  const status = short.length === 0 ? "UpToDate" : "OutOfDate";
+  return { status, parts: [{ part: "platform", status, advisories: [], short }] };
 }
 
 function sha256(bytes: Uint8Array): Hex {

@@ -2,7 +2,8 @@ import type { Binding } from "../core/binding.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { parseRootBundle } from "../core/key-bundle.ts";
-import { hashForReceipt, hashSealing, hashSigned, KMS_SUBJECT, recoverSigner, ROOT_INFO } from "../core/release.ts";
+import type { DeploymentId } from "../core/release.ts";
+import { hashForReceipt, hashSealing, hashSigned, KMS_SUBJECT, ROOT_INFO, recoverSigner } from "../core/release.ts";
 import {
   challengeSchema,
   parseMessage,
@@ -12,7 +13,6 @@ import {
   type WireEvidence,
 } from "../core/release-wire.ts";
 import { generateSealKeyPair, open } from "../core/seal.ts";
-import type { DeploymentId } from "../core/release.ts";
 import { checkIdentity, createKeyRing, type KeyRing, type RootSecret, wipe } from "./keys.ts";
 
 /*

@@ -23,6 +23,7 @@ export interface ThrownError {
   readonly remedy: string;
   readonly retryable: boolean;
   readonly reason: string | undefined;
+  readonly retryAfterSeconds: number | undefined;
 }
 
 /** What a worker answers. */
@@ -134,6 +135,7 @@ export function createJudgePool(options: JudgeOptions, pool: PoolOptions): Judge
   };
 }
 
-function revive({ code, message, remedy, retryable, reason }: ThrownError): KeysteadError {
-  return new KeysteadError(code, message, { argument: "evidence", remedy, retryable, details: { reason } });
+function revive({ code, message, remedy, retryable, reason, retryAfterSeconds }: ThrownError): KeysteadError {
+  const details = { reason, retryAfterSeconds };
+  return new KeysteadError(code, message, { argument: "evidence", remedy, retryable, details });
 }

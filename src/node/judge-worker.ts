@@ -17,10 +17,19 @@ function describe(error: unknown): ThrownError {
       remedy,
       retryable: true,
       reason: undefined,
+      retryAfterSeconds: undefined,
     };
   }
   const { code, message, remedy, retryable, details } = error;
-  return { code, message, remedy, retryable, reason: typeof details.reason === "string" ? details.reason : undefined };
+  const { reason, retryAfterSeconds } = details;
+  return {
+    code,
+    message,
+    remedy,
+    retryable,
+    reason: typeof reason === "string" ? reason : undefined,
+    retryAfterSeconds: typeof retryAfterSeconds === "number" ? retryAfterSeconds : undefined,
+  };
 }
 
 async function answer(question: JudgeQuestion): Promise<JudgeAnswer> {

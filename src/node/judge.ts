@@ -4,6 +4,7 @@ import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { hashForReceipt } from "../core/release.ts";
 import type { WireEvidence } from "../core/release-wire.ts";
+import type { TcbReport } from "../core/tcb.ts";
 import type { MachineFacts } from "./decide.ts";
 import { checkBinding } from "./evidence/binding.ts";
 import { createChainCache } from "./evidence/chain-cache.ts";
@@ -12,25 +13,46 @@ import {
   type CollateralState,
   createCollateralCache,
   createFileSource,
-  createPccsSource,
 } from "./evidence/collateral.ts";
+import { createSnpSignerSource } from "./evidence/kds.ts";
 import { verifyNitroDocument } from "./evidence/nitro.ts";
-import { type SnpOptions, type VerifiedSnp, verifySnpReport } from "./evidence/snp.ts";
+import { createPccsSource } from "./evidence/pccs.ts";
+import { createFetchWithCa } from "./evidence/request.ts";
+import { type SnpCertificates, type SnpOptions, type VerifiedSnp, verifySnpReport } from "./evidence/snp.ts";
 import { createSnpCrlSource } from "./evidence/snp-crl.ts";
-import { readTdxCollateralKey, verifyTdxQuote } from "./evidence/tdx.ts";
+import {
+  foreseeTdx,
+  readTdxCollateralKey,
+  type TdxCollateralKey,
+  type VerifiedTdx,
+  verifyTdxQuote,
+} from "./evidence/tdx.ts";
 import type { VerifiedTdxCollateral } from "./evidence/tdx-collateral.ts";
 import type { Trust } from "./evidence/x509.ts";
-import { type FactsOptions, factsOf } from "./facts.ts";
+import { type FactsOptions, factsOf, tcbReportOf } from "./facts.ts";
 
 /** How evidence is judged. Plain data: it travels to worker threads. */
 export interface JudgeOptions {
   /** Where TDX collateral comes from; without either, TDX evidence cannot be checked. */
-  readonly pccs?: { readonly url: string; readonly rootCaCrlUrl?: string | undefined } | undefined;
+  readonly pccs?:
+    | {
+        /** Asked in turn. */
+        readonly urls: readonly string[];
+        readonly rootCaCrlUrl?: string | undefined;
+        /** PEM: authorities that a PCCS's own certificate may be under, beside the public ones. */
+        readonly ca?: string | undefined;
+        /** Whether Intel's early set is looked at as well. */
+        readonly early: boolean;
+      }
+    | undefined;
   readonly collateralFiles?: readonly string[] | undefined;
   /** AMD's revocation lists, DER, by product; one that is given here counts before a machine's own. */
   readonly snpCrlFiles?: Readonly<Partial<Record<string, string>>> | undefined;
-  /** Where the lists of the other products are fetched; one that can't be had is 503, and a machine's own does not stand in for it. */
-  readonly snpCrlUrl?: string | undefined;
+  /**
+   * Where the lists of the other products, and intermediates that are not known, are fetched: AMD's key distribution service. A list that can't be had is
+   * 503, and a machine's own does not stand in for it.
+   */
+  readonly snpKdsUrl?: string | undefined;
   /** Whether SEV-SNP evidence without a revocation list is refused. */
   readonly requireSnpCrl: boolean;
   /** Privilege levels that may ask for keys. */
@@ -49,6 +71,8 @@ export interface Judgement {
   /** keccak-256 of the quote, report or document. */
   readonly evidenceHash: Hex;
   readonly trust: Trust["kind"];
+  /** Why the machine has its TCB status; `undefined` for evidence that has none. */
+  readonly tcb: TcbReport | undefined;
 }
 
 /** Judges evidence: genuine, and made for this binding. */
@@ -69,8 +93,12 @@ const refuse = (code: "evidence/not-genuine" | "collateral/unavailable" | "reque
   return new KeysteadError(code, known ? cause.message : "the evidence could not be judged", {
     argument: "evidence",
     remedy,
-    retryable: code === "collateral/unavailable",
-    details: { reason: known ? cause.code : "internal" },
+    // Evidence of a moment ago, under a slow clock, passes in a moment.
+    retryable: code === "collateral/unavailable" || (known && cause.retryable),
+    details: {
+      reason: known ? cause.code : "internal",
+      retryAfterSeconds: known ? cause.details.retryAfterSeconds : undefined,
+    },
     cause,
   });
 };
@@ -81,6 +109,16 @@ async function attempt<T>(code: Parameters<typeof refuse>[0], act: () => T | Pro
   } catch (cause) {
     throw refuse(code, cause);
   }
+}
+
+function sourcesOf(options: JudgeOptions, update: "standard" | "early"): readonly CollateralSource[] {
+  const { pccs, collateralFiles } = options;
+  if (pccs !== undefined) {
+    const { urls, rootCaCrlUrl, ca } = pccs;
+    const ask = ca === undefined ? fetch : createFetchWithCa(ca);
+    return urls.map((url) => createPccsSource({ url, fetch: ask, rootCaCrlUrl, update }));
+  }
+  return [collateralFiles === undefined ? NO_SOURCE : createFileSource(collateralFiles)];
 }
 
 const NO_SOURCE: CollateralSource = {
@@ -102,19 +140,15 @@ const NO_SOURCE: CollateralSource = {
 export function createJudge(options: JudgeOptions): Judge {
   const { unsafeTestRoots } = options;
   const chains = createChainCache();
-  const source =
-    options.pccs !== undefined
-      ? createPccsSource({
-          url: options.pccs.url,
-          fetch,
-          ...(options.pccs.rootCaCrlUrl === undefined ? {} : { rootCaCrlUrl: options.pccs.rootCaCrlUrl }),
-        })
-      : options.collateralFiles !== undefined
-        ? createFileSource(options.collateralFiles)
-        : NO_SOURCE;
-  const cache = createCollateralCache({ source, unsafeTestRoots });
-  const { snpCrlFiles, snpCrlUrl } = options;
-  const lists = snpCrlUrl === undefined ? undefined : createSnpCrlSource({ url: snpCrlUrl, fetch, unsafeTestRoots });
+  const cache = createCollateralCache({ sources: sourcesOf(options, "standard"), unsafeTestRoots });
+  const early =
+    options.pccs?.early === true
+      ? createCollateralCache({ sources: sourcesOf(options, "early"), unsafeTestRoots })
+      : undefined;
+  const { snpCrlFiles, snpKdsUrl } = options;
+  const kds = snpKdsUrl === undefined ? undefined : { url: snpKdsUrl, fetch, unsafeTestRoots };
+  const lists = kds === undefined ? undefined : createSnpCrlSource(kds);
+  const signers = kds === undefined ? undefined : createSnpSignerSource(kds);
   const listOf = async (
     { product, endorsement }: VerifiedSnp,
     atUnixSeconds: number,
@@ -131,6 +165,31 @@ export function createJudge(options: JudgeOptions): Judge {
     });
   };
 
+  /** What Intel's early set says of a machine, as far as that is at hand: nobody waits for it, and its failures are in the metrics alone. */
+  const foresee = (verified: VerifiedTdx, key: TdxCollateralKey, atUnixSeconds: number): Pick<TcbReport, "early"> => {
+    const collateral = early?.peek(key, atUnixSeconds);
+    if (collateral === undefined) return {};
+    try {
+      return { early: foreseeTdx(verified, collateral, { chains, unsafeTestRoots }) };
+    } catch (error) {
+      if (!isKeysteadError(error)) throw error;
+      return { early: { status: error.code, parts: [] } };
+    }
+  };
+
+  /** AWS hands out the VLEK alone: an intermediate that neither came nor is known is fetched. */
+  const withSigner = async (given: SnpCertificates, report: Uint8Array, snp: SnpOptions): Promise<SnpCertificates> => {
+    if (given.signer !== undefined || signers === undefined) return given;
+    try {
+      verifySnpReport(report, given, snp);
+      return given;
+    } catch (error) {
+      if (!isKeysteadError(error, "snp/signer-missing")) return given; // told again by who judges
+    }
+    const signer = await attempt("collateral/unavailable", () => signers.get(given.endorsementKey));
+    return { ...given, signer };
+  };
+
   const verify = async (evidence: WireEvidence, bytes: Uint8Array, atUnixSeconds: number) => {
     const common = { atUnixSeconds, chains, unsafeTestRoots };
     if (evidence.kind === "tdx") {
@@ -138,13 +197,15 @@ export function createJudge(options: JudgeOptions): Judge {
       const collateral: VerifiedTdxCollateral = await attempt("collateral/unavailable", () =>
         cache.get(key, atUnixSeconds),
       );
-      return await attempt("evidence/not-genuine", () => verifyTdxQuote(bytes, collateral, common));
+      const verified = await attempt("evidence/not-genuine", () => verifyTdxQuote(bytes, collateral, common));
+      return { ...verified, tcb: { ...verified.tcb, ...foresee(verified, key, atUnixSeconds) } };
     }
     if (evidence.kind === "nitro") {
       const maxAgeSeconds = options.nitroMaxAgeSeconds;
       return await attempt("evidence/not-genuine", () => verifyNitroDocument(bytes, { ...common, maxAgeSeconds }));
     }
-    const given = await attempt("request/malformed", () => decodeCertificates(evidence.certificates));
+    const brought = await attempt("request/malformed", () => decodeCertificates(evidence.certificates));
+    const given = await withSigner(brought, bytes, { ...common, allowedVmpls: options.snpVmpls });
     const snp: SnpOptions = { ...common, allowedVmpls: options.snpVmpls, requireCrl: false };
     const first = await attempt("evidence/not-genuine", () => verifySnpReport(bytes, given, snp));
     const crl = await attempt("collateral/unavailable", () => listOf(first, atUnixSeconds));
@@ -164,6 +225,7 @@ export function createJudge(options: JudgeOptions): Judge {
           facts: factsOf(verified, { snpMinimumTcb: options.snpMinimumTcb }),
           evidenceHash: hashForReceipt(bytes),
           trust: verified.trust.kind,
+          tcb: tcbReportOf(verified, { snpMinimumTcb: options.snpMinimumTcb }),
         };
       });
     },
@@ -187,11 +249,13 @@ function signedPart(evidence: WireEvidence): string {
   return evidence.kind === "snp" ? evidence.report : evidence.document;
 }
 
-function decodeCertificates(certificates: Extract<WireEvidence, { readonly kind: "snp" }>["certificates"]) {
+function decodeCertificates(
+  certificates: Extract<WireEvidence, { readonly kind: "snp" }>["certificates"],
+): SnpCertificates {
   const { endorsementKey, signer, root, crl } = certificates;
   return {
     endorsementKey: fromBase64(endorsementKey, "endorsementKey"),
-    signer: fromBase64(signer, "signer"),
+    ...(signer === undefined ? {} : { signer: fromBase64(signer, "signer") }),
     ...(root === undefined ? {} : { root: fromBase64(root, "root") }),
     ...(crl === undefined ? {} : { crl: fromBase64(crl, "crl") }),
   };

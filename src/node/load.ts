@@ -1,3 +1,4 @@
+import { X509Certificate } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import type { Logger } from "pino";
 import { type Deployment, parseDeployment } from "../chain/deployment.ts";
@@ -8,6 +9,7 @@ import { checkTestTee, type NodeConfig, writesCoreDumps } from "./config.ts";
 import type { Decider } from "./decide.ts";
 import { createDecider, type DeciderOptions } from "./decider.ts";
 import type { DstackGateOptions } from "./dstack-gate.ts";
+import { monotonicSeconds } from "./evidence/time.ts";
 import { parsePemChain } from "./evidence/x509.ts";
 import { type Attest, joinNode } from "./join.ts";
 import type { JudgeOptions } from "./judge.ts";
@@ -80,9 +82,10 @@ export async function openDecider(
   }
   return createDecider({
     deployment,
-    endpoints: opened.map(({ name, address }) => createEndpoint(name, address, { chainId }, clock)),
+    endpoints: opened.map(({ name, address }) => createEndpoint(name, address, { chainId }, monotonicSeconds)),
     required: quorum,
     clock,
+    stopwatch: monotonicSeconds,
     ...more,
     ...rest,
   });
@@ -96,13 +99,43 @@ export async function openDecider(
  * const judge = createJudge(await loadJudgeOptions(config));
  */
 export async function loadJudgeOptions({ evidence, unsafeTestTee }: NodeConfig): Promise<JudgeOptions> {
-  const { threads: _, snpMinimumTcb, ...rest } = evidence;
+  const { threads: _, snpMinimumTcb, pccs, ...rest } = evidence;
   const roots = await loadTestRoots({ unsafeTestTee });
   return {
     ...rest,
+    ...(pccs === undefined ? {} : { pccs: await loadPccs(pccs) }),
     snpMinimumTcb: snpMinimumTcb as JudgeOptions["snpMinimumTcb"],
     ...(unsafeTestTee === undefined ? {} : { unsafeTestRoots: roots }),
   };
+}
+
+/**
+ * How the configuration says that PCCSs are asked.
+ *
+ * @throws KeysteadError `config/invalid`, and those of `parsePemChain`
+ * @example
+ * const { urls, ca } = await loadPccs(config.evidence.pccs);
+ */
+export async function loadPccs({
+  url,
+  caFile,
+  ...rest
+}: NonNullable<NodeConfig["evidence"]["pccs"]>): Promise<NonNullable<JudgeOptions["pccs"]>> {
+  const urls = typeof url === "string" ? [url] : url;
+  if (caFile === undefined) return { ...rest, urls };
+  const ca = await readConfigured(caFile, "evidence.pccs.caFile");
+  try {
+    // Any of them that OpenSSL can't read would be left out silently.
+    parsePemChain(ca, "tdx", caFile).map((der) => new X509Certificate(der));
+  } catch (cause) {
+    const remedy = "Give the PCCS's certificate, or its authority's, in PEM.";
+    throw new KeysteadError("config/invalid", `${caFile} does not hold certificates in PEM`, {
+      argument: "evidence.pccs.caFile",
+      remedy,
+      cause,
+    });
+  }
+  return { ...rest, urls, ca };
 }
 
 /**

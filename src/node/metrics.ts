@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { CollateralState } from "./evidence/collateral.ts";
+import { createMachineTally, type MachineTally } from "./machines.ts";
 
 /** What a node counts, for Prometheus. No label has a value that a request chose. */
 export interface Metrics {
@@ -12,6 +13,8 @@ export interface Metrics {
   /** Releases by what came of them (`released`, or a problem's code) and kind of evidence. */
   readonly releases: Counter<"outcome" | "kind" | "what">;
   readonly inFlight: Gauge;
+  /** What the machines that asked of late have for a TCB. */
+  readonly machines: MachineTally;
 }
 
 /** Values that are read when they are asked for. */
@@ -94,6 +97,7 @@ export function createMetrics(sources: MetricSources): Metrics {
       labelNames: ["outcome", "kind", "what"],
       registers,
     }),
+    machines: createMachineTally(registry),
     inFlight: new Gauge({ name: "keystead_in_flight", help: "Requests being answered.", registers }),
   };
 }

@@ -1,5 +1,6 @@
 import { isKeysteadError, type KeysteadError } from "../core/errors.ts";
 import { PROBLEMS, type Problem, type ProblemCode } from "../core/release-wire.ts";
+import { tcbSchema } from "../core/tcb.ts";
 
 const CODES = new Map<string, ProblemCode>((Object.keys(PROBLEMS) as ProblemCode[]).map((code) => [code, code]));
 
@@ -13,12 +14,14 @@ export function toProblem(error: unknown): Problem {
   const detail = known !== undefined && forAll ? known.message : title;
   const retryable = known?.retryable ?? status === 503;
   const problem: Problem = { type: `urn:keystead:problem:${code}`, title, status, code, detail, retryable };
-  const { reason, decision, block } = known?.code === code ? known.details : { reason: reasonOf(code, known) };
+  const { reason, decision, block, tcb } = known?.code === code ? known.details : { reason: reasonOf(code, known) };
+  const short = tcbSchema.safeParse(tcb);
   return {
     ...problem,
     ...(typeof reason === "string" ? { reason } : {}),
     ...(typeof decision === "string" ? { decision } : {}),
     ...(isBlock(block) ? { block } : {}),
+    ...(short.success ? { tcb: short.data } : {}),
   };
 }
 

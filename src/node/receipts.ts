@@ -5,7 +5,7 @@ import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
-import { type Receipt, parseMessage, receiptSchema } from "../core/release-wire.ts";
+import { parseMessage, type Receipt, receiptSchema } from "../core/release-wire.ts";
 
 /*
  * Receipts, one line of JSON each, appended and flushed before anything that they are for leaves the node. A flush serves every receipt that waits for one
@@ -128,7 +128,7 @@ export async function openReceiptLog(path: string): Promise<ReceiptLog> {
             true,
             cause,
           );
-      fault = { code: error.code, until: error.retryable ? Date.now() + FAULT_MS : Number.POSITIVE_INFINITY };
+      fault = { code: error.code, until: error.retryable ? performance.now() + FAULT_MS : Number.POSITIVE_INFINITY };
       // What was written of the group must not stay: its receipts are for releases that will not happen.
       if (error.code === "receipts/not-written") await handle.truncate(size).catch(() => undefined);
       for (const { reject } of group) reject(error);
@@ -157,7 +157,7 @@ export async function openReceiptLog(path: string): Promise<ReceiptLog> {
   return {
     cutOff: found.cutOff,
     count: () => sequence,
-    fault: () => (fault !== undefined && Date.now() < fault.until ? fault.code : undefined),
+    fault: () => (fault !== undefined && performance.now() < fault.until ? fault.code : undefined),
     append: (receipt) =>
       new Promise((resolve, reject) => {
         if (closed) return reject(refuse("closed", "the node is stopping", "Ask another node.", true));

@@ -1,11 +1,12 @@
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
+import type { DecisionName } from "../core/decision.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { MAX_EPOCHS, STANDARD_PURPOSES } from "../core/key-bundle.ts";
 import {
   hashForReceipt,
   hashSigned,
-  KMS_SUBJECT,
   type KeyRelease,
+  KMS_SUBJECT,
   type RootRelease,
   type SignedMessages,
   type SignedType,
@@ -21,6 +22,7 @@ import type {
   SecretsKeyAnswer,
   WireEvidence,
 } from "../core/release-wire.ts";
+import { describeTcb, type TcbReport } from "../core/tcb.ts";
 import type { Challenges } from "./challenge.ts";
 import type { KmsQuestion, ReleaseDecision, ReleaseQuestion } from "./decide.ts";
 import type { Judge, Judgement } from "./judge.ts";
@@ -57,12 +59,16 @@ export interface ReleaserOptions {
   readonly testTee: boolean;
   /** Seconds since 1970. */
   readonly clock: () => number;
+  /** Told of every machine whose evidence is genuine, whatever is decided. */
+  readonly onJudged?: ((judgement: Judgement) => void) | undefined;
 }
 
 /** A release and the number of its receipt. */
 export interface Released<T> {
   readonly answer: T;
   readonly sequence: number;
+  /** What falls short of the machine's platform although the contracts take it, for the log. */
+  readonly tcb?: string | undefined;
 }
 
 /**
@@ -104,7 +110,10 @@ export function createReleaser(options: ReleaserOptions): Releaser {
     challenges.take(nonce);
     const evidence: WireEvidence = request.evidence;
     const judgement = await judge.judge(evidence, { nonce, serviceId, recipientPublicKey }, Math.floor(clock()));
-    if (judgement.trust === "vendor root" || testTee) return judgement;
+    if (judgement.trust === "vendor root" || testTee) {
+      options.onJudged?.(judgement);
+      return judgement;
+    }
     throw new KeysteadError("evidence/not-genuine", "the evidence is under a test root", {
       argument: "evidence",
       remedy: "Use real hardware.",
@@ -151,7 +160,7 @@ export function createReleaser(options: ReleaserOptions): Releaser {
   };
 
   const common = (judgement: Judgement, request: RootRequest, decision: Decision) => {
-    const { imageId, platformId, policyVersion, basis } = requireAllowed(decision);
+    const { imageId, platformId, policyVersion, basis } = requireAllowed(decision, judgement.tcb);
     return {
       imageId,
       platformId,
@@ -182,7 +191,7 @@ export function createReleaser(options: ReleaserOptions): Releaser {
       );
       const receipt: KeyReceipt = { type: "KeyRelease", message: toWire(message), ...base };
       const sequence = await receipts.append(receipt);
-      return { answer: { sealed, receipt }, sequence };
+      return { answer: { sealed, receipt }, sequence, tcb: shortOf(judgement) };
     },
     releaseRoot: async (request) => {
       const judgement = await examine(request, KMS_SUBJECT);
@@ -196,7 +205,7 @@ export function createReleaser(options: ReleaserOptions): Releaser {
       );
       const receipt: RootReceipt = { type: "RootRelease", message: toWire(message), ...base };
       const sequence = await receipts.append(receipt);
-      return { answer: { sealed, receipt }, sequence };
+      return { answer: { sealed, receipt }, sequence, tcb: shortOf(judgement) };
     },
     secretsKey: async (serviceId) => {
       if (serviceId === KMS_SUBJECT) throw malformed("no service has this id", "serviceId");
@@ -209,17 +218,32 @@ export function createReleaser(options: ReleaserOptions): Releaser {
   };
 }
 
+const shortOf = ({ tcb }: Judgement): string | undefined => (tcb === undefined ? undefined : describeTcb(tcb));
+
+/** Decisions about the TCB status. */
+const TCB_DECISIONS: ReadonlySet<string> = new Set<DecisionName>(["TcbNotAccepted", "ServiceTcbNotUpToDate"]);
+
 /** Only the contracts' yes, with an image and a platform that it is about, is a yes. */
-function requireAllowed<T extends Decision>(decision: T): T & { readonly imageId: Hex; readonly platformId: Hex } {
+function requireAllowed<T extends Decision>(
+  decision: T,
+  tcb: TcbReport | undefined,
+): T & { readonly imageId: Hex; readonly platformId: Hex } {
   const { allowed, imageId, platformId } = decision;
   if (allowed && decision.decision === "Allowed" && imageId !== undefined && platformId !== undefined)
     return { ...decision, imageId, platformId };
   const { number, hash } = decision.basis.block;
-  throw new KeysteadError("release/denied", `the contracts answer ${decision.decision}`, {
+  // Told only where it is the reason, or may be the next one.
+  const short = tcb === undefined ? undefined : describeTcb(tcb);
+  const why = TCB_DECISIONS.has(decision.decision) && short !== undefined ? `: ${short}` : "";
+  throw new KeysteadError("release/denied", `the contracts answer ${decision.decision}${why}`, {
     argument: "evidence",
     remedy: "See the service's and the policy's history for what is registered.",
     retryable: ["ImagePending", "ReleasePaused", "PolicyUnavailable"].includes(decision.decision),
-    details: { decision: decision.decision, block: { number: String(number), hash } },
+    details: {
+      decision: decision.decision,
+      block: { number: String(number), hash },
+      ...(short === undefined && (tcb?.early?.status ?? "UpToDate") === "UpToDate" ? {} : { tcb }),
+    },
   });
 }
 

@@ -12,6 +12,7 @@ import type { NodeConfig } from "./config.ts";
 import type { Decider } from "./decide.ts";
 import { createDstackWebhook } from "./dstack.ts";
 import { createGatedWebhook } from "./dstack-gate.ts";
+import { monotonicSeconds } from "./evidence/time.ts";
 import type { Judge } from "./judge.ts";
 import { createJudgePool } from "./judge-pool.ts";
 import { openKeyThread } from "./key-thread.ts";
@@ -60,7 +61,7 @@ const MAX_LOG_BYTES = 4 * 1024 * 1024;
 /** Lines are written together: when there are so many bytes of them, or after so many milliseconds. At its end a node writes what is left. */
 const LOG_GROUP = { minLength: 8 * 1024, periodicFlush: 100 } as const;
 const SAME_FAILURE_SECONDS = 60;
-const NOTHING_TOLD = { code: "", at: 0 };
+const NOTHING_TOLD = { code: "", at: Number.NEGATIVE_INFINITY };
 const TEST_TEE_WARNING =
   "THIS NODE TAKES EVIDENCE UNDER TEST ROOTS: ANYONE CAN MAKE SUCH EVIDENCE. ITS KEYS PROTECT NOTHING.";
 
@@ -144,8 +145,8 @@ async function open(
   const decider: Decider = await openDecider(config, pinned, {
     onError: ({ code, message }) => {
       // It is looked every few seconds: the same failure is told once a minute.
-      if (code === told.code && clock() - told.at < SAME_FAILURE_SECONDS) return;
-      told = { code, at: clock() };
+      if (code === told.code && monotonicSeconds() - told.at < SAME_FAILURE_SECONDS) return;
+      told = { code, at: monotonicSeconds() };
       const failing = decider.status().endpoints.filter(({ state }) => state !== "ok");
       const endpoints = failing.map(({ name, state, failures, lastError }) => ({ name, state, failures, lastError }));
       log.warn({ code, message, endpoints }, "looking at the chain failed");
@@ -213,7 +214,10 @@ async function open(
   });
   const gated = gate && createGatedWebhook(webhook, gate, config.limits);
   const app = createNodeApp({
-    releaser: createReleaser({ ring, judge, decider, challenges, receipts, testTee, clock }),
+    releaser: createReleaser({
+      ...{ ring, judge, decider, challenges, receipts, testTee, clock },
+      onJudged: metrics.machines.note,
+    }),
     challenges,
     receipts,
     info: () => info,

@@ -1,11 +1,11 @@
-import type { Hex } from "../core/bytes.ts";
-import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { confirmPolicy } from "../chain/authorize.ts";
 import type { Block } from "../chain/block.ts";
 import { asEndpointError, type EndpointHealth } from "../chain/endpoint.ts";
 import { checkPin, type PinnedDeployment } from "../chain/pins.ts";
 import { createProvenState, type ProvenState } from "../chain/proven.ts";
 import type { Agreement, Quorum } from "../chain/quorum.ts";
+import type { Hex } from "../core/bytes.ts";
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 
 /** A block whose state can be proved, and the code that the proxies run there. */
 export interface Snapshot {
@@ -37,6 +37,8 @@ export interface WatchOptions {
   readonly quorum: Quorum;
   /** Seconds since 1970. */
   readonly clock: () => number;
+  /** Seconds that pass evenly, for silence and pauses, which a clock that is set must not stretch. Default: the clock. */
+  readonly stopwatch?: (() => number) | undefined;
   /** Seconds between looks. Default: 4. */
   readonly pollSeconds?: number | undefined;
   /** For how long nothing may have been heard of enough endpoints, in seconds. Default: 60. */
@@ -77,6 +79,7 @@ const LONGEST_WARMING_SECONDS = 60;
  */
 export function createWatch(options: WatchOptions): Watch {
   const { deployment, quorum, clock, pollSeconds = 4, maxSilenceSeconds = 60, warm, onError, onRecovery } = options;
+  const stopwatch = options.stopwatch ?? clock;
   let view: ChainView | undefined;
   let heardAt = Number.NEGATIVE_INFINITY;
   let failure: KeysteadError | undefined;
@@ -114,11 +117,11 @@ export function createWatch(options: WatchOptions): Watch {
     if (warm === undefined) return;
     const warming = warm(next);
     const late = Promise.withResolvers<void>();
-    const stopwatch = setTimeout(late.resolve, 1000 * Math.min(maxSilenceSeconds / 4, LONGEST_WARMING_SECONDS));
+    const timeout = setTimeout(late.resolve, 1000 * Math.min(maxSilenceSeconds / 4, LONGEST_WARMING_SECONDS));
     try {
       await Promise.race([warming, late.promise]);
     } finally {
-      clearTimeout(stopwatch);
+      clearTimeout(timeout);
       // It may go on, and whoever asks meets what it meets.
       warming.catch(() => undefined);
     }
@@ -126,7 +129,7 @@ export function createWatch(options: WatchOptions): Watch {
 
   const look = async (): Promise<void> => {
     // What is heard is as old as the question: proving and warming may take long, and a denial since is not in it.
-    const asked = clock();
+    const asked = stopwatch();
     try {
       const agreement = await quorum.finalized();
       const before = view?.finalized;
@@ -163,8 +166,8 @@ export function createWatch(options: WatchOptions): Watch {
 
   const current = async (): Promise<ChainView> => {
     const patience = running ? maxSilenceSeconds : Math.min(pollSeconds, maxSilenceSeconds);
-    if (view === undefined || clock() - heardAt > patience) await refresh();
-    const silent = () => clock() - heardAt > maxSilenceSeconds;
+    if (view === undefined || stopwatch() - heardAt > patience) await refresh();
+    const silent = () => stopwatch() - heardAt > maxSilenceSeconds;
     // That may have been a look that began long before.
     if (silent()) await refresh();
     if (silent()) throw tooSlow(maxSilenceSeconds);
@@ -183,7 +186,7 @@ export function createWatch(options: WatchOptions): Watch {
 
   const reasonNow = (): string | undefined => {
     if (view === undefined) return failure?.code ?? "chain/unreachable";
-    if (clock() - heardAt > maxSilenceSeconds) return failure?.code ?? "chain/unreachable";
+    if (stopwatch() - heardAt > maxSilenceSeconds) return failure?.code ?? "chain/unreachable";
     try {
       quorum.requireFresh(view.finalized.state.block);
       return undefined;

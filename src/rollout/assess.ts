@@ -137,9 +137,17 @@ function stepStatus(plan: Plan, step: Step, facts: Facts, before: readonly StepS
   if (operation?.state === "cancelled") return of("failed", CANCELLED);
   const differs = open.find(({ finding }) => finding.says.includes("quote is not of the image"));
   if (differs !== undefined) return of("failed", differs.finding.says);
-  if (operation?.state === "ready") return of("ready", "its delay is over: execute it");
+  if (operation?.state === "expired") {
+    return of("ready", `it expired${atMinute(" on ", operation.expiresAt)}: schedule it again, with new signatures`);
+  }
+  if (operation?.state === "ready") {
+    return of("ready", `its delay is over: execute it${atMinute(" before ", operation.expiresAt)}`);
+  }
   return of("ready", open.map(({ finding }) => finding.says).join("; "));
 }
+
+const atMinute = (word: string, seconds: number | undefined): string =>
+  seconds === undefined ? "" : `${word}${isoMinute(seconds)}`;
 
 /** Nothing is to be done at the gate: it opens by itself, or something before it is not as it seemed. */
 function gate(

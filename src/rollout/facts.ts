@@ -7,9 +7,11 @@ import type { ImageStatus } from "../core/state.ts";
 /** An operation at the timelock. */
 export interface OperationFacts {
   readonly id: Hex;
-  readonly state: "waiting" | "ready" | "done" | "cancelled";
+  readonly state: "waiting" | "ready" | "expired" | "done" | "cancelled";
   /** When it may be executed, seconds since 1970. */
   readonly readyAt: number;
+  /** From when on it can no longer be executed, seconds since 1970; undefined where that never comes. */
+  readonly expiresAt?: number | undefined;
   readonly calls: readonly { readonly to: string; readonly data: Hex }[];
 }
 

@@ -146,16 +146,17 @@ async function readTimelock(
     if (event?.name !== "CallScheduled") continue;
     const id = lower(String(event.args.id));
     const index = Number(event.args.index);
-    // scheduled again after a cancellation: the same calls
+    // scheduled again after it was cancelled or expired: the same calls
     const list = index === 0 ? [] : (calls.get(id) ?? []);
     list.push({ to: String(event.args.target), data: lower(String(event.args.data)) });
     calls.set(id, list);
   }
   const operations: OperationFacts[] = [];
   for (const [id, list] of calls) {
-    const { phase, readyAt } = await fetchTimelockState(client, block, timelock, id);
+    const { phase, readyAt, expiresAt } = await fetchTimelockState(client, block, timelock, id);
     const state = phase === "unset" ? "cancelled" : phase;
-    operations.push({ id, state, readyAt: Number(readyAt ?? 0n), calls: list });
+    const end = expiresAt === undefined ? undefined : Number(expiresAt);
+    operations.push({ id, state, readyAt: Number(readyAt ?? 0n), expiresAt: end, calls: list });
   }
   const [minDelay] = await callView(client, TIMELOCK, address, block, "getMinDelay", []);
   return { operations, minDelay: Number(minDelay) };

@@ -11,11 +11,11 @@ import { errorOf, rejectionOf } from "../helpers/errors.ts";
 import { fill } from "../helpers/evidence.ts";
 import {
   createFakeNode,
-  fakeKeys,
   FAKE_IMAGE,
   FAKE_REGISTRY,
   type FakeAnswer,
   type FakeNode,
+  fakeKeys,
 } from "../helpers/fake-node.ts";
 
 const serviceId: Hex = `0x${"5e".repeat(20)}`;

@@ -10,12 +10,12 @@ import { connect, type Eip1193Provider } from "../../src/chain/client.ts";
 import type { Hex } from "../../src/core/bytes.ts";
 import { isKeysteadError } from "../../src/core/errors.ts";
 import type { KeyRelease } from "../../src/core/release.ts";
-import { bytes32, V1, V2 } from "../helpers/registry.ts";
 import { type Chain, startChain } from "../deploy/chains.ts";
 import { createService } from "../helpers/decider.ts";
 import { rejectionOf } from "../helpers/errors.ts";
 import { imageId } from "../helpers/images.ts";
 import { liar } from "../helpers/liar.ts";
+import { bytes32, V1, V2 } from "../helpers/registry.ts";
 import { deployOpenSuite, type Suite } from "../helpers/suite.ts";
 
 type Lie = Parameters<typeof liar>[1];

@@ -8,7 +8,6 @@ import { type Hex, toHex } from "../../src/core/bytes.ts";
 import type { KeyBundle } from "../../src/core/key-bundle.ts";
 import { generateSealKeyPair } from "../../src/core/seal.ts";
 import { sealSecrets } from "../../src/core/sealed-secrets.ts";
-import { rebuildService, type ServiceState } from "../../src/core/state.ts";
 import { type Folder, makeFolder } from "../helpers/cli.ts";
 import { errorOf, rejectionOf } from "../helpers/errors.ts";
 import { fill } from "../helpers/evidence.ts";
@@ -71,17 +70,34 @@ describe("keys handed over", () => {
         const key = { rootEpoch, keyEpoch, publicKey: pair.publicKey };
         return toHex(await sealSecrets(new TextEncoder().encode("A=1\n"), key, context));
       };
-      const service = (ciphertext: Hex, name = "env"): ServiceState => ({
-        ...rebuildService([]),
-        secrets: new Map([[name, { name, ciphertext, publishedBy: 1 }]]),
+      const service = (ciphertext: Hex, name = "env") => ({
+        secrets: new Map([[name, [{ name, ciphertext, effectiveFrom: 100, publishedBy: 1 }]]]),
+        at: 100,
       });
       expect(text(await openPublished(own, service(await seal(0, 1)), "env"))).to.equal("A=1\n");
-      const code = async (state: ServiceState, name = "env") =>
+      const code = async (state: ReturnType<typeof service>, name = "env") =>
         (await rejectionOf(openPublished(own, state, name))).code;
       expect(await code(service(await seal(0, 1)), "other")).to.equal("agent/no-secrets");
       expect(await code(service(await seal(2, 1)))).to.equal("agent/no-env-key");
       expect(await code(service(await seal(0, 1), "moved"), "moved")).to.equal("seal/not-opened");
       expect(await code(service("0x00"))).to.equal("secrets/malformed");
+    });
+
+    it("opens what is in force, and not what still waits out the notice period", async () => {
+      const pair = await generateSealKeyPair();
+      const context = { chainId: 31337n, registry: FAKE_REGISTRY, serviceId, name: "env" };
+      const publication = async (plaintext: string, effectiveFrom: number) => {
+        const key = { rootEpoch: 0, keyEpoch: 1, publicKey: pair.publicKey };
+        const ciphertext = toHex(await sealSecrets(new TextEncoder().encode(plaintext), key, context));
+        return { name: "env", ciphertext, effectiveFrom, publishedBy: effectiveFrom };
+      };
+      const secrets = new Map([["env", [await publication("A=1\n", 100), await publication("A=2\n", 200)]]]);
+      const own = bundleOf(pair.privateKey);
+      expect(text(await openPublished(own, { secrets, at: 199 }, "env"))).to.equal("A=1\n");
+      expect(text(await openPublished(own, { secrets, at: 200 }, "env"))).to.equal("A=2\n");
+      const early = await rejectionOf(openPublished(own, { secrets, at: 99 }, "env"));
+      expect(early.code).to.equal("agent/no-secrets");
+      expect(early.message).to.contain("1970-01-01T00:01:40.000Z");
     });
   });
 

@@ -1,11 +1,12 @@
 import { expect } from "chai";
-import { ZeroAddress, ZeroHash } from "ethers";
+import { id, ZeroAddress, ZeroHash } from "ethers";
+import { dismissalOf } from "../../src/chain/dismissal.ts";
 import { connection } from "../helpers/connection.ts";
 import { DECISION } from "../helpers/decisions.ts";
 import { imageId, KIND, PLATFORM } from "../helpers/images.ts";
 import { bytes32, DEVICE, now } from "../helpers/registry.ts";
 import { DAY, TCB } from "../helpers/suite.ts";
-import { DELAY, dismissal, ROLE, type TimelockWorld, timelockWorld } from "../helpers/timelock.ts";
+import { DELAY, dismissal, ROLE, type TimelockCall, type TimelockWorld, timelockWorld } from "../helpers/timelock.ts";
 
 const { networkHelpers } = connection;
 const MAX_PAUSE = 14 * DAY;
@@ -19,6 +20,15 @@ async function pauseAgain({ policy, guardian }: TimelockWorld): Promise<boolean>
   if ((await policy.releasePausedUntil()) > (await now())) return false;
   await policy.connect(guardian).pauseRelease(MAX_PAUSE, "");
   return true;
+}
+
+/** The same numbers in every run. */
+function seeded(seed: string): (bound: number) => number {
+  let state = id(seed);
+  return (bound) => {
+    state = id(state);
+    return Number(BigInt(state) % BigInt(bound));
+  };
 }
 
 /** Cancels an operation if the timelock lets it. */
@@ -128,6 +138,14 @@ describe("attack: a rogue guardian pauses without end and cancels its own remova
   });
 });
 
+/** What the tools say of the same calls. */
+const told = ({ at }: TimelockWorld, calls: readonly TimelockCall[], predecessor: string = ZeroHash) =>
+  dismissalOf(
+    calls.map(({ to, value = 0n, data }) => ({ to, value, data })),
+    predecessor,
+    at.timelock,
+  );
+
 describe("attack: a stolen governance Safe dresses up as a dismissal what the guardian should cancel", () => {
   const dressed: Readonly<Record<string, (world: TimelockWorld) => ReturnType<typeof dismissal>>> = {
     "an upgrade behind it": (world) => [
@@ -209,6 +227,7 @@ describe("attack: a stolen governance Safe dresses up as a dismissal what the gu
       const world = await networkHelpers.loadFixture(timelockWorld);
       const operation = await world.schedule({ calls: calls(world) });
       expect(await world.timelock.dismisses(operation)).to.equal(ZeroAddress);
+      expect(told(world, calls(world)), "what the tools say").to.equal(undefined);
       expect(await cancels(world, operation)).to.equal(true);
     });
   }
@@ -271,6 +290,46 @@ describe("attack: a stolen governance Safe dresses up as a dismissal what the gu
 });
 
 describe("a dismissal", () => {
+  it("is what the tools call one, for any batch of calls like it", async () => {
+    const world = await networkHelpers.loadFixture(timelockWorld);
+    const { timelock, grant, revoke, at, guardian, successor, schedule, idOf } = world;
+    const pool = [at.policy, at.timelock, at.registry].flatMap((to) =>
+      [ROLE.guardian, ROLE.canceller].flatMap((role) =>
+        [guardian.address, successor.address].flatMap((account) => [
+          grant(to, role, account),
+          revoke(to, role, account),
+          revoke(to, role, account),
+        ]),
+      ),
+    );
+    const draw = seeded("dismissals");
+    let dismissals = 0;
+    for (let round = 0; round < 400; round++) {
+      // mostly what is nearly one: offices that exist, of few accounts
+      const near = pool.filter((_, index) => round % 4 === 0 || [1, 2].includes(Math.floor(index / 6)) === false);
+      const calls = Array.from({ length: 1 + draw(4) }, () => near[draw(near.length)] ?? revoke(at.policy, "0x", "0x"));
+      const salt = bytes32(`round ${round}`);
+      await schedule({ calls, salt }, 2 * DELAY);
+      const found = told(world, calls);
+      if (found !== undefined) dismissals++;
+      const operation = await idOf({ calls, salt });
+      expect(await timelock.dismisses(operation), JSON.stringify(calls)).to.equal(found?.outgoing ?? ZeroAddress);
+    }
+    expect(dismissals, "how many of them were one").to.be.greaterThan(20);
+  });
+
+  it("names who goes and who comes", async () => {
+    const world = await networkHelpers.loadFixture(timelockWorld);
+    const { guardian, successor } = world;
+    expect(told(world, dismissal(world, guardian.address))).to.deep.equal({
+      ...{ outgoing: guardian.address, incoming: undefined },
+    });
+    expect(told(world, dismissal(world, guardian.address, successor.address))).to.deep.equal({
+      ...{ outgoing: guardian.address, incoming: successor.address },
+    });
+    expect(told(world, dismissal(world, guardian.address), bytes32("another"))).to.equal(undefined);
+  });
+
   it("is cancelled by the proposer, can be scheduled again, and is one still", async () => {
     const world = await networkHelpers.loadFixture(timelockWorld);
     const { timelock, governance, guardian, schedule } = world;

@@ -71,10 +71,10 @@ describe("watching a chain", () => {
     expect(after).to.include({ verdict: "proven" });
     expect(after.block.number).to.equal(before_.block.number + 1);
     for (const audit of after.services) expect(audit.block).to.deep.equal(after.block);
-    // policy's head, and all services' in one; the proxies' code; the range's logs, and those of its last block by hash
+    // policy's head, all services' in one, and that of the chain over them; the proxies' code; the range's logs, and those of its last block by hash
     expect(Object.fromEntries(endpoint.counts)).to.deep.equal({
       eth_getBlockByNumber: 4,
-      eth_getProof: 2 + 2 * 2,
+      eth_getProof: 3 + 2 * 2,
       eth_getLogs: 2,
     });
   });

@@ -21,7 +21,7 @@ import {
 } from "../../src/chain/slots.ts";
 import type { Hex } from "../../src/core/bytes.ts";
 import { DECISIONS, type DecisionName, TCB_STATUS_NAMES } from "../../src/core/decision.ts";
-import { type NodeChain, endpointsOf, startNodeChain } from "../helpers/decider.ts";
+import { endpointsOf, type NodeChain, startNodeChain } from "../helpers/decider.ts";
 import { DECISION } from "../helpers/decisions.ts";
 import { bytes32 } from "../helpers/registry.ts";
 

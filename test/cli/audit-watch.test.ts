@@ -4,8 +4,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { expect } from "chai";
-import { SECRET_VARIABLE } from "../../src/cli/commands/audit/watch.ts";
-import { SIGNATURE_HEADER, signWebhook, TIMESTAMP_HEADER } from "../../src/cli/webhook.ts";
+import { SECRET_VARIABLE, SIGNATURE_HEADER, signWebhook, TIMESTAMP_HEADER } from "../../src/cli/webhook.ts";
 import { type Chain, startChain } from "../deploy/chains.ts";
 import { PROGRAM_ENVIRONMENT } from "../helpers/environment.ts";
 import { measured, snpImage, tdxImage } from "../helpers/images.ts";
@@ -93,7 +92,7 @@ describe("keystead audit --watch", () => {
     expect([again.kind, again.changes[0].event.name]).to.deep.equal(["again", "rotate_service_key"]);
 
     proxy.change = (method, answer) => (method === "eth_getLogs" ? [] : answer);
-    await (await own.rotateServiceKey(service)).wait();
+    await (await own.extendNoticePeriod(service, 180 * 86_400)).wait();
     const broken = await next();
     expect([broken.verdict, broken.changes[0].kind]).to.deep.equal(["broken", "verdict"]);
 

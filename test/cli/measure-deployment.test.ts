@@ -127,8 +127,7 @@ describe("keystead measure, on deployment files", () => {
         ["bom.yaml", `\ufeff${COMPOSE}`, ["text/byte-order-mark"]],
         ["cut.yaml", COMPOSE.trimEnd(), ["text/no-final-newline"]],
         ["blank.yaml", `${COMPOSE}\n`, ["text/blank-end"]],
-        ["latin.yaml", Uint8Array.of(0x61, 0xe9, 0x0a), ["text/not-utf8"]],
-        ["empty.yaml", "", ["text/empty"]],
+        ["latin.yaml", Buffer.concat([Buffer.from(COMPOSE), Uint8Array.of(0x23, 0xe9, 0x0a)]), ["text/not-utf8"]],
       ];
       for (const [name, contents, expected] of cases) {
         const { measurement } = jsonOf(measure("compose", folder.write(name, contents), ...machine));
@@ -191,9 +190,7 @@ describe("keystead measure, on deployment files", () => {
       const other = measure("dstack", appCompose, "--os-image", sumsFile, "--os-image-hash", "00".repeat(32));
       expect(errorCodeOf(other)).to.equal("measure/two-os-images");
       const broken = folder.write("broken.json", "not json\n");
-      const unusable = jsonOf(measure("dstack", broken)).measurement;
-      expect(codes(unusable)).to.deep.equal(["dstack/unusable"]);
-      expect(unusable.registers.compose_hash.value).to.equal(hexOf(digest("sha256", "not json\n")));
+      expect(errorCodeOf(measure("dstack", broken))).to.equal("json/malformed");
     });
 
     const project = (changes: object, files: Readonly<Record<string, string>> = {}) => {
@@ -242,7 +239,7 @@ describe("keystead measure, on deployment files", () => {
     });
 
     it("ship a finished app-compose as it is, and refuse a project without its compose file", () => {
-      const finished = '{"manifest_version":2,"runner":"docker-compose"}';
+      const finished = '{"manifest_version":2,"name":"mine","runner":"docker-compose"}';
       const app = project({ app_compose_file: "mine.json" }, { "mine.json": finished });
       expect(jsonOf(measure("app", app)).measurement.registers.compose_hash.value).to.equal(
         hexOf(digest("sha256", finished)),
@@ -341,9 +338,15 @@ describe("keystead measure, on deployment files", () => {
     );
     expect(errorCodeOf(measure("snp-launch", ovmf, ...machineOptions))).to.equal("measure/missing-option");
     expect(errorCodeOf(measure("snp-launch", ovmf, "--vcpus", "two"))).to.equal("measure/option-number");
-    const config = folder.write("mr-config.json", "{}");
+    const document = JSON.stringify({ version: 3, compose_hash: "ab".repeat(32), key_provider: "none" });
+    const config = folder.write("mr-config.json", document);
     const bound = jsonOf(measure("snp-launch", inputs, "--mr-config", config, ...machineOptions));
-    expect(bound.measurement.registers.host_data.value).to.equal(hexOf(digest("sha256", "dstack-mr-config-v3:\0{}")));
+    expect(bound.measurement.registers.host_data.value).to.equal(
+      hexOf(digest("sha256", `dstack-mr-config-v3:\0${document}`)),
+    );
+    expect(errorCodeOf(measure("snp-launch", inputs, "--mr-config", inputs, ...machineOptions))).to.equal(
+      "mr-config/unknown-version",
+    );
     expect(bound.images.service.text).to.include("host_data=");
   });
 

@@ -53,13 +53,17 @@ async function world(): Promise<World> {
   const { registry, deployer, admin, successor, serviceGuardian } = suite;
 
   const rules = (owner: string) => config(owner, { devices: [DEVICE.one], requireUpToDateTcb: true });
-  await registry.createServiceWithImage(rules(formerAdmin.address), bytes32("managed"), V1, "");
-  await registry.createServiceWithImage(rules(exAdmin.address), bytes32("renounced"), V1, "");
+  for (const [hand, salt] of [
+    [formerAdmin, "managed"],
+    [exAdmin, "renounced"],
+  ] as const) {
+    await registry.connect(hand).createServiceWithImage(rules(hand.address), bytes32(salt), V1, "");
+  }
   await registry.addSecretKeyByImage(V1, [DEVICE.one], true, bytes32("sealed"), "", "0x");
-  const idOf = (salt: string) => registry.serviceIdFor(deployer.address, bytes32(salt));
+  const idOf = (salt: string, creator = deployer) => registry.serviceIdFor(creator.address, bytes32(salt));
   const services = {
-    managed: await idOf("managed"),
-    renounced: await idOf("renounced"),
+    managed: await idOf("managed", formerAdmin),
+    renounced: await idOf("renounced", exAdmin),
     sealed: await idOf("sealed"),
     unknown: NO_SERVICE,
   };
@@ -126,6 +130,11 @@ const adminOf: Readonly<Record<ServiceName, string>> = {
 };
 const serviceAdmin: ServiceRule = (actor, service) =>
   actor === adminOf[service] ? "allowed" : `KmsRegistry_NotAdmin(${service}, ${actor}, ${adminOf[service]})`;
+/** Services here name their devices from the start. */
+const alreadyRestricted: ServiceRule = (actor, service) => {
+  const verdict = serviceAdmin(actor, service);
+  return verdict === "allowed" ? `KmsRegistry_DevicesAlreadyRestricted(${service})` : verdict;
+};
 const serviceAdminOrGuardian: ServiceRule = (actor, service) =>
   actor === adminOf[service] || (actor === "serviceGuardian" && service !== "sealed")
     ? "allowed"
@@ -180,8 +189,16 @@ const REGISTRY_PER_SERVICE: Record<string, ServiceRow> = {
   setRequireUpToDateTcb: { rule: serviceAdmin, args: () => [false] },
   transferServiceAdmin: { rule: serviceAdmin, args: ({ eve }) => [eve.address] },
   renounceServiceAdmin: { rule: serviceAdmin, args: () => [] },
+  restrictServiceDevices: { rule: alreadyRestricted, args: () => [[DEVICE.two]] },
   removeImageFromService: { rule: serviceAdminOrGuardian, args: () => [imageId(V1), ""] },
+  removeImagesFromService: { rule: serviceAdminOrGuardian, args: () => [[imageId(V1)], ""] },
+  withdrawPendingSecrets: { rule: serviceAdminOrGuardian, args: () => [""] },
   acceptServiceAdmin: { rule: namedSuccessor, args: () => [] },
+};
+
+/** Calls of functions above that tighten, which the guardian may make too. */
+const REGISTRY_TIGHTENING: Record<string, ServiceRow> = {
+  setDevice: { rule: serviceAdminOrGuardian, args: () => [DEVICE.one, false] },
 };
 
 const paused = ({ policy, guardian }: World) => policy.connect(guardian).pauseRelease(DAY, "");
@@ -278,9 +295,12 @@ describe("Authorization matrix", () => {
   }
 
   describe("KmsRegistry, per service", () => {
-    for (const [name, { rule, args }] of Object.entries(REGISTRY_PER_SERVICE)) {
+    const rows = [REGISTRY_PER_SERVICE, REGISTRY_TIGHTENING].flatMap((table, at) =>
+      Object.entries(table).map((entry) => [at === 0 ? "" : ", to tighten", ...entry] as const),
+    );
+    for (const [how, name, { rule, args }] of rows) {
       for (const service of SERVICES) {
-        it(`${name}, given the service is ${service}`, async () => {
+        it(`${name}${how}, given the service is ${service}`, async () => {
           const there = await networkHelpers.loadFixture(world);
           const told = await row((actor) =>
             verdictOf(

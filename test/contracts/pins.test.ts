@@ -128,6 +128,7 @@ describe("pinned: storage as it lies on the chain", () => {
     const created = await time.latest();
     const serviceId = await suite.registry.serviceIdFor(suite.admin.address, ZeroHash);
     await own.rotateServiceKey(serviceId);
+    const rotated = await time.latest();
     await own.setServiceGuardian(serviceId, suite.serviceGuardian.address);
     const named = await time.latest();
     await own.transferServiceAdmin(serviceId, suite.successor.address);
@@ -145,19 +146,22 @@ describe("pinned: storage as it lies on the chain", () => {
     );
     expect(await read(address, at(service, 1))).to.equal(await suite.registry.historyHead(serviceId));
     expect(await read(address, at(service, 2))).to.equal(
-      packed([160, BigInt(suite.successor.address)], [16, 1], [40, ends]),
+      packed([160, BigInt(suite.successor.address)], [16, 1], [40, ends], [40, rotated]),
     );
     expect(await read(address, at(service, 3))).to.equal(ZeroHash);
     expect(await read(address, at(service, 4))).to.equal(
       packed([160, BigInt(suite.serviceGuardian.address)], [40, named]),
     );
+    expect(await read(address, at(service, 5)), "nobody left").to.equal(ZeroHash);
+    expect(await read(address, at(base, 1))).to.equal(await suite.registry.servicesHead());
+    expect(await read(address, at(base, 2))).to.equal(word(1));
     const record = (state: number) =>
       packed([40, created], [40, created + 30 * DAY], [8, state], [8, KIND.tdx], [32, 0b11111], [8, 1]);
-    const slot = mapped(imageId(tdxImage("v1")), at(service, 5));
+    const slot = mapped(imageId(tdxImage("v1")), at(service, 6));
     expect(await read(address, slot)).to.equal(record(1));
     await own.removeImageFromService(serviceId, imageId(tdxImage("v1")), "");
     expect(await read(address, slot)).to.equal(record(2));
-    expect(await read(address, mapped(device, at(service, 6)))).to.equal(word(created));
+    expect(await read(address, mapped(device, at(service, 7)))).to.equal(word(created));
   });
 });
 
@@ -215,7 +219,7 @@ describe("pinned: interfaces", () => {
       );
       return selectors.sort(([a], [b]) => (a < b ? -1 : 1)).findIndex(([, each]) => each === hot);
     };
-    expect(await rank("KmsRegistry", "authorize")).to.be.lessThan(4);
+    expect(await rank("KmsRegistry", "authorize")).to.be.lessThan(5);
     expect(await rank("PlatformPolicy", "decide")).to.be.lessThan(2);
   });
 

@@ -9,6 +9,7 @@ import {
   type ExpectedHistory,
   foldAll,
   foldHistory,
+  foldServices,
   verifyPolicyHistory,
   verifyServiceHistory,
 } from "../../src/core/history.ts";
@@ -30,9 +31,10 @@ function handMade(): readonly RawLog[] {
     logs.push(logOf(REGISTRY, name, [SERVICE, ...fields, logs.length + 1, previous], { blockNumber }));
     previous = blockNumber;
   };
-  add("CreateService", [ADMIN, ADMIN, 60, false, "made by hand"], 10);
+  add("CreateService", [ADMIN, `0x${"00".repeat(20)}`, 60, false, "made by hand"], 10);
   add("AddImageToService", [ADMIN, imageId(tdxImage("a")), tdxImage("a"), "", 1_700_000_000], 11);
-  for (let epoch = 1; epoch <= 5; epoch++) add("RotateServiceKey", [ADMIN, epoch], 11 + 2 * epoch);
+  for (let epoch = 1; epoch <= 5; epoch++)
+    add("RotateServiceKey", [ADMIN, epoch, 1_700_000_000 + epoch], 11 + 2 * epoch);
   return logs;
 }
 
@@ -71,6 +73,14 @@ describe("history", () => {
       expect(heads.size).to.equal(6);
     });
     it("of nothing is the empty head", () => expect(foldAll([])).to.equal(EMPTY_HEAD));
+    it("of services is keccak256(head ‖ serviceId), in order of creation", () => {
+      const ids = [SERVICE, `0x${"52".repeat(20)}`] as const;
+      const folded = ids.reduce<string>((head, id) => keccak256(concat([head, id])), EMPTY_HEAD);
+      expect(foldServices(ids)).to.equal(folded);
+      expect(foldServices(ids.slice(1), foldServices(ids.slice(0, 1)))).to.equal(folded);
+      expect(foldServices(ids.toReversed())).not.to.equal(folded);
+      expect(foldServices([])).to.equal(EMPTY_HEAD);
+    });
     it("refuses what is no hex", () => {
       expect(errorOf(() => foldHistory(EMPTY_HEAD, { topics: [], data: "0xzz" })).code).to.equal("hex/malformed");
     });
@@ -141,7 +151,10 @@ describe("history", () => {
     ],
     [
       "a well-formed edit",
-      honest.with(6, logOf(REGISTRY, "RotateServiceKey", [SERVICE, ADMIN, 9, 7, 19], { blockNumber: 21 })),
+      honest.with(
+        6,
+        logOf(REGISTRY, "RotateServiceKey", [SERVICE, ADMIN, 9, 1_700_000_000, 7, 19], { blockNumber: 21 }),
+      ),
       {},
       [{ code: "edited" }],
     ],
@@ -208,7 +221,9 @@ describe("history", () => {
   });
 
   it("given 4 billion missing events, it answers at once", () => {
-    const late = logOf(REGISTRY, "RotateServiceKey", [SERVICE, ADMIN, 1, 2 ** 32 - 1, 10], { blockNumber: 11 });
+    const late = logOf(REGISTRY, "RotateServiceKey", [SERVICE, ADMIN, 1, 1_700_000_000, 2 ** 32 - 1, 10], {
+      blockNumber: 11,
+    });
     const { faults } = verify([at(0), late], { count: 2 ** 32 - 1 });
     expect(faults.map(({ code, from, to }) => [code, from, to])).to.deep.equal([["dropped", 2, 2 ** 32 - 2]]);
   });

@@ -16,10 +16,10 @@ import {
   encodeUint,
   hashSigned,
   type KeyRelease,
-  recoverSigner,
   type RootRelease,
-  SIGNED_TYPES,
+  recoverSigner,
   type SecretsKey,
+  SIGNED_TYPES,
 } from "../../src/core/release.ts";
 import { generateSealKeyPair, open, seal } from "../../src/core/seal.ts";
 import { openSecrets, parseSealedSecrets, type SecretsContext, sealSecrets } from "../../src/core/sealed-secrets.ts";

@@ -13,6 +13,8 @@ import {
   type TimedEntry,
   viewService,
   ZERO_ADDRESS,
+  pendingSecrets,
+  secretsAt,
 } from "../../src/core/state.ts";
 import { imageId, PLATFORM, tdxImage } from "../helpers/images.ts";
 import { logOf } from "../helpers/logs.ts";
@@ -24,6 +26,8 @@ const NEXT: Hex = `0x${"61".repeat(20)}`;
 const DEVICE: Hex = `0x${"de".repeat(32)}`;
 const IMAGE = tdxImage("a");
 const ID = imageId(IMAGE) as Hex;
+const OTHER = tdxImage("b");
+const OTHER_ID = imageId(OTHER) as Hex;
 
 type Told = readonly [name: string, fields: readonly unknown[], timestamp?: number];
 
@@ -43,7 +47,7 @@ function policy(...told: readonly Told[]): readonly TimedEntry<PolicyEvent>[] {
   });
 }
 
-const CREATED: Told = ["CreateService", [ADMIN, ADMIN, 60, true, "text"]];
+const CREATED: Told = ["CreateService", [ADMIN, ZERO_ADDRESS, 60, true, "text"]];
 const ADDED: Told = ["AddImageToService", [ADMIN, ID, IMAGE, "v1", 2000]];
 
 describe("rebuilt service", () => {
@@ -70,6 +74,28 @@ describe("rebuilt service", () => {
       nextGuardian: ZERO_ADDRESS,
       nextGuardianFrom: 0,
     });
+  });
+
+  it("lets a guardian that left stop what was announced before, for one notice period, whoever came after it", () => {
+    const dismissed: Told = ["SetServiceGuardian", [ADMIN, ZERO_ADDRESS, GUARDIAN, 5000]];
+    const named: Told = ["SetServiceGuardian", [ADMIN, NEXT, ZERO_ADDRESS, 5010]];
+    for (const state of [
+      rebuildService(service(CREATED, dismissed)),
+      rebuildService(service(CREATED, dismissed, named)),
+    ]) {
+      expect(viewService(state, 5059)).to.deep.include({ formerGuardian: GUARDIAN, formerGuardianUntil: 5060 });
+      expect(viewService(state, 5060)).to.deep.include({ formerGuardian: ZERO_ADDRESS, formerGuardianUntil: 0 });
+    }
+    const early = viewService(rebuildService(service(CREATED, dismissed)), 4999);
+    expect(early).to.deep.include({ guardian: GUARDIAN, formerGuardian: ZERO_ADDRESS });
+  });
+
+  it("that was offered at its creation is its creator's until the other accepts", () => {
+    const offered: Told = ["CreateService", [ADMIN, NEXT, 60, true, "text"]];
+    expect(viewService(rebuildService(service(offered)), 5)).to.deep.include({ admin: ADMIN, pendingAdmin: NEXT });
+    const accepted: Told = ["AcceptServiceAdmin", [NEXT, ADMIN]];
+    const after = viewService(rebuildService(service(offered, accepted)), 5);
+    expect(after).to.deep.include({ admin: NEXT, pendingAdmin: ZERO_ADDRESS });
   });
 
   it("has its TCB rule lapse at the very second, and come back for good", () => {
@@ -116,14 +142,24 @@ describe("rebuilt service", () => {
       activeFrom: 9000,
       activeUntil: 0,
       listing: "listed",
+      restrictsDevices: false,
       listedBy: 4,
     });
   });
 
-  it("that is sealed has no admin, and its image is active from its block's time on", () => {
-    const state = rebuildService(service(["AddSecretKeyByImage", [ADMIN, ID, IMAGE, false, ""], 7777]));
+  it("that is sealed has no admin, and its image is active from the time that is logged", () => {
+    const state = rebuildService(service(["AddSecretKeyByImage", [ADMIN, ID, IMAGE, false, "", 7777], 9999]));
     expect(viewService(state, 8000)).to.deep.include({ upgradeable: false, admin: ZERO_ADDRESS, noticePeriod: 0 });
     expect(state.images.get(ID)?.activeFrom).to.equal(7777);
+  });
+
+  it("binds images to its devices from the first such event on; the one of an immutable service in any case", () => {
+    const device: Told = ["SetDevice", [ADMIN, DEVICE, true, 1000]];
+    const later: Told = ["AddImageToService", [ADMIN, OTHER_ID, OTHER, "v2", 9000]];
+    const { images } = rebuildService(service(CREATED, ADDED, device, later));
+    expect([images.get(ID)?.restrictsDevices, images.get(OTHER_ID)?.restrictsDevices]).to.deep.equal([false, true]);
+    const only = rebuildService(service(["AddSecretKeyByImage", [ADMIN, ID, IMAGE, false, "", 7777]], device));
+    expect(only.images.get(ID)?.restrictsDevices).to.equal(true);
   });
 
   it("restricts devices exactly if it has such events, and remembers those taken off", () => {
@@ -135,15 +171,44 @@ describe("rebuilt service", () => {
     expect([...state.devices]).to.deep.equal([[DEVICE, 0]]);
   });
 
-  it("has the latest ciphertext of a name", () => {
-    const secrets = rebuildService(
+  it("has the latest ciphertext of a name that is in force, and knows those to come", () => {
+    const state = rebuildService(
       service(
         CREATED,
-        ["PublishSealedSecrets", [ADMIN, "env", "0x01"]],
-        ["PublishSealedSecrets", [ADMIN, "env", "0x02"]],
+        ["PublishSealedSecrets", [ADMIN, "env", "0x01", 1000]],
+        ["PublishSealedSecrets", [ADMIN, "env", "0x02", 2000]],
+        ["PublishSealedSecrets", [ADMIN, "env", "0x03", 3000]],
       ),
-    ).secrets;
-    expect([...secrets.values()]).to.deep.equal([{ name: "env", ciphertext: "0x02", publishedBy: 3 }]);
+    );
+    const inForce = (now: number) => secretsAt(state, now).get("env")?.ciphertext;
+    expect([999, 1000, 1999, 2000, 3000].map(inForce)).to.deep.equal([undefined, "0x01", "0x01", "0x02", "0x03"]);
+    expect(pendingSecrets(state, 1999).map(({ publishedBy }) => publishedBy)).to.deep.equal([3, 4]);
+  });
+
+  it("forgets secrets that were withdrawn before they were in force, and no others", () => {
+    const told: readonly Told[] = [
+      CREATED,
+      ["PublishSealedSecrets", [ADMIN, "env", "0x01", 1000]],
+      ["PublishSealedSecrets", [ADMIN, "env", "0x02", 2000]],
+      ["PublishSealedSecrets", [ADMIN, "other", "0x03", 3000]],
+    ];
+    const left = (since: number, before: number) => {
+      const { secrets } = rebuildService(
+        service(...told, ["WithdrawPendingSecrets", [GUARDIAN, "why", since, before]]),
+      );
+      return [...secrets.values()].flat().map(({ ciphertext }) => ciphertext);
+    };
+    expect(left(1000, 2 ** 40 - 1)).to.deep.equal(["0x01"]);
+    expect(left(1999, 3000), "by a guardian that left: what takes effect later stays").to.deep.equal(["0x01", "0x03"]);
+    expect(left(3000, 2 ** 40 - 1)).to.deep.equal(["0x01", "0x02", "0x03"]);
+    const again = rebuildService(
+      service(
+        ...told,
+        ["WithdrawPendingSecrets", [GUARDIAN, "why", 1500, 2 ** 40 - 1]],
+        ["PublishSealedSecrets", [ADMIN, "env", "0x04", 2500]],
+      ),
+    );
+    expect(secretsAt(again, 2500).get("env")?.ciphertext, "what comes after it counts").to.equal("0x04");
   });
 
   it("names the events that were not understood", () => {

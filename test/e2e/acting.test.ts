@@ -203,12 +203,16 @@ describe("commands that act", function () {
         expect(await refused("relayer", "execute", "003-nitro")).to.deep.equal([2, "execute/delay-too-short"]);
       },
     );
-    await aside(
-      () => as(timelock.address, timelock.address, revoke("PROPOSER_ROLE")),
-      async () => {
-        expect(await refused("relayer", "execute", "003-nitro")).to.deep.equal([2, "execute/no-role"]);
-      },
-    );
+    const { guardian } = chain.deployment.safes;
+    const lost = async () => {
+      // somebody else holds it: the timelock keeps its last proposer
+      const grant = TIMELOCK.encodeFunctionData("grantRole", [keccakOf("PROPOSER_ROLE"), guardian.address]);
+      await as(timelock.address, timelock.address, grant);
+      await as(timelock.address, timelock.address, revoke("PROPOSER_ROLE"));
+    };
+    await aside(lost, async () => {
+      expect(await refused("relayer", "execute", "003-nitro")).to.deep.equal([2, "execute/no-role"]);
+    });
     expect(await refused("relayer", "execute", "003-nitro", "--step", "execute")).to.deep.equal([
       2,
       "execute/not-scheduled",
@@ -407,5 +411,33 @@ describe("commands that act", function () {
       ...["service", "rotate", "--service", id, "--deployment", chain.record, "--json", "--send"],
     ]);
     expect([nowhere.code, errorCodeOf(nowhere)]).to.deep.equal([2, "usage/no-endpoint"]);
+  });
+
+  it("says of what expired when that was, and schedules it again with new signatures", async () => {
+    await propose("009-late", "enable-tee", "--kind", "nitro");
+    await sign(["alice", "carol"], "009-late", "schedule", "execute");
+    await on("relayer", "execute", "009-late");
+    await chain.passTime(DELAY + 14 * 86_400);
+    const late = await run("relayer", "execute", "009-late", "--step", "execute");
+    expect([late.code, errorCodeOf(late)]).to.deep.equal([2, "execute/expired"]);
+    expect(JSON.parse(late.stderr).error.message).to.match(/expired on \d{4}-/);
+    expect(await refused("relayer", "execute", "009-late"), "no signature for another nonce yet").to.deep.equal([
+      ...[2, "safe/nonce-moved"],
+    ]);
+    const cancelled = await on("relayer", "cancel", "009-late");
+    expect([cancelled.sent, cancelled.phase]).to.deep.equal([null, "expired"]);
+    const safe = await chain.connection.ethers.getContractAt(
+      ["function nonce() view returns (uint256)"],
+      chain.deployment.safes.governance.address,
+    );
+    for (const step of ["schedule", "execute"]) {
+      const nonce = String(await safe.getFunction("nonce")());
+      for (const person of ["alice", "carol"] as const) {
+        await on(person, "sign", "009-late", "--step", step, "--nonce", nonce);
+      }
+      const done = await on("relayer", "execute", "009-late");
+      expect(done.phase).to.equal(step === "schedule" ? "waiting" : "done");
+      if (step === "schedule") await chain.passTime(DELAY);
+    }
   });
 });

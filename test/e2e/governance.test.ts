@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { expect } from "chai";
 import { id as keccakOf } from "ethers";
-import { draftUpgradeProposal } from "../../deploy/upgrade-proposal.ts";
 import { applyUpgrade, prepareUpgrade, verifyUpgraded } from "../../deploy/upgrade.ts";
+import { draftUpgradeProposal } from "../../deploy/upgrade-proposal.ts";
 import { computeStateDigest } from "../../src/chain/state-digest.ts";
 import { readProposal } from "../../src/governance/folder.ts";
 import { parseOperation } from "../../src/governance/operation.ts";

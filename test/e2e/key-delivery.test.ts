@@ -1,7 +1,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { expect } from "chai";
 import type { HardhatEthersSigner } from "@nomicfoundation/hardhat-ethers/types";
+import { expect } from "chai";
 import { keccak256 } from "ethers";
 import { acquireKeys } from "../../src/agent/acquire.ts";
 import { type AgentChain, checkRelease, fetchKmsIdentities, fetchService } from "../../src/agent/chain-trust.ts";

@@ -1,8 +1,9 @@
-import { expect } from "chai";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { expect } from "chai";
 import type { Action } from "../../src/rollout/actions.ts";
 import { buildPlan, parsePlan } from "../../src/rollout/plan.ts";
+import { WHO } from "../helpers/governed-chain.ts";
 import { NodeEnded } from "../helpers/node-process.ts";
 import { APP_V1, APP_V2, KMS_V1, KMS_V2, version } from "../helpers/rollout.ts";
 import {
@@ -14,7 +15,6 @@ import {
   type Watch,
   wordsOf,
 } from "../helpers/rollout-world.ts";
-import { WHO } from "../helpers/governed-chain.ts";
 
 const STRANGER = version("a machine that nobody registered");
 const imageOf = ({ image }: typeof APP_V1) => ({ as: "image", inputs: [image.text] });

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {ERC1967Proxy} from "@openzeppelin/contracts/proxy/ERC1967/ERC1967Proxy.sol";
+
 import {PlatformPolicy} from "../../contracts/policy/PlatformPolicy.sol";
 import {IKmsRegistry} from "../../contracts/registry/IKmsRegistry.sol";
 import {KmsRegistry} from "../../contracts/registry/KmsRegistry.sol";
@@ -42,7 +44,7 @@ contract KmsRegistryFuzz is Deployment {
     Suite private _suite;
     KmsRegistry private _registry;
     AnyPolicy private _anyPolicy;
-    /// @dev An implementation used without proxy, on a policy that may say anything.
+    /// @dev A registry on a policy that may say anything.
     KmsRegistry private _onAnyPolicy;
 
     function setUp() public {
@@ -51,7 +53,9 @@ contract KmsRegistryFuzz is Deployment {
         _openPolicy(_suite);
         _registry = _suite.registry;
         _anyPolicy = new AnyPolicy();
-        _onAnyPolicy = new KmsRegistry(address(_anyPolicy));
+        address code = address(new KmsRegistry(address(_anyPolicy)));
+        bytes memory start = abi.encodeCall(KmsRegistry.initialize, (_suite.governor));
+        _onAnyPolicy = KmsRegistry(address(new ERC1967Proxy(code, start)));
     }
 
     /* IDS */

@@ -9,7 +9,7 @@ import { requireRehearsal } from "../../src/governance/rehearse.ts";
 import { MULTI_SEND_CALL_ONLY, type SafeRef } from "../../src/governance/safe-hash.ts";
 import { fetchSafe } from "../../src/governance/safe-state.ts";
 import { type Simulation, simulateProposal } from "../../src/governance/simulate.ts";
-import { fetchActors, setSlot } from "../deploy/chains.ts";
+import { setSlot } from "../deploy/chains.ts";
 import { refusal } from "../deploy/refusal.ts";
 import { ALLOW_TDX, addressOf } from "../helpers/governance.ts";
 import { DELAY, type GovernedWorld, startWorld } from "../helpers/governed-world.ts";
@@ -175,11 +175,10 @@ describe("simulate", function () {
     const ROTATE = (service: string) => ({ intent: "rotate-key", arguments: { service } });
     /** A service whose admin is that account, with whom it is governed by. */
     async function createService(admin: string): Promise<string> {
-      const { stranger } = await fetchActors(world.chain.connection);
       const config = { admin, noticePeriod: 3600, description: "one", devices: [], requireUpToDateTcb: false };
       const data = registry.encodeFunctionData("createService", [config, salt]);
-      await world.sendAs(stranger, world.contracts.registry, data);
-      const asked = registry.encodeFunctionData("serviceIdFor", [stranger, salt]);
+      await world.sendAs(admin, world.contracts.registry, data);
+      const asked = registry.encodeFunctionData("serviceIdFor", [admin, salt]);
       const call = { to: world.contracts.registry, data: asked };
       return registry.decodeFunctionResult(
         "serviceIdFor",

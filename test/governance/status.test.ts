@@ -18,6 +18,9 @@ import { type Person, WHO } from "../helpers/governed-chain.ts";
 import { DELAY, type GovernedWorld, startWorld } from "../helpers/governed-world.ts";
 import { liar } from "../helpers/liar.ts";
 
+/** GovernanceTimelock.GRACE_PERIOD. */
+const GRACE = 14 * 86_400;
+
 describe("status", function () {
   this.timeout(180_000);
   let world: GovernedWorld;
@@ -117,6 +120,46 @@ describe("status", function () {
     });
   });
 
+  it("shows what expired, with when, and asks for it to be scheduled again", async () => {
+    const lapse = async () => {
+      await world.take(grant, "schedule");
+      await passTime(world.chain, DELAY + GRACE);
+    };
+    await world.changed(lapse, async () => {
+      expect(await summary(grant)).to.deep.equal({
+        ...{ ok: true, orphans: [], proposals: ["001-tdx expired schedule 0"] },
+      });
+      const [found] = (await status(grant)).proposals;
+      expect(found?.expiresAt).to.equal((found?.readyAt ?? 0n) + BigInt(GRACE));
+      expect(found?.notes.join(), "the nonce that scheduled it is used up").to.match(/sign again with --nonce/);
+    });
+    const again = async () => {
+      await lapse();
+      await world.take(grant, "schedule");
+    };
+    await world.changed(again, async () => {
+      const found = await status(grant);
+      expect(found.proposals[0]).to.deep.include({ state: "scheduled", next: "execute" });
+      expect(found.operations).to.have.length(1);
+    });
+  });
+
+  it("shows of a dismissal that the guardian cannot cancel it, and that it waits twice as long", async () => {
+    const { guardian, governance } = world.deployment.safes;
+    const intents = [{ intent: "dismiss-guardian", arguments: { account: guardian.address } }];
+    const dismissal = await world.propose({ id: "005-dismiss", intents });
+    expect(dismissal.cancellers).to.deep.equal([]);
+    expect(dismissal.timelock?.delay).to.equal(2n * BigInt(DELAY));
+    await world.changed(
+      () => world.take(dismissal, "schedule"),
+      async () => {
+        const found = await status(dismissal);
+        expect(found.proposals[0]).to.deep.include({ state: "scheduled", cancellableBy: [governance.address] });
+        expect(found.operations[0]?.dismissal).to.deep.equal({ outgoing: guardian.address, incoming: undefined });
+      },
+    );
+  });
+
   it("given changes that nobody proposed: each is an orphan", async () => {
     const { timelock, registry } = world.contracts;
     const { governance, guardian } = world.deployment.safes;
@@ -127,7 +170,7 @@ describe("status", function () {
         () => send(timelock, timelock, "timelock", "grantRole", id("PROPOSER_ROLE"), guardian.address),
         ["timelock RoleGranted"],
       ],
-      [() => send(timelock, timelock, "timelock", "updateDelay", 1n), ["timelock MinDelayChange"]],
+      [() => send(timelock, timelock, "timelock", "updateDelay", BigInt(DELAY) + 1n), ["timelock MinDelayChange"]],
       [
         () =>
           send(timelock, registry, "registry", "upgradeTo", world.deployment.contracts.registryImplementation.address),

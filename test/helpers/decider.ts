@@ -85,14 +85,15 @@ export async function pinSuite({ connection, registry, policy, dstackAuth }: Sui
 
 /** Creates a service of the suite's admin; with image V1, active, unless told otherwise. */
 export async function createService(
-  { registry, admin, deployer }: Suite,
+  { registry, admin }: Suite,
   label: string,
   { image = V1, ...changes }: Partial<Parameters<typeof config>[1]> & { readonly image?: string | undefined } = {},
 ): Promise<Hex> {
   const salt = keccak256(Buffer.from(label));
-  await registry.createService(config(admin.address, { noticePeriod: NOTICE, ...changes }), salt);
-  const serviceId = await registry.serviceIdFor(deployer.address, salt);
-  if (image !== "") await registry.connect(admin).addImageToService(serviceId, image, "first");
+  const own = registry.connect(admin);
+  await own.createService(config(admin.address, { noticePeriod: NOTICE, ...changes }), salt);
+  const serviceId = await registry.serviceIdFor(admin.address, salt);
+  if (image !== "") await own.addImageToService(serviceId, image, "first");
   return serviceId.toLowerCase() as Hex;
 }
 

@@ -22,7 +22,7 @@ export interface TdxOptions {
   readonly version?: number;
   readonly teeType?: number;
   readonly keyType?: number;
-  /** Version 5: 2 (TD 1.0) or 3 (TD 1.5). Default 3. */
+  /** Version 5: 2 (TD 1.0), 3 (TD 1.5) or 4 (extended). Default 3. */
   readonly bodyType?: number;
   readonly bodySize?: number;
   readonly tdAttributes?: Uint8Array;
@@ -32,6 +32,8 @@ export interface TdxOptions {
   readonly rtMr2?: Uint8Array;
   readonly rtMr3?: Uint8Array;
   readonly mrServiceTd?: Uint8Array;
+  /** Type 4: the 237 bytes after a TD 1.5 body. Default: an ordinary TD's. */
+  readonly extension?: Uint8Array;
   readonly reportData?: Uint8Array;
   readonly certificationType?: number;
   readonly innerCertificationType?: number;
@@ -68,8 +70,9 @@ export function buildTdxQuote(options: TdxOptions = {}): Uint8Array {
   ];
   const descriptor: Uint8Array[] = [];
   if (version === 5) {
-    descriptor.push(le(2, bodyType), le(4, options.bodySize ?? (bodyType === 3 ? 648 : 584)));
-    if (bodyType === 3) body.push(fill(16, 0x04), options.mrServiceTd ?? fill(48, 0));
+    descriptor.push(le(2, bodyType), le(4, options.bodySize ?? { 2: 584, 4: 885 }[bodyType] ?? 648));
+    if (bodyType !== 2) body.push(fill(16, 0x04), options.mrServiceTd ?? fill(48, 0));
+    if (bodyType === 4) body.push(options.extension ?? join(fill(1, 0), fill(32, 0x1d), fill(204, 0)));
   }
   const pem = new TextEncoder().encode(
     options.pem ?? "-----BEGIN CERTIFICATE-----\nc3ludGhldGlj\n-----END CERTIFICATE-----\n",
@@ -178,6 +181,8 @@ export function buildSnpReport(options: SnpOptions = {}): Uint8Array {
 export interface NitroOptions {
   readonly pcrs?: ReadonlyMap<number, Uint8Array>;
   readonly payload?: Readonly<Record<string, unknown>>;
+  /** How the payload's map is written. Default: definite, as until April 2025. */
+  readonly form?: "definite" | "indefinite";
   readonly protectedHeader?: Uint8Array;
   readonly unprotected?: unknown;
   readonly signature?: Uint8Array;
@@ -207,8 +212,16 @@ export function buildNitroDocument(options: NitroOptions = {}): Uint8Array {
     nonce: null,
     ...options.payload,
   };
-  const payload =
-    options.rawPayload ?? encode(new Map(Object.entries(fields).filter(([, value]) => value !== undefined)));
+  const entries = Object.entries(fields).filter(([, value]) => value !== undefined);
+  const encoded =
+    options.form === "indefinite"
+      ? join(
+          Uint8Array.of(0xbf),
+          ...entries.flatMap(([name, value]) => [encode(name), encode(value)]),
+          Uint8Array.of(0xff),
+        )
+      : encode(new Map(entries));
+  const payload = options.rawPayload ?? encoded;
   return encode([
     options.protectedHeader ?? Uint8Array.of(0xa1, 0x01, 0x38, 0x22),
     options.unprotected ?? new Map(),

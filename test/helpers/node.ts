@@ -119,6 +119,8 @@ export interface TestNode {
   readonly asked: unknown[];
   /** Seconds to add to the time that the node sees. */
   skewSeconds: number;
+  /** Seconds to add to those that have passed, whatever the clock says. */
+  passedSeconds: number;
   readonly close: () => Promise<void>;
 }
 
@@ -146,13 +148,15 @@ export async function createTestNode(tees: TestTees, options: TestNodeOptions = 
   const judge = options.judge ?? createJudge(tees.judgeOptions);
   const logged: string[] = [];
   const log = (fields: object, message: string) => logged.push(JSON.stringify({ ...fields, message }));
-  const node: { chain: ReleaseDecider; skewSeconds: number } = {
+  const node: { chain: ReleaseDecider; skewSeconds: number; passedSeconds: number } = {
     chain: { decide: async () => ALLOWED, decideKms: async () => ALLOWED },
     skewSeconds: 0,
+    passedSeconds: 0,
   };
   const asked: unknown[] = [];
   const clock = () => Date.now() / 1000 + node.skewSeconds;
-  const challenges = createChallenges({ seconds: challengeSeconds, clock });
+  const stopwatch = () => performance.now() / 1000 + node.passedSeconds;
+  const challenges = createChallenges({ seconds: challengeSeconds, clock, stopwatch });
   const decider: ReleaseDecider = {
     decide: (question) => {
       asked.push(question);
@@ -163,7 +167,6 @@ export async function createTestNode(tees: TestTees, options: TestNodeOptions = 
       return node.chain.decideKms(question);
     },
   };
-  const releaser = createReleaser({ ring, judge, decider, challenges, receipts, testTee, clock });
   const metrics = createMetrics({
     receipts: receipts.count,
     usedNonces: challenges.size,
@@ -172,6 +175,10 @@ export async function createTestNode(tees: TestTees, options: TestNodeOptions = 
     clock,
     testTee,
     process: false,
+  });
+  const releaser = createReleaser({
+    ...{ ring, judge, decider, challenges, receipts, testTee, clock },
+    onJudged: metrics.machines.note,
   });
   const app = createNodeApp({
     releaser,

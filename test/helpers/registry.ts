@@ -53,7 +53,7 @@ export interface Scene extends Suite {
 /** The suite with everything allowed that a TDX machine needs, and no service. */
 export const openSuite = (): Promise<Suite> => deployOpenSuite(connection);
 
-/** An upgradeable service without an image. Its creator is not its admin, so that no test takes one for the other. */
+/** An upgradeable service without an image. */
 export const bareService = (): Promise<Scene> => scene({});
 
 /** With image V1, active. */
@@ -103,9 +103,10 @@ export async function sealedService(): Promise<Scene> {
 async function scene(changes: Partial<Omit<Config, "admin">>): Promise<Scene> {
   const suite = await openSuite();
   const salt = bytes32("service");
-  await suite.registry.createService(config(suite.admin.address, changes), salt);
-  const serviceId = await suite.registry.serviceIdFor(suite.deployer.address, salt);
-  return { ...suite, serviceId, own: suite.registry.connect(suite.admin) };
+  const own = suite.registry.connect(suite.admin);
+  await own.createService(config(suite.admin.address, changes), salt);
+  const serviceId = await suite.registry.serviceIdFor(suite.admin.address, salt);
+  return { ...suite, serviceId, own };
 }
 
 /** A request of an up-to-date TDX machine that runs V1, with what matters to a test replaced. */

@@ -57,7 +57,10 @@ export async function tellStory(suite: Suite): Promise<Story> {
   await (await registry.createServiceWithImage(config, salt("story"), tdxImage("v1"), "first")).wait();
   await (await registry.setServiceGuardian(id, serviceGuardian.address)).wait();
   await mark();
-  const batch = [tdxImage("v2"), snpImage("v2"), nitroImage("v2")].map((bytes) => ({ image: bytes, description: "" }));
+  const batch = [tdxImage("v2"), snpImage("v2"), dstackPinnedImage("v2")].map((bytes) => ({
+    image: bytes,
+    description: "",
+  }));
   await (await registry.addImagesToService(id, batch)).wait();
   await (await registry.setDevice(id, measured("device c", 32), true)).wait();
   await (await registry.setDevice(id, measured("device a", 32), false)).wait();
@@ -77,7 +80,12 @@ export async function tellStory(suite: Suite): Promise<Story> {
   await (await registry.addImageToService(id, snpImage("v2"), "back again")).wait();
   await (await registry.rotateServiceKey(id)).wait();
   await (await registry.publishSealedSecrets(id, "env", `0x${"5e".repeat(700)}`)).wait();
+  await pass(NOTICE + 1);
   await (await registry.publishSealedSecrets(id, "env", "0x01")).wait();
+  await (await registry.publishSealedSecrets(id, "other", "0x02")).wait();
+  await mark();
+  await (await registry.withdrawPendingSecrets(id, HOSTILE)).wait();
+  await (await registry.publishSealedSecrets(id, "env", "0x03")).wait();
   await (await registry.extendNoticePeriod(id, NOTICE + 1)).wait();
   await (await registry.transferServiceAdmin(id, eve.address)).wait();
   await (await registry.transferServiceAdmin(id, successor.address)).wait();
@@ -95,6 +103,8 @@ export async function tellStory(suite: Suite): Promise<Story> {
   const plain = { admin: eve.address, noticePeriod: 0, description: "", devices: [], requireUpToDateTcb: false };
   await (await suite.registry.connect(eve).createService(plain, salt("quiet"))).wait();
   await (await suite.registry.connect(eve).addImageToService(quiet, nitroImage("quiet"), "")).wait();
+  await (await suite.registry.connect(eve).restrictServiceDevices(quiet, [measured("d", 32)])).wait();
+  await (await suite.registry.connect(eve).addImageToService(quiet, nitroImage("bound"), "")).wait();
   await mark();
   await pass(30 * DAY);
   return {

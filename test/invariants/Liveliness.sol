@@ -18,7 +18,7 @@ import {RegistryHandler} from "./handlers/RegistryHandler.sol";
 abstract contract Liveliness is Campaign {
     uint256 private constant STEPS = 1000;
 
-    string[41] private _actions = [
+    string[44] private _actions = [
         "create",
         "createWithImage",
         "createSealed",
@@ -37,6 +37,9 @@ abstract contract Liveliness is Campaign {
         "renounceAdmin",
         "batch",
         "batchCreate",
+        "removeImages",
+        "withdrawSecrets",
+        "startDevices",
         "allowPlatform",
         "enableTee",
         "acceptTcb",
@@ -81,7 +84,10 @@ abstract contract Liveliness is Campaign {
         RegistryHandler.create.selector,
         RegistryHandler.createWithImage.selector,
         RegistryHandler.createSealed.selector,
-        RegistryHandler.batchCreate.selector
+        RegistryHandler.batchCreate.selector,
+        RegistryHandler.removeImages.selector,
+        RegistryHandler.withdrawSecrets.selector,
+        RegistryHandler.startDevices.selector
     ];
     bytes4[] private _policySelectors = [
         PolicyHandler.allowPlatform.selector,
@@ -118,7 +124,7 @@ abstract contract Liveliness is Campaign {
 
     function test_everyActionSucceedsAtLeastOnce() public {
         // The seventh service is refused a place, so creations come from a few worlds, one after the other.
-        uint256[41] memory counts;
+        uint256[44] memory counts;
         uint256 releases = 0;
         uint256 attacks = 0;
         for (uint256 round = 0; round < 5; ++round) {
@@ -146,13 +152,13 @@ abstract contract Liveliness is Campaign {
     }
 
     function _step(uint256 seed) private {
-        uint256 which = seed % 47;
+        uint256 which = seed % 50;
         address target;
         bytes4 selector;
-        if (which < 19) (target, selector) = (address(registryHandler), _registrySelectors[which]);
-        else if (which < 37) (target, selector) = (address(policyHandler), _policySelectors[which - 19]);
-        else if (which < 44) (target, selector) = (address(governanceHandler), _governanceSelectors[which - 37]);
-        else (target, selector) = (address(attackHandler), _governanceSelectors[which - 37]);
+        if (which < 22) (target, selector) = (address(registryHandler), _registrySelectors[which]);
+        else if (which < 40) (target, selector) = (address(policyHandler), _policySelectors[which - 22]);
+        else if (which < 47) (target, selector) = (address(governanceHandler), _governanceSelectors[which - 40]);
+        else (target, selector) = (address(attackHandler), _governanceSelectors[which - 40]);
         // solhint-disable-next-line avoid-low-level-calls
         (bool ok, ) = target.call(abi.encodePacked(selector, seed));
         vm.assertTrue(ok, "a handler failed");

@@ -65,6 +65,7 @@ abstract contract ServiceInvariants is Campaign {
                 _must(active == world.activeNow(id, imageId), "active outside its time, or not active in it");
                 _must(record.activeFrom == facts.from, "activeFrom is not what was announced");
                 _must(record.activeUntil == facts.until, "activeUntil is not what was announced");
+                _must(record.restrictsDevices == facts.restricts, "a device rule that did not hold at listing");
                 if (facts.listed) _must(record.kind == TestImages.kindOf(i), "an image of another kind");
             }
         }
@@ -87,6 +88,11 @@ abstract contract ServiceInvariants is Campaign {
             _must(its.requireUpToDateTcb == world.tcbRuleNow(id), "a TCB rule that no event names");
             _must(its.restrictDevices == facts.restricts, "a device rule that no event names");
         }
+        _must(
+            world.REGISTRY().servicesHead() == world.foldedServices(),
+            "servicesHead is not the fold of all creations"
+        );
+        _must(world.REGISTRY().serviceCount() == world.services(), "serviceCount is not the number of creations");
         _must(world.POLICY().historyHead() == world.policyHead(), "the policy's head is not the fold of its logs");
         _must(world.POLICY().policyVersion() == world.policyEvents(), "policyVersion is not the number of events");
         _must(world.POLICY().lastUpdateBlock() == world.policyBlock(), "the policy's last block is wrong");

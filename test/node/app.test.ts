@@ -227,7 +227,7 @@ describe("node", function () {
 
       it("given more used nonces than it remembers, takes no more until some have expired", () => {
         let time = 1000;
-        const challenges = createChallenges({ seconds: 10, clock: () => time, limit: 2 });
+        const challenges = createChallenges({ seconds: 10, clock: () => time, stopwatch: () => time, limit: 2 });
         const take = () => challenges.take(fromHex(challenges.issue().nonce, "nonce"));
         take();
         take();
@@ -256,7 +256,7 @@ describe("node", function () {
         const flipped = own.request.nonce.replace(/^0x./, (start) => (start === "0x0" ? "0x1" : "0x0"));
         const made = await post(node.app, "/v1/keys", { ...own.request, nonce: flipped });
         expect(await problemOf(made)).to.include({ code: "nonce/unknown" });
-        node.skewSeconds = 61;
+        node.passedSeconds = 61;
         expect(await problemOf(await post(node.app, "/v1/keys", own.request))).to.include({ code: "nonce/expired" });
         // and a clock that is set back does not make it good again
         node.skewSeconds = -3600;
@@ -652,7 +652,7 @@ describe("node", function () {
     it("given a thread that died, answers 503 and makes another", async () => {
       const deaths: string[] = [];
       const judge = createJudgePool(
-        { ...tees.judgeOptions, pccs: { url: "not an address" } },
+        { ...tees.judgeOptions, pccs: { urls: ["not an address"], early: false } },
         { threads: 1, timeoutMs: 60_000, onDeath: (reason) => deaths.push(reason) },
       );
       const broken = await createTestNode(tees, {

@@ -6,7 +6,7 @@ import { verifyNitroDocument } from "../../src/node/evidence/nitro.ts";
 import { type VerifiedSnp, verifySnpReport } from "../../src/node/evidence/snp.ts";
 import { verifyTdxQuote } from "../../src/node/evidence/tdx.ts";
 import { verifyTdxCollateral } from "../../src/node/evidence/tdx-collateral.ts";
-import { factsOf, NO_DEVICE } from "../../src/node/facts.ts";
+import { factsOf, NO_DEVICE, type SnpMinimumTcb, tcbReportOf } from "../../src/node/facts.ts";
 import { createTestNitro } from "../../src/node/test-tee/nitro.ts";
 import { createTestSnp } from "../../src/node/test-tee/snp.ts";
 import { createTestTdx } from "../../src/node/test-tee/tdx.ts";
@@ -50,8 +50,26 @@ describe("what a decision takes from evidence", () => {
       expect(Object.keys(facts.registers).sort()).to.deep.equal(namesOf("snp").sort());
       expect(facts.deviceId).to.equal(sha256(verified.report.chipId));
     });
-    it("names no device where the chip id is masked", () => {
-      expect(factsOf(withReport({ chipId: new Uint8Array(64) }), {}).deviceId).to.equal(NO_DEVICE);
+    it("names the certificate's chip where the report's is masked, and none where neither says", async () => {
+      const snp = await createTestSnp({ atUnixSeconds: AT });
+      const report = snp.issueReport({ reportData: fill(64, 1), chipId: new Uint8Array(64) });
+      const masked = verifySnpReport(report, snp.certificates, { atUnixSeconds: AT, unsafeTestRoots: [snp.root] });
+      expect(factsOf(masked, {}).deviceId).to.equal(sha256(fill(64, 0xc1)));
+      expect(factsOf({ ...verified, chipId: undefined }, {}).deviceId).to.equal(NO_DEVICE);
+    });
+    it("is OutOfDate where the memory was not checked for aliases (BadRAM), unless that is waived", () => {
+      const unchecked = withReport({ aliasCheckComplete: false });
+      const status = (minimum: SnpMinimumTcb) =>
+        factsOf(unchecked, { snpMinimumTcb: { [verified.product]: minimum } }).tcbStatus;
+      expect(status({ snp: 5 })).to.equal("OutOfDate");
+      expect(status({ snp: 5, aliasCheck: true })).to.equal("OutOfDate");
+      expect(status({ snp: 5, aliasCheck: false })).to.equal("UpToDate");
+      const told = tcbReportOf(unchecked, { snpMinimumTcb: { [verified.product]: { snp: 24 } } });
+      expect(told?.parts[0]?.short.map(({ svn }) => svn)).to.deep.equal([
+        "snp",
+        "snp at launch",
+        "ALIAS_CHECK_COMPLETE (BadRAM, AMD-SB-3015)",
+      ]);
     });
     it("is OutOfDate unless the operator says which versions are good", () => {
       expect(factsOf(verified, {}).tcbStatus).to.equal("OutOfDate");

@@ -7,9 +7,9 @@ import { parseKeyBundle, STANDARD_PURPOSES } from "../../src/core/key-bundle.ts"
 import { recoverSigner } from "../../src/core/release.ts";
 import { generateSealKeyPair } from "../../src/core/seal.ts";
 import { readNodeConfig } from "../../src/node/config.ts";
-import { openFileStore } from "../../src/node/load.ts";
 import { openKeyThread } from "../../src/node/key-thread.ts";
 import { createKeyRing, type RootSecret } from "../../src/node/keys.ts";
+import { openFileStore } from "../../src/node/load.ts";
 import { startNode } from "../../src/node/server.ts";
 import { createService, startNodeChain } from "../helpers/decider.ts";
 import { fill } from "../helpers/evidence.ts";

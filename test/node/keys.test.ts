@@ -6,8 +6,8 @@ import { expect } from "chai";
 import { keccak256, recoverAddress } from "ethers";
 import { fromHex, type Hex, toHex } from "../../src/core/bytes.ts";
 import { parseKeyBundle, parseRootBundle, STANDARD_PURPOSES } from "../../src/core/key-bundle.ts";
-import { MAX_PURPOSES } from "../../src/core/release-wire.ts";
 import { recoverSigner } from "../../src/core/release.ts";
+import { MAX_PURPOSES } from "../../src/core/release-wire.ts";
 import { generateSealKeyPair } from "../../src/core/seal.ts";
 import {
   checkIdentity,

@@ -22,16 +22,16 @@ import {
   version,
 } from "../helpers/rollout.ts";
 import {
+  abortOf,
+  alarms,
+  bothUp,
+  everywhere,
+  governed,
+  nextOf,
+  nodesReplaced,
+  operation,
   plan,
   states,
-  alarms,
-  nextOf,
-  abortOf,
-  operation,
-  governed,
-  bothUp,
-  nodesReplaced,
-  everywhere,
 } from "../helpers/rollout-standing.ts";
 
 describe("rollout: where it stands", () => {

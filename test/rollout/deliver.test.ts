@@ -7,8 +7,8 @@ import { STANDARD_PURPOSES } from "../../src/core/key-bundle.ts";
 import { type Delivery, deliverAll, judgeDeliveries } from "../../src/rollout/deliver.ts";
 import type { Inputs, Machine } from "../../src/rollout/inputs.ts";
 import { buildTdxQuote } from "../helpers/evidence.ts";
-import { createFakeNode, FAKE_REGISTRY, type FakeAnswer, fakeKeys } from "../helpers/fake-node.ts";
 import { createFakeKernel } from "../helpers/fake-kernel.ts";
+import { createFakeNode, FAKE_REGISTRY, type FakeAnswer, fakeKeys } from "../helpers/fake-node.ts";
 import { APP_V1, APP_V2, inputs, SERVICE } from "../helpers/rollout.ts";
 import { endless, startServer } from "../helpers/unruly.ts";
 

@@ -18,9 +18,9 @@ import {
   inputs,
   KMS_V1,
   NEW_CODE,
-  OLD_CODE,
   nodeDown,
   nodeUp,
+  OLD_CODE,
   planOf,
 } from "../helpers/rollout.ts";
 

@@ -23,16 +23,16 @@ import {
   planOf,
 } from "../helpers/rollout.ts";
 import {
+  abortOf,
+  alarms,
+  bothUp,
+  everywhere,
+  governed,
+  nextOf,
+  nodesReplaced,
+  operation,
   plan,
   states,
-  alarms,
-  nextOf,
-  abortOf,
-  operation,
-  governed,
-  bothUp,
-  nodesReplaced,
-  everywhere,
 } from "../helpers/rollout-standing.ts";
 
 describe("rollout: the way back", () => {

@@ -172,7 +172,8 @@ describe("explorer: timelock operations", () => {
       coder.encode(["address", "uint256", "bytes"], [POLICY, 0, data]),
     );
   const cancelled = (time: number) => located(time, [id("Cancelled(bytes32)"), batchId], "0x");
-  const fold = (logs: LocatedLog[], now: number) => timeOperations(logs, now)[0];
+  const terms = { timelock: `0x${"77".repeat(20)}` as const, grace: 100 };
+  const fold = (logs: LocatedLog[], now: number) => timeOperations(logs, now, terms)[0];
 
   it("given a scheduled one is pending until its delay is over, to the second", () => {
     expect(fold([scheduled(10), salted(10)], 109)).to.include({ status: "pending", readyAt: 110, genuine: true });
@@ -186,8 +187,20 @@ describe("explorer: timelock operations", () => {
 
   it("given a cancelled one scheduled again waits again", () => {
     const logs = [scheduled(10), salted(10), cancelled(20), scheduled(30), salted(30)];
-    expect(timeOperations(logs, 40)).to.have.length(1);
+    expect(timeOperations(logs, 40, terms)).to.have.length(1);
     expect(fold(logs, 40)).to.include({ status: "pending", readyAt: 130, genuine: true });
+  });
+
+  it("given one that nobody executed expires, to the second, and can be scheduled again", () => {
+    expect(fold([scheduled(10), salted(10)], 209)).to.include({ status: "ready", expiresAt: 210 });
+    expect(fold([scheduled(10), salted(10)], 210)).to.include({ status: "expired", expiresAt: 210 });
+    const again = [scheduled(10), salted(10), scheduled(300), salted(300)];
+    expect(fold(again, 310)).to.include({ status: "pending", scheduledAt: 300, readyAt: 400, genuine: true });
+  });
+
+  it("given a timelock without a grace period, never expires", () => {
+    const [found] = timeOperations([scheduled(10), salted(10)], 10_000, { ...terms, grace: undefined });
+    expect(found).to.include({ status: "ready", expiresAt: 0 });
   });
 
   it("given calls that are not those of the id is not genuine", () => {

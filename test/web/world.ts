@@ -139,6 +139,7 @@ async function tellServices(world: World) {
   ).wait();
   const add = (id: string, image: Image, description: string) =>
     registry.interface.encodeFunctionData("addImageToService", [id, bytesOf(image), description]);
+  await throughSafe(registry.interface.encodeFunctionData("acceptServiceAdmin", [wallet]));
   await throughSafe(add(wallet, IMAGES.v1, "wallet 1.0"));
   await throughSafe(registry.interface.encodeFunctionData("setServiceGuardian", [wallet, eve.address]));
   await throughSafe(add(wallet, IMAGES.withdrawn, "wallet 1.5, withdrawn"));

@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { buildReportData } from "../../core/binding.ts";
 import { KeysteadError } from "../../core/errors.ts";
+import { parseSnpReport } from "../../core/evidence/snp.ts";
 import { hasErrno, type System } from "../system.ts";
-import { parseCertificateTable } from "./certificate-table.ts";
+import { chooseCertificates, parseCertificateTable } from "./certificate-table.ts";
 import { type Device, type DeviceEvidence, deviceError, EVIDENCE_BYTES, requireBinding } from "./device.ts";
 
 /*
@@ -113,7 +114,8 @@ async function report(
     });
   }
   if (kind === "tdx") return { kind, quote: outblob };
-  return { kind, report: outblob, certificates: auxblob === undefined ? {} : parseCertificateTable(auxblob) };
+  const table = auxblob === undefined ? {} : parseCertificateTable(auxblob);
+  return { kind, report: outblob, certificates: chooseCertificates(parseSnpReport(outblob), table) };
 }
 
 /** Makes an entry, and removes it whatever happens. */

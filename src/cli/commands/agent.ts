@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { type Command, Option } from "commander";
 import { detectDevice } from "../../agent/devices/detect.ts";
 import { type Device, withCertificates } from "../../agent/devices/device.ts";
+import { AMD_KDS, withKds } from "../../agent/devices/kds.ts";
 import { type Destination, parseDestination } from "../../agent/hand-over.ts";
 import { parseNodeUrl } from "../../agent/http.ts";
 import type { KeyFormat } from "../../agent/keys.ts";
@@ -48,8 +49,16 @@ async function openDevice(io: Io, options: Options): Promise<Device> {
     privilegeLevel: wholeNumber(options, "privlevel"),
   });
   const [vcek, ask] = [text(options, "vcek"), text(options, "ask")];
-  if (vcek === undefined && ask === undefined) return device;
-  return withCertificates(device, {
+  const url = text(options, "kds");
+  const fetching =
+    url === "none"
+      ? device
+      : withKds(device, {
+          ...{ url, cache: text(options, "kdsCache") },
+          log: (line) => io.warn(`${safeText(line)}\n`),
+        });
+  if (vcek === undefined && ask === undefined) return fetching;
+  return withCertificates(vcek === undefined ? fetching : device, {
     ...(vcek === undefined ? {} : { endorsementKey: await readCertificateFile(io, vcek, "vcek") }),
     ...(ask === undefined ? {} : { signer: await readCertificateFile(io, ask, "ask") }),
   });
@@ -226,7 +235,12 @@ export const command: CommandModule = {
       .option("--dstack-socket <path>", "the dstack guest agent's socket")
       .option("--privlevel <n>", "SEV-SNP: the VMPL of the report")
       .option("--vcek <file>", "SEV-SNP: the VCEK or VLEK, where the host gives none (DER or PEM)")
-      .option("--ask <file>", "SEV-SNP: the ASK or ASVK, where the host gives none (DER or PEM)")
+      .option("--ask <file>", "SEV-SNP: the ASK or ASVK, where nodes do not know it (DER or PEM)")
+      .option(
+        "--kds <url>",
+        `SEV-SNP: where the VCEK is fetched if the host gives none (default: ${AMD_KDS}); none: nowhere`,
+      )
+      .option("--kds-cache <folder>", "SEV-SNP: keeps what was fetched between runs")
       .option(
         "--vm-updates [host:port]",
         `serve /vm_updates meanwhile, until the agent is ended (default: ${VM_UPDATES_PORT})`,

@@ -3,6 +3,7 @@ import { writeFile } from "node:fs/promises";
 import type { Command } from "commander";
 import { toWireEvidence } from "../../agent/acquire.ts";
 import { detectDevice } from "../../agent/devices/detect.ts";
+import { withKds } from "../../agent/devices/kds.ts";
 import { createSystem } from "../../agent/system.ts";
 import { type Hex, toHex } from "../../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../../core/errors.ts";
@@ -43,7 +44,8 @@ function readAttest(options: Options): Attest {
         cause: error,
       });
     });
-    return toWireEvidence(await device.attest(binding));
+    // On bare metal the host hands out no VCEK: it is AMD's.
+    return toWireEvidence(await withKds(device).attest(binding));
   };
 }
 

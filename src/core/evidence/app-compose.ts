@@ -92,7 +92,7 @@ export function parseAppConfig(bytes: Uint8Array): AppConfig {
  * Every app-compose.json that dstack-cloud may write for this app: one, unless the .env file adds names that make two or more.
  *
  * @throws KeysteadError `text/not-utf8`; `app/env-without-kms` where an .env file is there and the key provider is not `kms` (the tool stops
- * there too); `app/env-line` {line}; `app/too-many-orders` {names} past {@link MAX_ENUMERATED_ENVS} names or 32 MiB of candidates
+ * there too); `app/too-many-orders` {names} past {@link MAX_ENUMERATED_ENVS} names or 32 MiB of candidates
  * @example
  * const [only, ...others] = buildAppCompose(app, { dockerCompose });
  */
@@ -116,6 +116,9 @@ export function buildAppCompose(app: AppConfig, files: AppFiles): readonly AppCo
   });
 }
 
+/** What dstack requires of an app-compose.json (dstack-types, AppCompose). The version is a number, or since 0.6 a text. */
+const REQUIRED = ["manifest_version", "name", "runner"] as const;
+
 /** What an app-compose.json says, where it is the usual JSON object; for people, since only its bytes are measured. */
 export interface AppComposeSummary {
   readonly name: string | undefined;
@@ -126,15 +129,28 @@ export interface AppComposeSummary {
 }
 
 /**
- * Looks into an app-compose.json. What it finds has no part in the hash.
+ * Looks into an app-compose.json. What it finds has no part in the hash. A file without the three fields that dstack requires is something else.
  *
- * @throws KeysteadError `text/not-utf8`, `json/*`, `app/field`: dstack could not start such a file
+ * @throws KeysteadError `text/not-utf8`, `json/*`, `dstack/not-app-compose` {missing}: dstack could not start such a file
  * @example
  * inspectAppCompose(bytes).remarks;
  */
 export function inspectAppCompose(bytes: Uint8Array): AppComposeSummary {
   const value = parseJson(decodeUtf8(bytes, "app-compose.json"), "app-compose.json");
-  if (!isJsonObject(value)) throw fieldError("app-compose.json", "an object");
+  const missing = isJsonObject(value)
+    ? REQUIRED.filter((field) => !(typeof value[field] === "string" || typeof value[field] === "number"))
+    : REQUIRED;
+  if (!isJsonObject(value) || missing.length > 0) {
+    throw new KeysteadError(
+      "dstack/not-app-compose",
+      `this is not an app-compose.json: it has no ${missing.join(", ")}`,
+      {
+        argument: "app-compose",
+        remedy: `Give the file that the machine was deployed with; it has ${REQUIRED.join(", ")} at its top level.`,
+        details: { missing },
+      },
+    );
+  }
   const remarks: string[] = [];
   const legacy = value.kms_enabled === true ? "kms" : value.local_key_provider_enabled === true ? "local" : undefined;
   const provider = typeof value.key_provider === "string" ? value.key_provider : legacy;
@@ -194,23 +210,28 @@ function quote(value: string): string {
   return JSON.stringify(value).replace(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-/** Names in a file of NAME=value lines; values are secrets and stay where they are. */
-function parseEnvNames(bytes: Uint8Array): readonly string[] {
-  const found: string[] = [];
-  for (const [index, line] of readText(bytes, "environment file").split("\n").entries()) {
-    const trimmed = line.trim();
-    if (trimmed === "" || trimmed.startsWith("#")) continue;
-    const name = /^([A-Za-z_][A-Za-z0-9_]*)=/.exec(trimmed)?.[1];
-    if (name === undefined) {
-      throw new KeysteadError("app/env-line", `line ${index + 1} of the environment file is not NAME=value`, {
-        argument: "env_file",
-        remedy: "Write one NAME=value a line, and comments after #.",
-        details: { line: index + 1 },
-      });
-    }
-    found.push(name);
+/**
+ * Names in an environment file, as dstack-cloud reads it (Python's `line.strip()`, then `split("=", 1)` and strip on both sides): empty lines, lines that begin with # and
+ * lines without `=` are passed over, and a name is whatever stands before the first `=`. Values are secrets and stay where they are.
+ *
+ * @throws KeysteadError `text/not-utf8`
+ * @example
+ * parseEnvNames(new TextEncoder().encode("A = 1\nignored\nB=2=3")); // ["A", "B"]
+ */
+export function parseEnvNames(bytes: Uint8Array): readonly string[] {
+  const found = new Set<string>();
+  for (const line of readText(bytes, "environment file").split("\n")) {
+    const trimmed = pythonStrip(line);
+    const equals = trimmed.indexOf("=");
+    if (equals !== -1 && !trimmed.startsWith("#")) found.add(pythonStrip(trimmed.slice(0, equals)));
   }
-  return found;
+  return [...found];
+}
+
+/** `str.strip()` of Python: its white space is not JavaScript's. U+FEFF stays; U+001C to U+001F and U+0085 go. */
+function pythonStrip(text: string): string {
+  const space = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+";
+  return text.replace(new RegExp(`^${space}`), "").replace(new RegExp(`${space}$`), "");
 }
 
 function permutations(items: readonly string[]): readonly (readonly string[])[] {

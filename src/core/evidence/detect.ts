@@ -1,11 +1,18 @@
-import { fromBase64, fromHex } from "../bytes.ts";
-import { SNP_REPORT_BYTES } from "./snp.ts";
+import { type BytesEncoding, readBytesText } from "../bytes-text.ts";
+import { isAzureHclReport, SNP_REPORT_BYTES } from "./snp.ts";
 
 /** What a file is. */
-export type EvidenceFormat = "tdx-quote" | "sgx-quote" | "snp-report" | "nitro-document" | "nitro-pcrs" | "unknown";
+export type EvidenceFormat =
+  | "tdx-quote"
+  | "sgx-quote"
+  | "snp-report"
+  | "azure-hcl"
+  | "nitro-document"
+  | "nitro-pcrs"
+  | "unknown";
 
 /** How its bytes are written down. */
-export type EvidenceEncoding = "binary" | "hex" | "base64" | "text";
+export type EvidenceEncoding = "binary" | BytesEncoding | "text";
 
 /** What {@link detectEvidence} says. */
 export interface Detected {
@@ -18,7 +25,7 @@ export interface Detected {
 }
 
 /**
- * Says what a file is, by its first bytes and its length, undoing hex or base64 (white space anywhere in it is passed over). Never throws: what it
+ * Says what a file is, by its first bytes and its length, undoing hex, base64 or base64url (white space and quotes are passed over). Never throws: what it
  * does not know is `unknown`, and what it knows may still be refused by the parser.
  *
  * @example
@@ -28,12 +35,12 @@ export interface Detected {
 export function detectEvidence(file: Uint8Array): Detected {
   const binary = classify(file);
   if (binary !== undefined) return { ...binary, encoding: "binary", bytes: file };
-  const text = asciiOf(file);
+  const text = textOf(file);
   if (text === undefined)
     return { format: "unknown", encoding: "binary", bytes: file, description: "unknown binary data" };
-  for (const [encoding, decode] of DECODERS) {
-    const bytes = decode(text.replace(/\s+/g, ""));
-    if (bytes === undefined) continue;
+  const written = readBytesText(text);
+  if (written !== undefined) {
+    const { encoding, bytes } = written;
     const found = classify(bytes);
     return found === undefined
       ? { format: "unknown", encoding, bytes, description: `unknown data in ${encoding}` }
@@ -45,24 +52,15 @@ export function detectEvidence(file: Uint8Array): Detected {
   return { format: "unknown", encoding: "text", bytes: file, description: "unknown text" };
 }
 
-const DECODERS: readonly (readonly [EvidenceEncoding, (compact: string) => Uint8Array | undefined])[] = [
-  ["hex", (text) => (text.length % 2 === 0 && /^(?:0x)?[0-9a-fA-F]+$/.test(text) ? fromHex(text, "file") : undefined)],
-  ["base64", (text) => (/^[A-Za-z0-9+/]+={0,2}$/.test(text) ? decoded(text) : undefined)],
-];
-
-function decoded(text: string): Uint8Array | undefined {
+/** UTF-8 without control characters but white space. Evidence in binary always has some. */
+function textOf(file: Uint8Array): string | undefined {
+  const controls = file.some((byte) => (byte < 0x20 && ![0x09, 0x0a, 0x0c, 0x0d].includes(byte)) || byte === 0x7f);
+  if (controls || file.length === 0) return undefined;
   try {
-    return fromBase64(text, "file");
+    return new TextDecoder("utf-8", { fatal: true }).decode(file);
   } catch {
     return undefined;
   }
-}
-
-function asciiOf(file: Uint8Array): string | undefined {
-  const printable = file.every(
-    (byte) => (byte >= 0x20 && byte < 0x7f) || byte === 0x09 || byte === 0x0a || byte === 0x0d,
-  );
-  return printable && file.length > 0 ? new TextDecoder("utf-8").decode(file) : undefined;
 }
 
 function classify(bytes: Uint8Array): { format: EvidenceFormat; description: string } | undefined {
@@ -74,6 +72,9 @@ function classify(bytes: Uint8Array): { format: EvidenceFormat; description: str
   }
   if (bytes.length === SNP_REPORT_BYTES && a !== undefined && a >= 1 && a <= 16 && b === 0 && c === 0 && d === 0) {
     return { format: "snp-report", description: `SEV-SNP attestation report, version ${a}` };
+  }
+  if (isAzureHclReport(bytes)) {
+    return { format: "azure-hcl", description: "the vTPM report of an Azure confidential VM, which is not supported" };
   }
   const cose = a === 0xd2 ? bytes.subarray(1) : bytes;
   if (cose[0] === 0x84 && cose[1] === 0x44 && cose[2] === 0xa1 && cose[3] === 0x01) {

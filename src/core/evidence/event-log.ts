@@ -107,6 +107,17 @@ export function parseEventLog(bytes: Uint8Array): EventLog {
 }
 
 /**
+ * As {@link parseEventLog}, of JSON that was parsed already.
+ *
+ * @throws KeysteadError as {@link parseEventLog}
+ * @example
+ * parseEventLogValue(tcbInfo.event_log);
+ */
+export function parseEventLogValue(value: JsonValue): EventLog {
+  return readEvents(value);
+}
+
+/**
  * Reads either a bare event log or the response of a guest agent's quote call, `{ "quote": hex, "event_log": array or JSON text, … }`.
  *
  * @throws KeysteadError as {@link parseEventLog}, and `hex/malformed` for the quote

@@ -1,4 +1,5 @@
 import { sha256 } from "@noble/hashes/sha2.js";
+import { keccak_256 } from "@noble/hashes/sha3.js";
 import { concatBytes, decodeUtf8, fromHex, type Hex, toHex } from "../bytes.ts";
 import { KeysteadError } from "../errors.ts";
 import { isJsonArray, isJsonObject, type JsonObject, parseJson } from "../json.ts";
@@ -7,6 +8,8 @@ import { isJsonArray, isJsonObject, type JsonObject, parseJson } from "../json.t
  * How dstack binds an app's configuration into the machine before it starts: by the TD's MR_CONFIG_ID, or by SEV-SNP's HOST_DATA.
  *
  *   version 1   MR_CONFIG_ID = 0x01 ‖ compose_hash ‖ 15 zero bytes
+ *   version 2   MR_CONFIG_ID = 0x02 ‖ Keccak-256(compose_hash ‖ app_id ‖ key provider ‖ key_provider_id) ‖ 15 zero bytes; key provider: one byte,
+ *               none 0, local-sgx 1, kms 2, tpm 3
  *   version 3   h = SHA-256("dstack-mr-config-v3:" ‖ 0x00 ‖ the document's exact bytes); HOST_DATA = h, MR_CONFIG_ID = 0x03 ‖ h ‖ 15 zero bytes
  *
  * Source: dstack-types/src/mr_config.rs of Dstack-TEE/dstack.
@@ -88,6 +91,36 @@ export function encodeMrConfigId(version: 1 | 3, hash: Hex): Hex {
   return toHex(
     concatBytes(Uint8Array.of(version), fromHex(checkHex("hash", hash.slice(2), 32), "hash"), new Uint8Array(15)),
   );
+}
+
+/** What a version 2 MR_CONFIG_ID is made of. */
+export interface MrConfigV2 {
+  /** 32 bytes. */
+  readonly composeHash: Hex;
+  /** 20 bytes. */
+  readonly appId: Hex;
+  /** As the key-provider event names it: `none`, `local-sgx`, `kms` or `tpm`. */
+  readonly keyProvider: string;
+  /** Any length; `0x`: none. */
+  readonly keyProviderId: Hex;
+}
+
+/** By their numbers (dstack-types, KeyProviderKind). */
+const PROVIDERS: readonly string[] = ["none", "local-sgx", "kms", "tpm"];
+
+/**
+ * The MR_CONFIG_ID of a TD, version 2: of dstack 0.5 where the key provider has an id.
+ *
+ * @returns 48 bytes; undefined if the key provider is not one that dstack numbers
+ * @example
+ * encodeMrConfigIdV2({ composeHash, appId, keyProvider: "kms", keyProviderId }); // "0x02…"
+ */
+export function encodeMrConfigIdV2({ composeHash, appId, keyProvider, keyProviderId }: MrConfigV2): Hex | undefined {
+  const provider = PROVIDERS.indexOf(keyProvider);
+  if (provider === -1) return undefined;
+  const parts = [composeHash, appId].map((hash) => fromHex(hash, "hash"));
+  const digest = keccak_256(concatBytes(...parts, Uint8Array.of(provider), fromHex(keyProviderId, "key_provider_id")));
+  return toHex(concatBytes(Uint8Array.of(2), digest, new Uint8Array(15)));
 }
 
 /**

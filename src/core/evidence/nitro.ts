@@ -1,7 +1,7 @@
 import { equalBytes, fromHex, type Hex, isZero, toHex } from "../bytes.ts";
 import { KeysteadError } from "../errors.ts";
 import { NITRO_PCRS } from "../image.ts";
-import { isJsonObject, type JsonObject, parseJson } from "../json.ts";
+import { isJsonArray, isJsonObject, type JsonObject, type JsonValue, parseJson } from "../json.ts";
 import type { Finding } from "../measurement.ts";
 import { type CborMap, type CborValue, decodeCbor } from "./cbor.ts";
 
@@ -62,7 +62,8 @@ const refuse = (code: string, message: string, details: Readonly<Record<string, 
   });
 
 /**
- * Reads an AWS Nitro attestation document: one untagged COSE_Sign1 in strict CBOR, with known fields only.
+ * Reads an AWS Nitro attestation document: one untagged COSE_Sign1 in strict CBOR, with known fields only. The payload's own map
+ * may be of indefinite length, as in documents written since mid-2025 (before: definite); nothing else may.
  *
  * @throws KeysteadError `nitro/too-large`, `nitro/not-cose-sign1`, `nitro/tagged`, `nitro/unknown-algorithm`, `nitro/unprotected-header`, `nitro/signature-length`,
  * `nitro/unknown-field` {field}, `nitro/bad-field` {field}, and those of `decodeCbor`
@@ -107,7 +108,7 @@ export function parseNitroDocument(bytes: Uint8Array): NitroDocument {
       },
     );
   }
-  const fields = decodeCbor(payload, "document payload");
+  const fields = decodeCbor(payload, "document payload", "indefinite-map");
   if (!(fields instanceof Map)) throw refuse("bad-field", "the payload is not a map", { field: "payload" });
   const map: CborMap = fields;
   for (const key of map.keys()) {
@@ -195,19 +196,21 @@ export interface NitroPcrs {
   readonly hashAlgorithm: string | undefined;
   /** Whether text before the JSON (nitro-cli's progress lines) was passed over. */
   readonly skippedText: boolean;
+  /** Whether these are an enclave's that runs in debug mode: its documents will hold zeros, and not these PCRs. */
+  readonly debugMode: boolean;
 }
 
 /**
- * Reads the JSON that `nitro-cli build-enclave` and `nitro-cli describe-eif` print: an object with `Measurements`, or that object's value itself.
- * Progress lines before it, as in a captured terminal, are passed over.
+ * Reads the JSON that nitro-cli prints: of `build-enclave` and `describe-eif` an object with `Measurements`, of `describe-enclaves` an array of such
+ * objects, one a running enclave; or the value of `Measurements` itself. Progress lines before it, as in a captured terminal, are passed over.
  *
- * @throws KeysteadError `nitro/no-measurements`, `nitro/bad-pcr` {name}, `nitro/unknown-hash`, and those of `parseJson`
+ * @throws KeysteadError `nitro/no-measurements`, `nitro/several-enclaves` {names}, `nitro/bad-pcr` {name}, `nitro/unknown-hash`, and those of `parseJson`
  * @example
  * parseNitroPcrs('{"Measurements":{"PCR0":"…","PCR1":"…","PCR2":"…"}}').pcrs.get(2);
  */
 export function parseNitroPcrs(text: string): NitroPcrs {
-  const start = /^[ \t]*\{/m.exec(text)?.index ?? 0;
-  const value = parseJson(text.slice(start), "PCR file");
+  const start = /^[ \t]*(?:\{|\[\s*[{\]])/m.exec(text)?.index ?? 0;
+  const value = onlyEnclave(parseJson(text.slice(start), "PCR file"));
   const found = isJsonObject(value) && isJsonObject(value.Measurements) ? value.Measurements : value;
   const names = isJsonObject(found) ? Object.keys(found).filter((name) => /^PCR[0-9]+$/.test(name)) : [];
   if (!isJsonObject(found) || names.length === 0) {
@@ -240,7 +243,30 @@ export function parseNitroPcrs(text: string): NitroPcrs {
     pcrs: new Map(entries.sort(([a], [b]) => a - b)),
     hashAlgorithm: typeof algorithm === "string" ? algorithm : undefined,
     skippedText: text.slice(0, start).trim() !== "",
+    debugMode: isJsonObject(value) && hasDebugFlag(value.Flags),
   };
+}
+
+/** `describe-enclaves` prints the machine's enclaves as an array; which of several is meant, nothing in it says. */
+function onlyEnclave(value: JsonValue): JsonValue {
+  if (!isJsonArray(value) || value.length === 0) return value;
+  const [only, ...others] = value;
+  if (only !== undefined && others.length === 0) return only;
+  const names = value.map((enclave, index) => {
+    const { EnclaveName: name, EnclaveID: id } = isJsonObject(enclave) ? enclave : {};
+    return typeof name === "string" ? name : typeof id === "string" ? id : `number ${index}`;
+  });
+  throw new KeysteadError("nitro/several-enclaves", `there are ${value.length} enclaves: ${names.join(", ")}`, {
+    argument: "PCR file",
+    remedy: "Give the object of the one that is meant, or what nitro-cli describe-eif prints of its image.",
+    details: { names },
+  });
+}
+
+/** One flag, or several with a separator or in a list. */
+function hasDebugFlag(flags: JsonValue | undefined): boolean {
+  const texts = isJsonArray(flags) ? flags : [flags];
+  return texts.some((text) => typeof text === "string" && /\bDEBUG_MODE\b/.test(text));
 }
 
 /**
@@ -268,7 +294,18 @@ export function nitroRegisters({
  * @example
  * nitroFindings(document).some(({ code }) => code === "evidence/debug");
  */
-export function nitroFindings({ pcrs }: { readonly pcrs: ReadonlyMap<number, Uint8Array> }): readonly Finding[] {
+export function nitroFindings({
+  pcrs,
+  debugMode = false,
+}: {
+  readonly pcrs: ReadonlyMap<number, Uint8Array>;
+  readonly debugMode?: boolean;
+}): readonly Finding[] {
+  if (debugMode) {
+    const message =
+      "DEBUG: nitro-cli says DEBUG_MODE: the host can read this enclave, and its documents hold zeros, not the PCRs that are printed here";
+    return [{ code: "evidence/debug", severity: "unsafe", message }];
+  }
   const zero = [0, 1, 2].filter((index) => {
     const value = pcrs.get(index);
     return value !== undefined && isZero(value);

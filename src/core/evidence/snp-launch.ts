@@ -74,6 +74,7 @@ const SIGNATURES: readonly (readonly [number, readonly string[]])[] = [
   ],
   [cpuSignature(25, 1, 1), ["EPYC-Milan", "EPYC-Milan-v1", "EPYC-Milan-v2", "EPYC-Milan-v3"]],
   [cpuSignature(25, 17, 0), ["EPYC-Genoa", "EPYC-Genoa-v1", "EPYC-Genoa-v2"]],
+  [cpuSignature(26, 0, 0), ["EPYC-Turin", "EPYC-Turin-v1"]],
 ];
 
 /** CPUID signatures by QEMU's CPU model names (target/i386/cpu.c). */

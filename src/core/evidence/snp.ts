@@ -6,7 +6,15 @@ import type { Finding } from "../measurement.ts";
  * AMD SEV-SNP attestation reports, versions 2 to 5. Layout: AMD, "SEV Secure Nested Paging Firmware ABI Specification" (56860), table
  * ATTESTATION_REPORT: one size and one set of offsets for all versions; version 3 adds the CPUID bytes at 0x188, version 5 the mitigation
  * vectors at 0x1F8 and 0x200. Version 4 is in the field without a public description: its reserved bytes are not read. All integers
- * little-endian. Byte strings in the result are views on the input.
+ * little-endian. Byte strings in the result are views on the input. Section 2.3 of the same document has the TCB layouts, which differ by product:
+ *
+ *   Milan, Genoa: bootloader ‖ TEE ‖ 4 reserved ‖ SNP ‖ microcode      Turin: FMC ‖ bootloader ‖ TEE ‖ SNP ‖ 3 reserved ‖ microcode
+ *   Venice: FMC ‖ reserved ‖ TEE ‖ SNP ‖ 4 reserved (it has neither bootloader nor microcode)
+ */
+
+/*
+ * Azure's confidential VMs do not give this report out: a paravisor wraps it in a vTPM's HCL report, and the report data is the paravisor's, not the
+ * guest's. Such evidence cannot be bound to a request, and is not supported: see isAzureHclReport.
  */
 
 /** A report's length in bytes, in every version. */
@@ -24,14 +32,16 @@ export interface SnpTcb {
   readonly bytes: Uint8Array;
   /** Turin and later only. */
   readonly fmc: number | undefined;
-  readonly bootloader: number;
+  /** Not on Venice. */
+  readonly bootloader: number | undefined;
   readonly tee: number;
   readonly snp: number;
-  readonly microcode: number;
+  /** Not on Venice. */
+  readonly microcode: number | undefined;
 }
 
 /** The processor family, by which certificates and TCB layout differ. `undefined`: the report's version does not say. */
-export type SnpProduct = "milan" | "genoa" | "turin" | undefined;
+export type SnpProduct = "milan" | "genoa" | "turin" | "venice" | undefined;
 
 /** The guest policy, bit by bit. */
 export interface SnpPolicy {
@@ -42,7 +52,17 @@ export interface SnpPolicy {
   readonly migrateMa: boolean;
   readonly debug: boolean;
   readonly singleSocket: boolean;
+  /** Bits that are set and whose meaning is not known here. */
+  readonly unknown: bigint;
 }
+
+/** Guest policy bits that are known: ABI version (0 to 15), SMT, the bit that must be one, migration agent, debug, single socket, CXL, AES-256-XTS, RAPL off,
+ * ciphertext hiding, page swap off. */
+const POLICY_KNOWN = 0x3ffffffn;
+/** Platform bits that are known: SMT, TSME, ECC, RAPL off, ciphertext hiding, alias check complete, and (7) trusted I/O. */
+const PLATFORM_KNOWN = 0xbfn;
+/** Platform bit 5: since the last reset, the memory was checked for aliasing addresses and has none (BadRAM; AMD-SB-3015). */
+const ALIAS_CHECK_COMPLETE = 1n << 5n;
 
 /** A parsed report. Parsing says what it claims; whether a TEE made it is a verifier's to say. */
 export interface SnpReport {
@@ -54,6 +74,10 @@ export interface SnpReport {
   readonly vmpl: number;
   readonly currentTcb: SnpTcb;
   readonly platformInfo: bigint;
+  /** Platform bits that are set and whose meaning is not known here. */
+  readonly platformUnknown: bigint;
+  /** ALIAS_CHECK_COMPLETE: firmware looked for memory modules that lie about their size (BadRAM), and found none. */
+  readonly aliasCheckComplete: boolean;
   readonly authorKeyEnabled: boolean;
   readonly maskChipKey: boolean;
   /** Which key signed. */
@@ -90,12 +114,15 @@ const refuse = (code: string, message: string, remedy: string, details: Readonly
 /**
  * Reads a SEV-SNP attestation report, version 2 to 5.
  *
+ * @param certified the product that the endorsement key's certificate names: of a version 2 report it alone says how TCB versions are laid out (without
+ * it: as of Milan and Genoa)
  * @throws KeysteadError `snp/wrong-length` {expected, actual}, `snp/unknown-version` {version}, `snp/unknown-algorithm` {algorithm},
- * `snp/unknown-signing-key`, `snp/unknown-processor`, `snp/signature-padding`
+ * `snp/unknown-signing-key`, `snp/unknown-processor`, `snp/tcb-layout`, `snp/signature-padding`, `snp/azure-hcl`
  * @example
  * const { measurement, policy } = parseSnpReport(bytes);
  */
-export function parseSnpReport(bytes: Uint8Array): SnpReport {
+export function parseSnpReport(bytes: Uint8Array, certified?: SnpProduct): SnpReport {
+  if (isAzureHclReport(bytes)) throw azureReport();
   if (bytes.length !== SNP_REPORT_BYTES) {
     throw refuse(
       "wrong-length",
@@ -117,7 +144,7 @@ export function parseSnpReport(bytes: Uint8Array): SnpReport {
   const cpuid =
     version >= 3 ? { family: at(bytes, 0x188), model: at(bytes, 0x189), stepping: at(bytes, 0x18a) } : undefined;
   const product = cpuid === undefined ? undefined : productOf(cpuid.family, cpuid.model);
-  const tcb = (): SnpTcb => readTcb(reader.bytes(8), product);
+  const tcb = (): SnpTcb => readTcb(reader.bytes(8), product ?? certified);
   const guestSvn = reader.u32le();
   const policy = readPolicy(reader.u64le());
   const familyId = reader.bytes(16);
@@ -161,6 +188,8 @@ export function parseSnpReport(bytes: Uint8Array): SnpReport {
     vmpl,
     currentTcb,
     platformInfo,
+    platformUnknown: platformInfo & ~PLATFORM_KNOWN,
+    aliasCheckComplete: (platformInfo & ALIAS_CHECK_COMPLETE) !== 0n,
     authorKeyEnabled: (flags & 1) !== 0,
     maskChipKey: (flags & 2) !== 0,
     signingKey,
@@ -186,26 +215,61 @@ export function parseSnpReport(bytes: Uint8Array): SnpReport {
   };
 }
 
+/**
+ * Whether bytes are the vTPM report of an Azure confidential VM ("HCLA"), with a SEV-SNP report inside.
+ *
+ * @example
+ * isAzureHclReport(new TextEncoder().encode("HCLA…")); // true
+ */
+export function isAzureHclReport(bytes: Uint8Array): boolean {
+  return bytes[0] === 0x48 && bytes[1] === 0x43 && bytes[2] === 0x4c && bytes[3] === 0x41;
+}
+
+function azureReport(): KeysteadError {
+  return refuse(
+    "azure-hcl",
+    "this is the vTPM report of an Azure confidential VM (HCLA), which is not supported",
+    "Azure's guests do not choose the report data of the SEV-SNP report inside, so it cannot be bound to a request. Use a " +
+      "provider whose guests reach the SEV-SNP device itself (configfs-tsm).",
+  );
+}
+
 const at = (bytes: Uint8Array, offset: number): number => bytes[offset] ?? 0;
+
+const VENICE_MODELS: readonly (readonly [first: number, last: number])[] = [
+  [0x50, 0x57],
+  [0x90, 0xaf],
+  [0xc0, 0xc7],
+];
 
 /** CPUID families and models: AMD, "Versioned Chip Endorsement Key" specification (57230), and the ABI specification's list of products. */
 function productOf(family: number, model: number): SnpProduct {
   if (family === 0x19 && model <= 0x0f) return "milan";
   if (family === 0x19 && ((model >= 0x10 && model <= 0x1f) || (model >= 0xa0 && model <= 0xaf))) return "genoa";
-  if (family === 0x1a && model <= 0x11) return "turin";
+  if (family === 0x1a && model <= 0x1f) return "turin";
+  if (family === 0x1a && VENICE_MODELS.some(([first, last]) => model >= first && model <= last)) return "venice";
   throw refuse(
     "unknown-processor",
     `processor family 0x${family.toString(16)}, model 0x${model.toString(16)} is not known`,
-    "Give a report of a Milan, Genoa or Turin machine.",
+    "Give a report of a Milan, Genoa, Turin or Venice machine.",
     { family, model },
   );
 }
 
 function readTcb(bytes: Uint8Array, product: SnpProduct): SnpTcb {
   const byte = (offset: number) => at(bytes, offset);
-  return product === "turin"
-    ? { bytes, fmc: byte(0), bootloader: byte(1), tee: byte(2), snp: byte(3), microcode: byte(7) }
-    : { bytes, fmc: undefined, bootloader: byte(0), tee: byte(1), snp: byte(6), microcode: byte(7) };
+  if (product === "turin")
+    return { bytes, fmc: byte(0), bootloader: byte(1), tee: byte(2), snp: byte(3), microcode: byte(7) };
+  if (product !== "venice")
+    return { bytes, fmc: undefined, bootloader: byte(0), tee: byte(1), snp: byte(6), microcode: byte(7) };
+  if (byte(1) !== 0 || !isZero(bytes.subarray(4))) {
+    throw refuse(
+      "tcb-layout",
+      `a Venice TCB version has bytes set that are reserved: ${toHex(bytes)}`,
+      "Update keystead: this firmware writes TCB versions in a way that is not known here.",
+    );
+  }
+  return { bytes, fmc: byte(0), bootloader: undefined, tee: byte(2), snp: byte(3), microcode: undefined };
 }
 
 function readPolicy(value: bigint): SnpPolicy {
@@ -218,6 +282,7 @@ function readPolicy(value: bigint): SnpPolicy {
     migrateMa: bit(18n),
     debug: bit(19n),
     singleSocket: bit(20n),
+    unknown: value & ~POLICY_KNOWN,
   };
 }
 
@@ -286,6 +351,21 @@ export function snpFindings(report: SnpReport): readonly Finding[] {
       code: "evidence/debug",
       severity: "unsafe",
       message: `DEBUG: the guest policy (0x${report.policy.value.toString(16)}) lets the host read and change this machine's memory`,
+    });
+  }
+  if (report.policy.unknown !== 0n || report.platformUnknown !== 0n) {
+    findings.push({
+      code: "evidence/unknown-bits",
+      severity: "unsafe",
+      message: `guest policy or platform information has bits that are not known here (0x${report.policy.unknown.toString(16)}, 0x${report.platformUnknown.toString(16)})`,
+    });
+  }
+  if (!report.aliasCheckComplete) {
+    findings.push({
+      code: "evidence/alias-check",
+      severity: "warning",
+      message:
+        "ALIAS_CHECK_COMPLETE is clear: the firmware did not check for memory modules that lie about their size (BadRAM, AMD-SB-3015)",
     });
   }
   if (report.signingKey === "none") {

@@ -8,6 +8,7 @@ import type { Finding } from "../measurement.ts";
  *
  *   v4: header 48 ‖ TD 1.0 body 584 ‖ u32 length ‖ signature data
  *   v5: header 48 ‖ u16 body type ‖ u32 body size ‖ body ‖ u32 length ‖ signature data
+ *   TD 1.5 body: TD 1.0 body ‖ TEE TCB SVN 2 16 ‖ MRSERVICETD 48; extended body (type 4, Intel's sgx_quote_5.h): TD 1.5 body ‖ 237 bytes, see TdxExtension
  *   signature data: signature 64 ‖ attestation key 64 ‖ u16 type = 6 ‖ u32 size ‖ QE certification data
  *   QE certification data: QE report 384 ‖ signature 64 ‖ u16 size ‖ QE authentication data ‖ u16 type ‖ u32 size ‖ data (type 5: PEM chain)
  */
@@ -18,7 +19,8 @@ const KEY_TYPE_ECDSA_P256 = 2;
 const BODY_SGX = 1;
 const BODY_TD10 = 2;
 const BODY_TD15 = 3;
-const BODY_BYTES: Readonly<Record<number, number>> = { [BODY_TD10]: 584, [BODY_TD15]: 648 };
+const BODY_EXTENDED = 4;
+const BODY_BYTES: Readonly<Record<number, number>> = { [BODY_TD10]: 584, [BODY_TD15]: 648, [BODY_EXTENDED]: 885 };
 const CERTIFICATION_QE_REPORT = 6;
 /** Certification data that is a PEM certificate chain, leaf first. */
 export const CERTIFICATION_PCK_CHAIN = 5;
@@ -34,9 +36,23 @@ export interface TdxHeader {
   readonly userData: Uint8Array;
 }
 
+/**
+ * What a body of type 4 has beyond a TD 1.5 body: who else has, or had, a say in this machine. Of an ordinary TD all of it is zero but the TD's own id.
+ */
+export interface TdxExtension {
+  /** Which VM inside of a partitioned TD asked: 0 is the TD itself. */
+  readonly vmId: number;
+  /** 32 bytes that name the TD; they say nothing about it. */
+  readonly tdId: Uint8Array;
+  /** 48 bytes: a measurement of the devices that the TD takes into its trust. */
+  readonly deviceInfo: Uint8Array;
+  /** 156 bytes: hash and attributes of the service TDs that were bound, now and before, and the TCB that they ran on. */
+  readonly serviceTdHistory: Uint8Array;
+}
+
 /** The TD's report as the quote carries it. */
 export interface TdxBody {
-  readonly type: "td1.0" | "td1.5";
+  readonly type: "td1.0" | "td1.5" | "extended";
   readonly teeTcbSvn: Uint8Array;
   readonly mrSeam: Uint8Array;
   readonly mrSignerSeam: Uint8Array;
@@ -56,6 +72,8 @@ export interface TdxBody {
   readonly teeTcbSvn2: Uint8Array | undefined;
   /** TD 1.5 bodies only. */
   readonly mrServiceTd: Uint8Array | undefined;
+  /** Bodies of type 4 only. */
+  readonly extension: TdxExtension | undefined;
 }
 
 /** The quoting enclave's own report, an SGX report body of 384 bytes. */
@@ -194,9 +212,14 @@ function readBodyType(reader: Reader): number {
   if (type === BODY_SGX) throw sgxQuote();
   const expected = BODY_BYTES[type];
   if (expected === undefined) {
-    throw refuse("unknown-body", `quote body type ${type} is not known`, "Give a quote with a TD 1.0 or TD 1.5 body.", {
-      type,
-    });
+    throw refuse(
+      "unknown-body",
+      `quote body type ${type} is not known`,
+      "Give a quote with a body of type 2, 3 or 4.",
+      {
+        type,
+      },
+    );
   }
   const actual = reader.u32le("body size");
   if (actual !== expected) {
@@ -215,9 +238,9 @@ function readBodyType(reader: Reader): number {
 }
 
 function readBody(reader: Reader, type: number): TdxBody {
-  const td15 = type === BODY_TD15;
+  const td15 = type !== BODY_TD10;
   return {
-    type: td15 ? "td1.5" : "td1.0",
+    type: type === BODY_EXTENDED ? "extended" : td15 ? "td1.5" : "td1.0",
     teeTcbSvn: reader.bytes(16, "TEE TCB SVN"),
     mrSeam: reader.bytes(48, "MRSEAM"),
     mrSignerSeam: reader.bytes(48, "MRSIGNERSEAM"),
@@ -235,7 +258,57 @@ function readBody(reader: Reader, type: number): TdxBody {
     reportData: reader.bytes(64, "report data"),
     teeTcbSvn2: td15 ? reader.bytes(16, "TEE TCB SVN 2") : undefined,
     mrServiceTd: td15 ? reader.bytes(48, "MRSERVICETD") : undefined,
+    extension: type === BODY_EXTENDED ? readExtension(reader) : undefined,
   };
+}
+
+/** Hash 48 ‖ attributes 8 ‖ 16 ‖ 16 ‖ 12 ‖ hash 48 ‖ attributes 8. */
+const SERVICE_TD_HISTORY_BYTES = 156;
+
+function readExtension(reader: Reader): TdxExtension {
+  return {
+    vmId: reader.u8("VM id"),
+    tdId: reader.bytes(32, "TD id"),
+    deviceInfo: reader.bytes(48, "device info"),
+    serviceTdHistory: reader.bytes(SERVICE_TD_HISTORY_BYTES, "service TD history"),
+  };
+}
+
+/** A reason why software outside of a quote's registers has a say in the machine. */
+export interface TdxIntruder {
+  readonly code: "service-td" | "nested-vm" | "device-info";
+  readonly message: string;
+}
+
+/**
+ * What has a say in the machine that a body describes and is measured by no register: service TDs, now or before; a VM inside of a partitioned TD;
+ * devices. Verifiers reject each of them.
+ *
+ * @example
+ * findIntruder(quote.body)?.code; // "service-td"
+ */
+export function findIntruder({ mrServiceTd, extension }: TdxBody): TdxIntruder | undefined {
+  if (mrServiceTd !== undefined && !isZero(mrServiceTd)) {
+    const message =
+      "a service TD is bound to this machine (MRSERVICETD is not zero) and no register measures what it does";
+    return { code: "service-td", message };
+  }
+  if (extension === undefined) return undefined;
+  const { vmId, deviceInfo, serviceTdHistory } = extension;
+  if (!isZero(serviceTdHistory)) {
+    const message =
+      "a service TD was bound to this machine (its service TD history is not zero) and no register measures what it did";
+    return { code: "service-td", message };
+  }
+  if (vmId !== 0) {
+    const message = `VM ${vmId} inside of a partitioned TD asked for this quote, and no register measures that VM`;
+    return { code: "nested-vm", message };
+  }
+  if (!isZero(deviceInfo)) {
+    const message = "this machine takes devices into its trust (device info is not zero) and no register measures them";
+    return { code: "device-info", message };
+  }
+  return undefined;
 }
 
 function readSignatureData(bytes: Uint8Array): TdxSignatureData {
@@ -350,13 +423,9 @@ export function tdxFindings(quote: TdxQuote): readonly Finding[] {
       message: "SEPT_VE_DISABLE is clear: the host can inject exceptions on this machine's memory accesses",
     });
   }
-  if (body.mrServiceTd !== undefined && !isZero(body.mrServiceTd)) {
-    findings.push({
-      code: "evidence/service-td",
-      severity: "unsafe",
-      message: "a service TD is bound to this machine (MRSERVICETD is not zero) and no register measures what it does",
-    });
-  }
+  const intruder = findIntruder(body);
+  if (intruder !== undefined)
+    findings.push({ code: `evidence/${intruder.code}`, severity: "unsafe", message: intruder.message });
   if (isZero(body.rtMr3)) {
     findings.push({
       code: "evidence/no-workload",

@@ -1,4 +1,4 @@
-import { type Hex, Reader, toHex } from "../../core/bytes.ts";
+import { concatBytes, type Hex, Reader, toHex } from "../../core/bytes.ts";
 import { KeysteadError } from "../../core/errors.ts";
 
 /*
@@ -42,6 +42,20 @@ function readItem(reader: Reader, argument: string): DerItem {
   }
   const value = reader.bytes(length, "DER contents");
   return { tag, value, bytes: reader.source.subarray(start, reader.offset) };
+}
+
+/**
+ * A SEQUENCE of elements that were read.
+ *
+ * @example
+ * encodeDerSequence(readDer(bytes, "serial").bytes);
+ */
+export function encodeDerSequence(...items: readonly Uint8Array[]): Uint8Array {
+  const value = concatBytes(...items);
+  const { length } = value;
+  const count = length < 0x80 ? 0 : length < 0x100 ? 1 : length < 0x1_0000 ? 2 : 3;
+  const head = [length >> 16, (length >> 8) & 0xff, length & 0xff].slice(3 - Math.max(count, 1));
+  return concatBytes(Uint8Array.of(DER_SEQUENCE, ...(count === 0 ? [] : [0x80 + count]), ...head), value);
 }
 
 /**

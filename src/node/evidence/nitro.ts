@@ -4,7 +4,8 @@ import { KeysteadError } from "../../core/errors.ts";
 import { type NitroDocument, parseNitroDocument } from "../../core/evidence/nitro.ts";
 import { type ChainCache, defineChainKind } from "./chain-cache.ts";
 import { AWS_NITRO_ROOT_G1 } from "./roots.ts";
-import { type Certificate, checkDates, checkTime, isoTime, type Trust, verifyChain } from "./x509.ts";
+import { CLOCK_TOLERANCE_SECONDS, checkTime, isoTime } from "./time.ts";
+import { type Certificate, checkDates, type Trust, verifyChain } from "./x509.ts";
 
 /*
  * AWS Nitro attestation documents: is this document genuine? Sources: AWS, "Attestation process" of the Nitro Enclaves NSM API (fields, chain, what to
@@ -18,8 +19,6 @@ const REQUIRED_PCRS: readonly number[] = [0, 1, 2];
 /** A CBOR array of four, then the text "Signature1": the head of the Sig_structure. */
 const SIG_STRUCTURE_HEAD = Uint8Array.from([0x84, 0x6a, ...Buffer.from("Signature1")]);
 const MAX_CHAIN = 8;
-/** Clock difference between the host and the judge that is taken as now. */
-const SKEW_SECONDS = 60;
 
 /** What {@link verifyNitroDocument} needs to know. */
 export interface NitroOptions {
@@ -125,10 +124,17 @@ function readChain(
 
 function checkAge(made: number, now: number, maxAgeSeconds: number | undefined): void {
   const ageSeconds = now - made;
-  if (ageSeconds < -SKEW_SECONDS) {
-    throw refuse("from-the-future", `the document says ${isoTime(made)}, after ${isoTime(now)}`, "Check the clock.", {
-      ageSeconds,
-    });
+  if (ageSeconds < -CLOCK_TOLERANCE_SECONDS) {
+    throw new KeysteadError(
+      "nitro/from-the-future",
+      `the document says ${isoTime(made)}, ${-ageSeconds} s after ${isoTime(now)}; ${CLOCK_TOLERANCE_SECONDS} s are tolerated`,
+      {
+        argument: "document",
+        remedy: "Check this machine's clock (NTP): it is slow, or the host's is fast.",
+        retryable: true,
+        details: { ageSeconds, retryAfterSeconds: -ageSeconds - CLOCK_TOLERANCE_SECONDS },
+      },
+    );
   }
   if (maxAgeSeconds !== undefined && !(ageSeconds <= maxAgeSeconds)) {
     throw refuse(

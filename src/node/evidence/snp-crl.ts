@@ -1,7 +1,10 @@
 import { isKeysteadError, KeysteadError } from "../../core/errors.ts";
-import { type FetchLike, requestCollateral } from "./collateral.ts";
-import { ARKS, checkCrlDates, type Product, type VerifiedSnp } from "./snp.ts";
-import { parseCertificate, type RevocationList, readCrl } from "./x509.ts";
+import { type RevocationList, readCrl } from "./crl.ts";
+import { readKdsUrl } from "./kds.ts";
+import { type FetchLike, REQUEST_TIMEOUT_MS, requestDocument } from "./request.ts";
+import { ARKS, CHAIN_NAMES, checkCrlDates, type Product, type VerifiedSnp } from "./snp.ts";
+import { isValidAt, monotonicSeconds, type Stopwatch } from "./time.ts";
+import { parseCertificate } from "./x509.ts";
 
 /*
  * AMD's revocation lists, one a product, signed by its ARK. Source: AMD, "Versioned Chip Endorsement Key (VCEK) Certificate and KDS Interface Specification"
@@ -9,8 +12,6 @@ import { parseCertificate, type RevocationList, readCrl } from "./x509.ts";
  * the place of a newer list. A list that can't be had is no list that allows: whoever needs it waits, or is refused.
  */
 
-const PRODUCT_NAMES: Readonly<Record<Product, string>> = { milan: "Milan", genoa: "Genoa", turin: "Turin" };
-const DEFAULT_TIMEOUT_MS = 10_000;
 const REFRESH_AFTER_SECONDS = 3600;
 const RETRY_AFTER_SECONDS = 30;
 
@@ -36,26 +37,31 @@ export function verifySnpCrl(
   product: Product,
   { atUnixSeconds, unsafeTestRoots = [] }: SnpCrlOptions,
 ): RevocationList {
-  const list = readUnder(der, ARKS[product], unsafeTestRoots);
+  const list = readUnder(der, product, unsafeTestRoots);
   checkCrlDates(list, atUnixSeconds);
   return list;
 }
 
 /** The list under the vendor's root, or under one of the others; the error is the vendor root's. */
-function readUnder(der: Uint8Array, root: Uint8Array, others: readonly Uint8Array[]): RevocationList {
-  try {
-    return readCrl(der, parseCertificate(root, "snp", "ARK"), "snp", "AMD CRL");
-  } catch (error) {
-    for (const other of others) {
-      try {
-        return readCrl(der, parseCertificate(other, "snp", "test root"), "snp", "AMD CRL");
-      } catch (failure) {
-        // A test root of another vendor's kind, or not the one that signed it.
-        if (!isKeysteadError(failure)) throw failure;
-      }
+function readUnder(der: Uint8Array, product: Product, others: readonly Uint8Array[]): RevocationList {
+  const pinned = ARKS[product];
+  let first: unknown;
+  for (const root of [...(pinned === undefined ? [] : [pinned]), ...others]) {
+    try {
+      return readCrl(der, parseCertificate(root, "snp", root === pinned ? "ARK" : "test root"), "snp", "AMD CRL");
+    } catch (error) {
+      // A test root of another vendor's kind, or not the one that signed it.
+      if (!isKeysteadError(error)) throw error;
+      first ??= error;
     }
-    throw error;
   }
+  throw (
+    first ??
+    new KeysteadError("snp/no-root", `AMD's root of ${CHAIN_NAMES[product]} is not known here`, {
+      argument: "crl",
+      remedy: "Use a version of keystead that knows this product.",
+    })
+  );
 }
 
 /** Where lists come from. */
@@ -65,6 +71,8 @@ export interface SnpCrlSourceOptions extends Pick<SnpCrlOptions, "unsafeTestRoot
   readonly fetch: FetchLike;
   /** Default: ten seconds. */
   readonly timeoutMs?: number;
+  /** What pauses and renewals are measured by. Default: the machine's monotonic time. */
+  readonly stopwatch?: Stopwatch | undefined;
 }
 
 /** Lists, verified and kept. */
@@ -86,7 +94,9 @@ interface Held {
 interface Entry {
   readonly address: string;
   readonly product: Product;
+  readonly endorsement: Endorsement;
   held: Held | undefined;
+  /** By the stopwatch: a clock that is set moves neither pauses nor renewals. */
   askedAt: number;
   lastError: unknown;
   pending: Promise<Held> | undefined;
@@ -100,30 +110,24 @@ interface Entry {
  * const crl = await createSnpCrlSource({ url: "https://kdsintf.amd.com", fetch }).get("milan", "vcek", atUnixSeconds);
  */
 export function createSnpCrlSource(options: SnpCrlSourceOptions): SnpCrlSource {
-  const { fetch, unsafeTestRoots, timeoutMs = DEFAULT_TIMEOUT_MS } = options;
-  const base = URL.canParse(options.url) ? new URL(options.url) : undefined;
-  if (base === undefined || !/^https?:$/.test(base.protocol) || base.search !== "" || base.hash !== "") {
-    throw new KeysteadError(
-      "collateral/bad-url",
-      `${options.url} is not an address of AMD's key distribution service`,
-      {
-        argument: "evidence.snpCrlUrl",
-        remedy: "Give https://kdsintf.amd.com, or a mirror's address before /vcek/v1.",
-      },
-    );
-  }
-  const root = base.href.replace(/\/+$/, "");
+  const { fetch, unsafeTestRoots, stopwatch = monotonicSeconds, timeoutMs = REQUEST_TIMEOUT_MS } = options;
+  const root = readKdsUrl(options.url);
   const entries = new Map<string, Entry>();
 
   const renew = async (entry: Entry, atUnixSeconds: number): Promise<Held> => {
-    const { address, product } = entry;
-    entry.askedAt = atUnixSeconds;
+    const { address, product, endorsement } = entry;
+    entry.askedAt = stopwatch();
     try {
-      const { body: der } = await requestCollateral(address, fetch, timeoutMs);
+      const { body: der } = await requestDocument(address, {
+        fetch,
+        what: `CRL of ${CHAIN_NAMES[product]} (${endorsement.toUpperCase()})`,
+        who: "AMD's KDS",
+        timeoutMs,
+      });
       const list = verifySnpCrl(der, product, { atUnixSeconds, unsafeTestRoots });
       if (entry.held !== undefined && list.thisUpdate < entry.held.list.thisUpdate) {
         throw new KeysteadError("collateral/older", `${address} gives an older list than the one held`, {
-          argument: "evidence.snpCrlUrl",
+          argument: "evidence.snpKdsUrl",
           remedy: "Let the mirror refresh what it holds.",
           retryable: true,
         });
@@ -146,18 +150,26 @@ export function createSnpCrlSource(options: SnpCrlSourceOptions): SnpCrlSource {
 
   return {
     get: async (product, endorsement, atUnixSeconds) => {
-      const address = `${root}/${endorsement}/v1/${PRODUCT_NAMES[product]}/crl`;
-      const fresh = { address, product, held: undefined, askedAt: 0, lastError: undefined, pending: undefined };
-      const entry = entries.get(address) ?? fresh;
+      const address = `${root}/${endorsement}/v1/${CHAIN_NAMES[product]}/crl`;
+      const entry: Entry = entries.get(address) ?? {
+        address,
+        product,
+        endorsement,
+        held: undefined,
+        askedAt: 0,
+        lastError: undefined,
+        pending: undefined,
+      };
       entries.set(address, entry);
       const { held, lastError } = entry;
-      const since = atUnixSeconds - entry.askedAt;
-      const rested = lastError === undefined || since < 0 || since >= RETRY_AFTER_SECONDS;
-      if (held === undefined || atUnixSeconds < held.list.thisUpdate || atUnixSeconds > held.list.nextUpdate) {
+      const since = stopwatch() - entry.askedAt;
+      const rested = lastError === undefined || since >= RETRY_AFTER_SECONDS;
+      const { thisUpdate: from = 0, nextUpdate: until = 0 } = held?.list ?? {};
+      if (held === undefined || !isValidAt({ from, until }, atUnixSeconds)) {
         if (entry.pending === undefined && !rested) throw lastError;
         return (await start(entry, atUnixSeconds)).der;
       }
-      const due = lastError === undefined ? since < 0 || since >= REFRESH_AFTER_SECONDS : rested;
+      const due = lastError === undefined ? since >= REFRESH_AFTER_SECONDS : rested;
       // Its failure is kept; what is held is in date and stays.
       if (due) start(entry, atUnixSeconds).catch(() => undefined);
       return held.der;

@@ -2,19 +2,11 @@ import { verify } from "node:crypto";
 import { fromHex, toHex } from "../../core/bytes.ts";
 import { KeysteadError } from "../../core/errors.ts";
 import { isJsonObject, parseJson } from "../../core/json.ts";
+import { checkRevoked, type RevocationList, readCrl } from "./crl.ts";
 import { INTEL_SGX_ROOT_CA } from "./roots.ts";
 import { parseQeIdentity, parseTcbInfo, type QeIdentity, type TcbInfo } from "./tdx-tcb.ts";
-import {
-  type Certificate,
-  checkRevoked,
-  checkTime,
-  isoTime,
-  parsePemChain,
-  type RevocationList,
-  readCrl,
-  type Trust,
-  verifyChain,
-} from "./x509.ts";
+import { checkTime, checkValidity, isValidAt, type Validity } from "./time.ts";
+import { type Certificate, parsePemChain, type Trust, verifyChain } from "./x509.ts";
 
 /*
  * What Intel says of TDX platforms: TCB info, QE identity, the PCK CA's and the root's revocation lists. Intel, "Provisioning Certification Service for
@@ -41,12 +33,10 @@ export interface TdxCollateral {
   readonly qeIdentitySignature: Uint8Array;
 }
 
-/** How long one part of the collateral is good. Times in seconds since 1970. */
-export interface Window {
+/** How long one part of the collateral is good. */
+export interface Window extends Validity {
   readonly what: string;
   readonly kind: "collateral" | "crl" | "certificate";
-  readonly from: number;
-  readonly until: number;
 }
 
 /** Collateral whose signatures are checked. Only {@link verifyTdxCollateral} makes it. */
@@ -154,16 +144,25 @@ export function checkCollateral(collateral: VerifiedTdxCollateral, atUnixSeconds
   if (!genuine.has(collateral)) {
     throw refuse("collateral-not-verified", "collateral", "this collateral did not come out of verifyTdxCollateral");
   }
-  if (atUnixSeconds >= collateral.validFrom && atUnixSeconds <= collateral.validUntil) return;
   for (const { what, kind, from, until } of collateral.windows) {
-    if (atUnixSeconds >= from && atUnixSeconds <= until) continue;
-    throw refuse(
-      `${kind}-${atUnixSeconds > until ? "expired" : "not-yet-valid"}`,
-      "collateral",
-      `${what} is good from ${isoTime(from)} to ${isoTime(until)}, not at ${isoTime(atUnixSeconds)}`,
-      { what, from, until },
-    );
+    checkValidity({ from, until }, atUnixSeconds, {
+      code: `tdx/${kind}`,
+      argument: "collateral",
+      what,
+      remedy: "Fetch the collateral again from Intel or a PCCS.",
+      details: { what },
+    });
   }
+}
+
+/**
+ * Whether every part of collateral is in date, with the tolerance of {@link checkCollateral}.
+ *
+ * @example
+ * if (!isInDate(held, atUnixSeconds)) held = await renew();
+ */
+export function isInDate({ validFrom, validUntil }: VerifiedTdxCollateral, atUnixSeconds: number): boolean {
+  return isValidAt({ from: validFrom, until: validUntil }, atUnixSeconds);
 }
 
 interface SignerChain {

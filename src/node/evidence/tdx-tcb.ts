@@ -2,6 +2,7 @@ import { equalBytes, fromHex } from "../../core/bytes.ts";
 import { KeysteadError } from "../../core/errors.ts";
 import type { QeReport, TdxBody } from "../../core/evidence/tdx.ts";
 import { isJsonArray, isJsonObject, type JsonObject, type JsonValue, parseJson } from "../../core/json.ts";
+import { GOOD_TCB, type TcbShortfall } from "../../core/tcb.ts";
 
 /*
  * TCB info and QE identity, and what they say of a platform. Formats: Intel, "Provisioning Certification Service for ECDSA Attestation", API v4, TCB info
@@ -30,11 +31,13 @@ export interface TcbVerdict {
   readonly tcbDate: string;
 }
 
-interface SvnLevel extends TcbVerdict {
+/** A level of the TDX module or of the quoting enclave. */
+export interface SvnLevel extends TcbVerdict {
   readonly isvSvn: number;
 }
 
-interface PlatformLevel extends TcbVerdict {
+/** A level of the platform. */
+export interface PlatformLevel extends TcbVerdict {
   readonly sgxSvns: readonly number[];
   readonly tdxSvns: readonly number[];
   readonly pceSvn: number;
@@ -60,6 +63,8 @@ export interface TcbInfo extends SignedDocument {
   readonly module: SeamIdentity;
   readonly moduleIdentities: ReadonlyMap<string, SeamIdentity & { readonly levels: readonly SvnLevel[] }>;
   readonly levels: readonly PlatformLevel[];
+  /** What Intel calls the 16 components of each list, where it says, e.g. `Early Microcode Update`. */
+  readonly componentNames: { readonly sgx: readonly string[]; readonly tdx: readonly string[] };
 }
 
 /** Parsed identity of the TD quoting enclave. */
@@ -100,6 +105,10 @@ class Fields {
 
   has(name: string): boolean {
     return this.#object[name] !== undefined;
+  }
+
+  optionalText(name: string): string {
+    return this.has(name) ? this.text(name) : "";
   }
 
   text(name: string): string {
@@ -182,6 +191,12 @@ function readSvns(tcb: Fields, name: string): readonly number[] {
   return svns;
 }
 
+const readNames = (level: Fields | undefined, name: string): readonly string[] =>
+  level
+    ?.object("tcb")
+    .list(name)
+    .map((component) => component.optionalText("type")) ?? [];
+
 /**
  * Reads TCB info, exactly the text that Intel signed. Its signature is for the caller to check first.
  *
@@ -200,7 +215,8 @@ export function parseTcbInfo(text: string): TcbInfo {
     if (moduleIdentities.has(id)) throw malformed("TCB info", `the TDX module ${id} is there twice`);
     moduleIdentities.set(id, { ...readSeam(identity), levels: readSvnLevels(identity) });
   }
-  const levels = fields.list("tcbLevels").map((level) => {
+  const listed = fields.list("tcbLevels");
+  const levels = listed.map((level) => {
     const tcb = level.object("tcb");
     return {
       ...readVerdict(level),
@@ -216,6 +232,7 @@ export function parseTcbInfo(text: string): TcbInfo {
     module: readSeam(fields.object("tdxModule")),
     moduleIdentities,
     levels,
+    componentNames: { sgx: readNames(listed[0], "sgxtcbcomponents"), tdx: readNames(listed[0], "tdxtcbcomponents") },
   };
 }
 
@@ -335,9 +352,50 @@ export function judgePlatform(tcb: PlatformTcb, { teeTcbSvn }: TdxBody, info: Tc
       reached(tcb.sgxSvns, candidate.sgxSvns, 0) &&
       reached(teeTcbSvn, candidate.tdxSvns, from),
   );
-  if (level === undefined)
-    throw refuse("no-tcb-level", "the platform is below every TCB level that Intel lists for it");
-  return level;
+  if (level !== undefined) return level;
+  const short = platformShortfall(tcb, { teeTcbSvn }, info);
+  const needs = short.map(({ svn, have, need }) => `${svn} has ${have}, the good level ${need}`).join("; ");
+  throw refuse("no-tcb-level", `the platform is below every TCB level that Intel lists for it: ${needs}`, { short });
+}
+
+/**
+ * The newest level that is good: what a platform should reach. Intel lists levels newest first.
+ *
+ * @example
+ * targetLevel(tcbInfo.levels)?.pceSvn;
+ */
+export function targetLevel<T extends TcbVerdict>(levels: readonly T[]): T | undefined {
+  return levels.find(({ status }) => GOOD_TCB.has(status)) ?? levels[0];
+}
+
+/**
+ * What a platform lacks of the newest level that is up to date.
+ *
+ * @example
+ * platformShortfall(pck.tcb, quote.body, tcbInfo); // [{ svn: "PCE", have: 11, need: 13 }]
+ */
+export function platformShortfall(
+  tcb: PlatformTcb,
+  { teeTcbSvn }: Pick<TdxBody, "teeTcbSvn">,
+  info: TcbInfo,
+): TcbShortfall[] {
+  const wanted = targetLevel(info.levels);
+  if (wanted === undefined) return [];
+  const named = (kind: string, names: readonly string[], index: number) =>
+    `${kind} component ${index + 1}${names[index] ? ` (${names[index]})` : ""}`;
+  const lacks = (kind: string, names: readonly string[], have: ArrayLike<number>, need: readonly number[], from = 0) =>
+    need.flatMap((least, index) => {
+      const actual = have[index] ?? 0;
+      return index >= from && actual < least ? [{ svn: named(kind, names, index), have: actual, need: least }] : [];
+    });
+  const pce = tcb.pceSvn < wanted.pceSvn ? [{ svn: "PCE", have: tcb.pceSvn, need: wanted.pceSvn }] : [];
+  // TDX components 0 and 1 are the module's own where it has an identity (see judgePlatform).
+  const from = teeTcbSvn[1] === 0 ? 0 : 2;
+  return [
+    ...lacks("SGX", info.componentNames.sgx, tcb.sgxSvns, wanted.sgxSvns),
+    ...lacks("TDX", info.componentNames.tdx, teeTcbSvn, wanted.tdxSvns, from),
+    ...pce,
+  ];
 }
 
 /**

@@ -1,11 +1,14 @@
 import { createHash, type KeyObject, verify } from "node:crypto";
 import { concatBytes, equalBytes, type Hex, isZero, Reader, toHex } from "../../core/bytes.ts";
 import { KeysteadError } from "../../core/errors.ts";
-import { parseTdxQuote, type TdxBody, type TdxQuote } from "../../core/evidence/tdx.ts";
+import { findIntruder, parseTdxQuote, type TdxBody, type TdxQuote } from "../../core/evidence/tdx.ts";
+import { describeTcb, type TcbReport } from "../../core/tcb.ts";
 import { type ChainCache, defineChainKind } from "./chain-cache.ts";
+import { checkRevoked } from "./crl.ts";
 import { DER_OCTET_STRING, type DerItem, readDer, readDerList, readDerOid, readDerUint } from "./der.ts";
 import { INTEL_SGX_ROOT_CA } from "./roots.ts";
 import { checkCollateral, PCK_CAS, type TdxOptions, type VerifiedTdxCollateral } from "./tdx-collateral.ts";
+import { explainTdx, type JudgedTdx } from "./tdx-shortfall.ts";
 import {
   convergeTcbStatus,
   judgeModule,
@@ -16,15 +19,8 @@ import {
   type TcbStatus,
   type TcbVerdict,
 } from "./tdx-tcb.ts";
-import {
-  type Certificate,
-  checkDates,
-  checkRevoked,
-  checkTime,
-  parsePemChain,
-  type Trust,
-  verifyChain,
-} from "./x509.ts";
+import { checkTime } from "./time.ts";
+import { type Certificate, checkDates, parsePemChain, type Trust, verifyChain } from "./x509.ts";
 
 /*
  * Intel TDX quotes: is this quote genuine, and what is its platform's TCB status? Sources: Intel, "TDX DCAP Quoting Library API" (quote layout and what
@@ -60,6 +56,8 @@ export interface VerifiedTdx {
   readonly trust: Trust;
   /** The worst of platform, TDX module and quoting enclave. */
   readonly tcbStatus: TcbStatus;
+  /** The same with its reasons, for people. */
+  readonly tcb: TcbReport;
   readonly platformTcb: TcbVerdict;
   readonly qeTcb: TcbVerdict;
   /** `undefined` where the module has no identity of its own (major version 0). */
@@ -89,7 +87,7 @@ const FORGED = "Refuse this machine: its quote was altered or not made by a TDX 
  *
  * @param bytes the quote, binary; zero bytes may follow it
  * @param collateral of the quote's platform family, out of `verifyTdxCollateral`
- * @throws KeysteadError `tdx/debug`, `tdx/td-attributes` {attributes}, `tdx/sept-ve-disable`, `tdx/service-td`, `tdx/certification-type`,
+ * @throws KeysteadError `tdx/debug`, `tdx/td-attributes` {attributes}, `tdx/sept-ve-disable`, `tdx/service-td`, `tdx/nested-vm`, `tdx/device-info`, `tdx/certification-type`,
  * `tdx/pck-certificate`, `tdx/wrong-issuer`, `tdx/root-mismatch`, `tdx/crl-issuer`, `tdx/revoked`, `tdx/fmspc-mismatch`, `tdx/pce-mismatch`,
  * `tdx/qe-report-signature`, `tdx/attestation-key-binding`, `tdx/signature`, `tdx/tcb-revoked`; those of `parseTdxQuote`, `checkCollateral`,
  * `verifyChain`, `checkDates`, `judgeQe`, `judgeModule`, `judgePlatform`
@@ -144,24 +142,24 @@ export function verifyTdxQuote(
     throw refuse("signature", "the attestation key did not sign this quote", FORGED);
 
   // What Intel thinks of each part.
-  const qeTcb = judgeQe(qeReport, qeIdentity);
-  const moduleTcb = judgeModule(quote.body, tcbInfo);
-  const platformTcb = judgePlatform(pck.sgx.tcb, quote.body, tcbInfo);
-  const parts = moduleTcb === undefined ? [qeTcb] : [moduleTcb, qeTcb];
-  const tcbStatus = parts.reduce((status, part) => convergeTcbStatus(status, part.status), platformTcb.status);
+  const judged = judgeParts(quote, pck.sgx.tcb, collateral);
+  const tcb: TcbReport = { ...explainTdx(judged), until: Math.min(tcbInfo.nextUpdate, qeIdentity.nextUpdate) };
+  const { status: tcbStatus, platform: platformTcb, module: moduleTcb, qe: qeTcb } = judged;
   if (tcbStatus === "Revoked") {
     throw refuse(
       "tcb-revoked",
-      "Intel revoked this platform's TCB level",
+      `Intel revoked this platform's TCB level: ${describeTcb(tcb)}`,
       "Update the platform, then ask for a new quote.",
+      { tcb },
     );
   }
-  const advisories = new Set([platformTcb, ...parts].flatMap(({ advisoryIds }) => advisoryIds));
+  const advisories = new Set(tcb.parts.flatMap((part) => part.advisories));
   return {
     kind: "tdx",
     quote,
     trust: pck.trust,
     tcbStatus,
+    tcb,
     platformTcb,
     qeTcb,
     moduleTcb,
@@ -173,19 +171,50 @@ export function verifyTdxQuote(
   };
 }
 
+/** Each part by Intel's documents, and the worst of them. */
+function judgeParts(quote: TdxQuote, tcb: PlatformTcb, { tcbInfo, qeIdentity }: VerifiedTdxCollateral): JudgedTdx {
+  const { body } = quote;
+  const { qeReport } = quote.signatureData;
+  const qe = judgeQe(qeReport, qeIdentity);
+  const module = judgeModule(body, tcbInfo);
+  const platform = judgePlatform(tcb, body, tcbInfo);
+  const parts = module === undefined ? [qe] : [module, qe];
+  const status = parts.reduce((worst, part) => convergeTcbStatus(worst, part.status), platform.status);
+  return { status, platform, module, qe, tcb, body, qeIsvSvn: qeReport.isvSvn, tcbInfo, qeIdentity };
+}
+
+/**
+ * What other collateral of the same platform family (Intel's early set) says of a quote that {@link verifyTdxQuote} accepted. It decides nothing.
+ *
+ * @throws KeysteadError those of `judgeQe`, `judgeModule` and `judgePlatform`; `tdx/fmspc-mismatch`, `tdx/pce-mismatch`
+ * @example
+ * const { status } = foreseeTdx(verified, earlyCollateral);
+ */
+export function foreseeTdx(
+  { quote }: Pick<VerifiedTdx, "quote">,
+  collateral: VerifiedTdxCollateral,
+  options: Pick<TdxQuoteOptions, "chains" | "unsafeTestRoots">,
+): NonNullable<TcbReport["early"]> {
+  const { sgx } = readPckChain(quote, options);
+  checkSame(sgx.fmspc, collateral.tcbInfo.fmspc, "fmspc-mismatch", "FMSPC");
+  checkSame(sgx.pceId, collateral.tcbInfo.pceId, "pce-mismatch", "PCE id");
+  return explainTdx(judgeParts(quote, sgx.tcb, collateral));
+}
+
 /** What the TD itself must be, whatever its platform: nobody outside may read it, change it, move it, or serve it unmeasured. */
 function checkTd(body: TdxBody): void {
   const attributes = new Reader(body.tdAttributes, "TD attributes").u64le();
   const shown = toHex(body.tdAttributes);
-  const remedy = "Start the machine without debugging, migration or service TDs, on a host that sets SEPT_VE_DISABLE.";
+  const remedy =
+    "Start the machine without debugging, migration, service TDs or trusted devices, on a host that sets SEPT_VE_DISABLE.";
   if ((attributes & DEBUG_BYTE) !== 0n)
     throw refuse("debug", `the TD attributes ${shown} have a bit of the debug byte set`, remedy, { attributes: shown });
   if ((attributes & ~ALLOWED_ATTRIBUTES) !== 0n)
     throw refuse("td-attributes", `the TD attributes ${shown} have a forbidden bit set`, remedy, { attributes: shown });
   if ((attributes & SEPT_VE_DISABLE) === 0n)
     throw refuse("sept-ve-disable", `the TD attributes ${shown} do not set SEPT_VE_DISABLE`, remedy);
-  if (body.mrServiceTd !== undefined && !isZero(body.mrServiceTd))
-    throw refuse("service-td", "a service TD is bound to this machine, and no register measures it", remedy);
+  const intruder = findIntruder(body);
+  if (intruder !== undefined) throw refuse(intruder.code, intruder.message, remedy);
 }
 
 const QE_REPORT = defineChainKind<{ readonly signedBy: Certificate }>();

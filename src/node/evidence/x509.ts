@@ -1,12 +1,13 @@
 import "reflect-metadata"; // @peculiar/x509 resolves its algorithms through it, and fails to load without it
-import { createHash, type KeyObject, X509Certificate as NodeCertificate, verify } from "node:crypto";
-import { BasicConstraintsExtension, KeyUsageFlags, KeyUsagesExtension, X509Certificate, X509Crl } from "@peculiar/x509";
+import { createHash, type KeyObject, X509Certificate as NodeCertificate } from "node:crypto";
+import { BasicConstraintsExtension, KeyUsageFlags, KeyUsagesExtension, X509Certificate } from "@peculiar/x509";
 import { decodeUtf8, equalBytes, fromBase64, type Hex, toHex } from "../../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../../core/errors.ts";
-import { DER_BIT_STRING, DER_INTEGER, DER_SEQUENCE, type DerItem, readDer, readDerList, readDerSerial } from "./der.ts";
+import { readDer, readDerList, readDerSerial } from "./der.ts";
+import { checkValidity } from "./time.ts";
 
 /*
- * Certificate chains and revocation lists, as far as TEE vendors use them (RFC 5280 §6, without policies and name constraints: a critical extension
+ * Certificate chains, as far as TEE vendors use them (RFC 5280 §6, without policies and name constraints: a critical extension
  * other than basic constraints and key usage is refused). Fields are read with @peculiar/x509, signatures checked by OpenSSL through node:crypto,
  * which also compares names, key identifiers, and the algorithm inside with the one outside of what is signed. A chain is the exact list that the
  * vendor's specification names, leaf first, root last; there is no path building.
@@ -17,9 +18,12 @@ const CERTIFICATE_LIMIT = 8;
 /** The longest of the vendors, an AMD root, has 1,639 bytes. */
 const MAX_CERTIFICATE_BYTES = 4096;
 
-/** Whose certificates: the first part of every error code, and the one signature algorithm of the vendor. */
+/** Whose certificates: the first part of every error code. */
 export type Room = "tdx" | "snp" | "nitro";
-const ALGORITHMS: Readonly<Record<Room, { readonly name: string; readonly hash: string; readonly node: string }>> = {
+/** The one signature algorithm of each vendor. */
+export const ALGORITHMS: Readonly<
+  Record<Room, { readonly name: string; readonly hash: string; readonly node: string }>
+> = {
   tdx: { name: "ECDSA", hash: "SHA-256", node: "sha256" },
   nitro: { name: "ECDSA", hash: "SHA-384", node: "sha384" },
   snp: { name: "RSA-PSS", hash: "SHA-384", node: "sha384" },
@@ -48,16 +52,6 @@ export interface Certificate {
   readonly node: NodeCertificate;
 }
 
-/** A parsed revocation list. Times in seconds since 1970. */
-export interface RevocationList {
-  readonly issuer: Uint8Array;
-  readonly thisUpdate: number;
-  readonly nextUpdate: number;
-  /** Serial numbers as {@link readDerSerial} writes them. */
-  readonly revoked: ReadonlySet<Hex>;
-  readonly signatureAlgorithm: { readonly name: string; readonly hash: string | undefined };
-}
-
 /** On what a verdict rests. `TEST ROOT`: on a certificate that the caller supplied, so the evidence proves nothing about any hardware. */
 export interface Trust {
   readonly kind: "vendor root" | "TEST ROOT";
@@ -66,7 +60,8 @@ export interface Trust {
   readonly sha256: Hex;
 }
 
-const refuse = (
+/** An error of a vendor's certificates. */
+export const refuseCertificate = (
   room: Room,
   code: string,
   argument: string,
@@ -76,7 +71,8 @@ const refuse = (
 ) => new KeysteadError(`${room}/${code}`, message, { argument, remedy, details });
 
 const sha256 = (bytes: Uint8Array): Hex => toHex(createHash("sha256").update(bytes).digest());
-const seconds = (date: Date): number => Math.floor(date.getTime() / 1000);
+/** A date in seconds since 1970. */
+export const unixSeconds = (date: Date): number => Math.floor(date.getTime() / 1000);
 
 /**
  * Reads one certificate, DER, strictly: nothing after it, no unknown critical extension, no extension twice.
@@ -114,7 +110,7 @@ function readCertificate(der: Uint8Array, room: Room, argument: string): Certifi
   const extensions = new Map<string, Uint8Array>();
   for (const { type, critical, value } of parsed.extensions) {
     if (extensions.has(type) || (critical && !KNOWN_CRITICAL.has(type))) {
-      throw refuse(
+      throw refuseCertificate(
         room,
         "certificate-extension",
         argument,
@@ -133,8 +129,8 @@ function readCertificate(der: Uint8Array, room: Room, argument: string): Certifi
     commonName: parsed.subjectName.getField("CN")[0] ?? "",
     subject: subject.bytes,
     serial: readDerSerial(fields[1], argument),
-    notBefore: seconds(parsed.notBefore),
-    notAfter: seconds(parsed.notAfter),
+    notBefore: unixSeconds(parsed.notBefore),
+    notAfter: unixSeconds(parsed.notAfter),
     publicKey: node.publicKey,
     spki: spki.bytes,
     isCa: constraints?.ca === true && (usage === null || (usage.usages & KeyUsageFlags.keyCertSign) !== 0),
@@ -145,17 +141,18 @@ function readCertificate(der: Uint8Array, room: Room, argument: string): Certifi
   };
 }
 
-function readAlgorithm(algorithm: object): { readonly name: string; readonly hash: string | undefined } {
+/** What the library says of a signature's algorithm. */
+export function readAlgorithm(algorithm: object): { readonly name: string; readonly hash: string | undefined } {
   const name = "name" in algorithm && typeof algorithm.name === "string" ? algorithm.name : "";
   const hash = "hash" in algorithm && typeof algorithm.hash === "object" ? algorithm.hash : undefined;
   return { name, hash: hash && "name" in hash && typeof hash.name === "string" ? hash.name : undefined };
 }
 
-const PEM_BLOCK = /-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=\n]+?)\n?-----END CERTIFICATE-----\n?/y;
+const PEM_BLOCK = /-----BEGIN CERTIFICATE-----\n([A-Za-z0-9+/=\n]+?)\n?-----END CERTIFICATE-----\n*/y;
 
 /**
  * Splits a PEM chain into the DER of its certificates. Only the plain form is taken (header, canonical base64 in lines, footer); CRLF counts as a
- * line end, and zero bytes may follow, since quotes carry their chain with C's terminator.
+ * line end, blank lines may follow a certificate, and zero bytes the last one, since quotes carry their chain with C's terminator.
  *
  * @throws KeysteadError `{room}/chain-malformed`
  * @example
@@ -221,7 +218,7 @@ export function verifyChain(ders: readonly Uint8Array[], rules: ChainRules): Ver
   const { room, argument } = rules;
   const last = ders.at(-1);
   if (last === undefined || ders.length < 2 || (rules.length !== undefined && ders.length !== rules.length)) {
-    throw refuse(
+    throw refuseCertificate(
       room,
       "chain-length",
       argument,
@@ -232,7 +229,7 @@ export function verifyChain(ders: readonly Uint8Array[], rules: ChainRules): Ver
   }
   const pinned = rules.roots.some((der) => equalBytes(der, last));
   if (!pinned && !rules.testRoots?.some((der) => equalBytes(der, last))) {
-    throw refuse(
+    throw refuseCertificate(
       room,
       "wrong-root",
       argument,
@@ -266,13 +263,29 @@ export function isSignedBy(der: Uint8Array, key: KeyObject, room: Room, argument
   }
 }
 
+/**
+ * The issuer that a certificate names, one part a line, read by OpenSSL alone.
+ *
+ * @throws KeysteadError `{room}/certificate-malformed`
+ * @example
+ * readIssuer(vlek, "snp", "VLEK"); // "OU=Engineering\n…\nCN=SEV-VLEK-Milan"
+ */
+export function readIssuer(der: Uint8Array, room: Room, argument: string): string {
+  try {
+    if (der.length > MAX_CERTIFICATE_BYTES) throw new RangeError(`${der.length} bytes`);
+    return new NodeCertificate(der).issuer;
+  } catch (cause) {
+    throw malformedCertificate(room, argument, cause);
+  }
+}
+
 /** What a signature alone does not say: the vendor's algorithm, and an issuer that may issue. */
 function checkLink(certificate: Certificate, issuer: Certificate, index: number, rules: ChainRules): void {
   const { room, argument } = rules;
   const expected = ALGORITHMS[room];
   const { name, hash } = certificate.signatureAlgorithm;
   if (name !== expected.name || hash !== expected.hash) {
-    throw refuse(
+    throw refuseCertificate(
       room,
       "certificate-algorithm",
       argument,
@@ -287,7 +300,7 @@ function checkLink(certificate: Certificate, issuer: Certificate, index: number,
 }
 
 function notIssued({ room, argument }: ChainRules, issuer: Certificate): KeysteadError {
-  return refuse(
+  return refuseCertificate(
     room,
     "chain",
     argument,
@@ -298,7 +311,7 @@ function notIssued({ room, argument }: ChainRules, issuer: Certificate): Keystea
 }
 
 /**
- * Checks that every certificate of a chain is inside its dates.
+ * Checks that every certificate of a chain is inside its dates; the first may lie {@link CLOCK_TOLERANCE_SECONDS} ahead.
  *
  * @param atUnixSeconds the time to judge at
  * @throws KeysteadError `{room}/certificate-expired`, `{room}/certificate-not-yet-valid` {subject, notBefore, notAfter}
@@ -307,149 +320,12 @@ function notIssued({ room, argument }: ChainRules, issuer: Certificate): Keystea
  */
 export function checkDates(chain: readonly Certificate[], atUnixSeconds: number, room: Room, argument: string): void {
   for (const { commonName, notBefore, notAfter } of chain) {
-    if (atUnixSeconds >= notBefore && atUnixSeconds <= notAfter) continue;
-    const expired = atUnixSeconds > notAfter;
-    throw refuse(
-      room,
-      expired ? "certificate-expired" : "certificate-not-yet-valid",
+    checkValidity({ from: notBefore, until: notAfter }, atUnixSeconds, {
+      code: `${room}/certificate`,
       argument,
-      `${argument}: ${JSON.stringify(commonName)} is valid from ${isoTime(notBefore)} to ${isoTime(notAfter)}, not at ${isoTime(atUnixSeconds)}`,
-      "Get new evidence, and check the clock.",
-      { subject: commonName, notBefore, notAfter },
-    );
+      what: `${argument}: ${JSON.stringify(commonName)}`,
+      remedy: "Get new evidence, and check the clock.",
+      details: { subject: commonName, notBefore, notAfter },
+    });
   }
-}
-
-/**
- * Checks that a certificate is not on its issuer's list.
- *
- * @throws KeysteadError `{room}/revoked` {subject, serial}
- * @example
- * checkRevoked(leaf, pckCrl, "tdx", "PCK certificate");
- */
-export function checkRevoked(certificate: Certificate, list: RevocationList, room: Room, argument: string): void {
-  if (!list.revoked.has(certificate.serial)) return;
-  throw refuse(
-    room,
-    "revoked",
-    argument,
-    `${argument}: ${JSON.stringify(certificate.commonName)}, serial ${certificate.serial}, was revoked by its issuer`,
-    "Stop using this machine: its vendor no longer vouches for its key.",
-    { subject: certificate.commonName, serial: certificate.serial },
-  );
-}
-
-/**
- * Reads a revocation list, DER: a full one (no delta, no partition), with a next update, issued and signed by `issuer`. Its dates are for the caller. Who
- * signed it is checked before its entries are read: a stranger's long list takes a tenth of a second.
- *
- * @throws KeysteadError `{room}/crl-malformed`, `{room}/crl-issuer`, `{room}/crl-signature`
- * @example
- * readCrl(der, pckCa, "tdx", "PCK CRL").revoked.size;
- */
-export function readCrl(der: Uint8Array, issuer: Certificate, room: Room, argument: string): RevocationList {
-  const parts = attemptCrl(room, argument, () => splitCrl(der, argument));
-  if (!equalBytes(parts.issuer, issuer.subject)) {
-    throw refuse(
-      room,
-      "crl-issuer",
-      argument,
-      `${argument} was not issued by ${JSON.stringify(issuer.commonName)}`,
-      "Fetch the list of the CA that issued the certificate.",
-    );
-  }
-  const expected = ALGORITHMS[room];
-  const key = room === "snp" ? { key: issuer.publicKey, padding: 6, saltLength: 48 } : issuer.publicKey; // 6: RSA_PKCS1_PSS_PADDING
-  const signed = verify(expected.node, parts.signed, key, parts.signature);
-  const list = signed ? attemptCrl(room, argument, () => readEntries(der, parts, argument)) : undefined;
-  const { name, hash } = list?.signatureAlgorithm ?? {};
-  if (list === undefined || name !== expected.name || hash !== expected.hash) {
-    throw refuse(
-      room,
-      "crl-signature",
-      argument,
-      `${argument} does not carry the signature of ${JSON.stringify(issuer.commonName)}`,
-      "Fetch the list again from the vendor.",
-    );
-  }
-  return list;
-}
-
-function attemptCrl<T>(room: Room, argument: string, act: () => T): T {
-  try {
-    return act();
-  } catch (cause) {
-    throw new KeysteadError(
-      `${room}/crl-malformed`,
-      `${argument} is not a full DER revocation list with a next update`,
-      { argument, remedy: "Fetch the list again from the vendor, in DER.", cause },
-    );
-  }
-}
-
-interface CrlParts {
-  readonly fields: readonly DerItem[];
-  readonly issuer: Uint8Array;
-  readonly signed: Uint8Array;
-  readonly signature: Uint8Array;
-}
-
-function splitCrl(der: Uint8Array, argument: string): CrlParts {
-  const outer = readDerList(readDer(der, argument), argument);
-  const [signed, algorithm, signature] = outer;
-  const fields = readDerList(signed, argument);
-  // Version 2 of the list is INTEGER 1; version 1 has no field and no extensions, and no vendor uses it.
-  const [version, innerAlgorithm, issuer] = fields;
-  if (outer.length !== 3 || signed === undefined || algorithm === undefined || innerAlgorithm === undefined)
-    throw new RangeError("not a list's parts");
-  if (version?.tag !== DER_INTEGER || version.value.length !== 1 || version.value[0] !== 1)
-    throw new RangeError("not of version 2");
-  if (issuer?.tag !== DER_SEQUENCE || !equalBytes(algorithm.bytes, innerAlgorithm.bytes))
-    throw new RangeError("no issuer, or two algorithms");
-  if (signature?.tag !== DER_BIT_STRING || signature.value[0] !== 0) throw new RangeError("no signature");
-  return { fields, issuer: issuer.bytes, signed: signed.bytes, signature: signature.value.subarray(1) };
-}
-
-function readEntries(der: Uint8Array, { fields, ...parts }: CrlParts, argument: string): RevocationList {
-  const parsed = new X509Crl(new Uint8Array(der));
-  const { nextUpdate } = parsed;
-  if (nextUpdate === undefined || parsed.extensions.some(({ critical }) => critical))
-    throw new RangeError("no next update, or a part of a list");
-  // After the two times: the entries, where there are any, then the extensions under [0].
-  const entries = fields[5]?.tag === DER_SEQUENCE ? readDerList(fields[5], argument) : [];
-  const revoked = new Set(entries.map((entry) => readDerSerial(readDerList(entry, argument)[0], argument)));
-  if (fields.length > (fields[5]?.tag === DER_SEQUENCE ? 7 : 6)) throw new RangeError("fields that no list has");
-  return {
-    issuer: parts.issuer,
-    thisUpdate: seconds(parsed.thisUpdate),
-    nextUpdate: seconds(nextUpdate),
-    revoked,
-    signatureAlgorithm: readAlgorithm(parsed.signatureAlgorithm),
-  };
-}
-
-/**
- * A time as people read it; the number itself where it is no date.
- *
- * @example
- * isoTime(0); // "1970-01-01T00:00:00.000Z"
- */
-export function isoTime(unixSeconds: number): string {
-  const date = new Date(unixSeconds * 1000);
-  return Number.isNaN(date.getTime()) ? String(unixSeconds) : date.toISOString();
-}
-
-/**
- * Checks a time that the caller gives: every verifier takes its time as an argument, and `NaN` would compare as in date with anything.
- *
- * @throws KeysteadError `evidence/bad-time`
- * @example
- * checkTime(1_750_000_000);
- */
-export function checkTime(atUnixSeconds: number): void {
-  if (Number.isFinite(atUnixSeconds) && atUnixSeconds > 0) return;
-  throw new KeysteadError("evidence/bad-time", `${atUnixSeconds} is not a time in seconds since 1970`, {
-    argument: "atUnixSeconds",
-    remedy: "Give the time to verify at, in seconds since 1970.",
-  });
 }

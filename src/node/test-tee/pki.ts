@@ -1,5 +1,5 @@
 import "reflect-metadata"; // @peculiar/x509 needs it before it loads
-import { KeyObject, randomBytes, type webcrypto } from "node:crypto";
+import { KeyObject, randomBytes, sign, type webcrypto } from "node:crypto";
 import {
   BasicConstraintsExtension,
   Extension,
@@ -8,7 +8,8 @@ import {
   X509CertificateGenerator,
   X509CrlGenerator,
 } from "@peculiar/x509";
-import { concatBytes } from "../../core/bytes.ts";
+import { concatBytes, joinBytes } from "../../core/bytes.ts";
+import { readDer, readDerList } from "../evidence/der.ts";
 
 /*
  * A certificate authority for the test TEE: keys live in this process alone and die with it. Nothing here is used to verify anything.
@@ -127,18 +128,38 @@ export async function issueCrl({
   serials = [],
   signer,
 }: CrlRequest): Promise<Uint8Array> {
+  const by = signer ?? issuer;
   const crl = await X509CrlGenerator.create({
     issuer: issuer.name,
     thisUpdate: new Date(thisUpdate * 1000),
     nextUpdate: new Date(nextUpdate * 1000),
     signingAlgorithm: SIGN[issuer.kind],
-    signingKey: (signer ?? issuer).keys.privateKey,
-    entries: [...revoked.map(({ serial }) => serial), ...serials].map((serialNumber) => ({
-      serialNumber,
-      revocationDate: new Date(thisUpdate * 1000),
-    })),
+    signingKey: by.keys.privateKey,
+    entries: [],
   });
-  return new Uint8Array(crl.rawData);
+  const empty = new Uint8Array(crl.rawData);
+  const all = [...revoked.map(({ serial }) => serial), ...serials];
+  return all.length === 0 ? empty : withEntries(empty, all, by);
+}
+
+/** RFC 5280 §5.1: the list's head, the entries (serial number, date), what follows; signed again. The library takes minutes for a hundred thousand. */
+function withEntries(empty: Uint8Array, serials: readonly string[], signer: TestCertificate): Uint8Array {
+  const [tbs, algorithm] = readDerList(readDer(empty, "CRL"), "CRL");
+  if (tbs === undefined || algorithm === undefined) throw new TypeError("a list has three parts");
+  const fields = readDerList(tbs, "CRL");
+  const date = fields[3]?.bytes ?? new Uint8Array();
+  const entries = serials.map((serial) => {
+    const digits = new Uint8Array(Buffer.from(serial.length % 2 === 0 ? serial : `0${serial}`, "hex"));
+    const unsigned = (digits[0] ?? 0) >= 0x80 ? concatBytes(Uint8Array.of(0), digits) : digits;
+    return encodeDer(0x30, encodeDer(0x02, unsigned), date);
+  });
+  // Version, algorithm, issuer and two dates come before the entries, extensions after them.
+  const parts = fields.map(({ bytes }) => bytes);
+  const signed = encodeDer(0x30, ...parts.slice(0, 5), encodeDer(0x30, joinBytes(entries)), ...parts.slice(5));
+  const { privateKey, kind } = signer;
+  const key = kind === "rsa-pss" ? { key: privateKey, padding: 6, saltLength: 48 } : privateKey; // 6: RSA_PKCS1_PSS_PADDING
+  const signature = sign(kind === "p256" ? "sha256" : "sha384", signed, key);
+  return encodeDer(0x30, signed, algorithm.bytes, encodeDer(0x03, concatBytes(Uint8Array.of(0), signature)));
 }
 
 /**
@@ -167,7 +188,8 @@ export function formatPem(chain: readonly TestCertificate[]): string {
 export function encodeDer(tag: number, ...parts: readonly Uint8Array[]): Uint8Array {
   const value = concatBytes(...parts);
   const { length } = value;
-  const head = length < 0x80 ? [length] : length < 0x100 ? [0x81, length] : [0x82, length >> 8, length & 0xff];
+  const long = length < 0x1_0000 ? [0x82, length >> 8] : [0x83, length >> 16, (length >> 8) & 0xff];
+  const head = length < 0x80 ? [length] : length < 0x100 ? [0x81, length] : [...long, length & 0xff];
   return concatBytes(Uint8Array.of(tag, ...head), value);
 }
 

@@ -18,7 +18,11 @@ const PRODUCTS = {
   milan: { name: "Milan", leaf: "Milan-B0", cpuid: [0x19, 0x01, 1] },
   genoa: { name: "Genoa", leaf: "Genoa", cpuid: [0x19, 0x11, 1] },
   turin: { name: "Turin", leaf: "Turin-B1", cpuid: [0x1a, 0x02, 1] },
+  venice: { name: "Venice", leaf: "Venice-A0", cpuid: [0x1a, 0x51, 0] },
 } as const;
+
+/** SMT, ECC, and the check for aliases complete. */
+const PLATFORM_INFO = 0x25n;
 
 /** What a synthetic report may differ in. Registers that are not given are zero. */
 export interface TestSnpReport {
@@ -33,11 +37,16 @@ export interface TestSnpReport {
   readonly imageId?: Uint8Array;
   /** Default: SMT allowed, and the bit that must be one. */
   readonly policy?: bigint;
+  /** Default: SMT, ECC, ALIAS_CHECK_COMPLETE. */
+  readonly platformInfo?: bigint;
   readonly vmpl?: number;
+  /** Default: the processor's own; zeros are what a host that masks it leaves. */
   readonly chipId?: Uint8Array;
   /** One more than what the certificate says. */
   readonly raise?: "bootloader" | "tee" | "snp" | "microcode" | "fmc";
   readonly cpuid?: readonly [family: number, model: number, stepping: number];
+  /** The TCB version's 8 bytes, in all its places. Default: the certificate's. */
+  readonly tcb?: Uint8Array;
   /** Which key the report says signed it; default: the one that did. */
   readonly signingKey?: number;
 }
@@ -46,7 +55,7 @@ export interface TestSnpReport {
 export interface TestSnp {
   /** The root's DER, for `unsafeTestRoots`. */
   readonly root: Uint8Array;
-  readonly certificates: SnpCertificates;
+  readonly certificates: SnpCertificates & { readonly signer: Uint8Array; readonly root: Uint8Array };
   readonly issueReport: (report: TestSnpReport) => Uint8Array;
   /** A revocation list, with the signing key's serial on it if `revoked`. */
   readonly issueCrl: (options?: {
@@ -88,8 +97,9 @@ export async function createTestSnp(options: TestSnpOptions): Promise<TestSnp> {
     issuer: root,
     ...dates,
   });
+  const late = product === "turin" || product === "venice";
   const chipId = new Uint8Array(64);
-  if (!vlek) chipId.fill(0xc1, 0, product === "turin" ? 8 : 64);
+  if (!vlek) chipId.fill(0xc1, 0, late ? 8 : 64);
   const text = (value: string) => encodeDer(0x16, new TextEncoder().encode(value));
   const leaf = await issueCertificate({
     commonName: vlek ? "SEV-VLEK" : "SEV-VCEK",
@@ -98,16 +108,15 @@ export async function createTestSnp(options: TestSnpOptions): Promise<TestSnp> {
     issuer: signer,
     ...dates,
     extensions: {
-      [`${OID}.1`]: encodeDerUint(product === "turin" ? 1 : 0),
+      [`${OID}.1`]: encodeDerUint(late ? 1 : 0),
       [`${OID}.2`]: text(vlek ? names.name : names.leaf),
-      [`${OID}.3.1`]: encodeDerUint(TCB.bootloader),
       [`${OID}.3.2`]: encodeDerUint(TCB.tee),
       [`${OID}.3.3`]: encodeDerUint(TCB.snp),
-      [`${OID}.3.8`]: encodeDerUint(TCB.microcode),
-      ...(product === "turin" ? { [`${OID}.3.9`]: encodeDerUint(TCB.fmc) } : {}),
-      ...(vlek
-        ? { [`${OID}.5`]: text("CN=test.invalid") }
-        : { [`${OID}.4`]: chipId.slice(0, product === "turin" ? 8 : 64) }),
+      ...(product === "venice"
+        ? {}
+        : { [`${OID}.3.1`]: encodeDerUint(TCB.bootloader), [`${OID}.3.8`]: encodeDerUint(TCB.microcode) }),
+      ...(late ? { [`${OID}.3.9`]: encodeDerUint(TCB.fmc) } : {}),
+      ...(vlek ? { [`${OID}.5`]: text("CN=test.invalid") } : { [`${OID}.4`]: chipId.slice(0, late ? 8 : 64) }),
     },
   });
   return {
@@ -149,10 +158,14 @@ function buildReport(
   const put = (offset: number, value: Uint8Array | undefined) => bytes.set(value ?? new Uint8Array(), offset);
   const version = report.version ?? 3;
   const svn = (part: keyof typeof TCB) => TCB[part] + (report.raise === part ? 1 : 0);
-  const tcb =
-    product === "turin"
-      ? Uint8Array.of(svn("fmc"), svn("bootloader"), svn("tee"), svn("snp"), 0, 0, 0, svn("microcode"))
-      : Uint8Array.of(svn("bootloader"), svn("tee"), 0, 0, 0, 0, svn("snp"), svn("microcode"));
+  const early = Uint8Array.of(svn("bootloader"), svn("tee"), 0, 0, 0, 0, svn("snp"), svn("microcode"));
+  const layouts = {
+    milan: early,
+    genoa: early,
+    turin: Uint8Array.of(svn("fmc"), svn("bootloader"), svn("tee"), svn("snp"), 0, 0, 0, svn("microcode")),
+    venice: Uint8Array.of(svn("fmc"), 0, svn("tee"), svn("snp"), 0, 0, 0, 0),
+  };
+  const tcb = report.tcb ?? layouts[product];
   put(0x00, encodeLe(4, version));
   put(0x08, encodeLe(8, report.policy ?? 0x30000n));
   put(0x10, report.familyId);
@@ -160,6 +173,7 @@ function buildReport(
   put(0x30, encodeLe(4, report.vmpl ?? 0));
   put(0x34, encodeLe(4, 1));
   put(0x38, tcb);
+  put(0x40, encodeLe(8, report.platformInfo ?? PLATFORM_INFO));
   put(0x48, encodeLe(4, (report.signingKey ?? (vlek ? 1 : 0)) << 2));
   put(0x50, report.reportData);
   put(0x90, report.measurement);

@@ -31,7 +31,11 @@ const zeros = (length: number): Uint8Array => new Uint8Array(length);
 export interface TestTdxQuote {
   readonly version?: 4 | 5;
   /** Version 5. Default: 1.5. */
-  readonly body?: "td1.0" | "td1.5";
+  readonly body?: "td1.0" | "td1.5" | "extended";
+  /** Of an extended body. Default: what an ordinary TD has, zeros. */
+  readonly vmId?: number;
+  readonly deviceInfo?: Uint8Array;
+  readonly serviceTdHistory?: Uint8Array;
   readonly reportData: Uint8Array;
   readonly mrTd?: Uint8Array;
   readonly rtMr0?: Uint8Array;
@@ -204,6 +208,7 @@ function buildQuote(quote: TestTdxQuote, enclave: QuotingEnclave): Uint8Array {
   const { attestation, chain } = enclave;
   const version = quote.version ?? 4;
   const td15 = version === 5 && quote.body !== "td1.0";
+  const extended = version === 5 && quote.body === "extended";
   const register = (value: Uint8Array | undefined) => value ?? zeros(48);
   const body = concatBytes(
     quote.teeTcbSvn ?? Uint8Array.of(5, 1, 2, ...zeros(13)),
@@ -222,6 +227,14 @@ function buildQuote(quote: TestTdxQuote, enclave: QuotingEnclave): Uint8Array {
     register(quote.rtMr3),
     quote.reportData,
     td15 ? concatBytes(zeros(16), register(quote.mrServiceTd)) : zeros(0),
+    extended
+      ? concatBytes(
+          Uint8Array.of(quote.vmId ?? 0),
+          new Uint8Array(32).fill(0x1d),
+          quote.deviceInfo ?? zeros(48),
+          quote.serviceTdHistory ?? zeros(156),
+        )
+      : zeros(0),
   );
   const header = concatBytes(
     encodeLe(2, version),
@@ -231,7 +244,8 @@ function buildQuote(quote: TestTdxQuote, enclave: QuotingEnclave): Uint8Array {
     hex("939a7233f79c4ca9940a0db3957f0607"),
     zeros(20),
   );
-  const descriptor = version === 5 ? concatBytes(encodeLe(2, td15 ? 3 : 2), encodeLe(4, body.length)) : zeros(0);
+  const descriptor =
+    version === 5 ? concatBytes(encodeLe(2, extended ? 4 : td15 ? 3 : 2), encodeLe(4, body.length)) : zeros(0);
   const signed = concatBytes(header, descriptor, body);
   const jwk = createPublicKey(attestation).export({ format: "jwk" });
   const point = concatBytes(Buffer.from(jwk.x ?? "", "base64url"), Buffer.from(jwk.y ?? "", "base64url"));

@@ -77,9 +77,17 @@ describe("attestation devices", function () {
       if (evidence.kind !== "snp") throw new Error("not SNP");
       const { endorsementKey, signer } = snp.certificates;
       expect(evidence.certificates).to.deep.equal({ endorsementKey, signer, root: snp.root });
-      const leased = { ...snpDriver, auxblob: certificateTable({ [VLEK]: endorsementKey }) };
+      // A VLEK's is the table's VLEK; this report was signed by the other sort of key, and so has none.
+      const leased: FakeDriver = {
+        ...snpDriver,
+        report: (inblob) => snp.issueReport({ reportData: inblob, signingKey: 1 }),
+        auxblob: certificateTable({ [VLEK]: endorsementKey, [VCEK]: fill(9, 1) }),
+      };
       const other = await (await deviceOf({ driver: leased })).device.attest(binding);
       expect(other).to.deep.include({ certificates: { endorsementKey } });
+      const mixed = { ...snpDriver, auxblob: certificateTable({ [VLEK]: endorsementKey }) };
+      const none = await (await deviceOf({ driver: mixed })).device.attest(binding);
+      expect(none).to.deep.include({ certificates: {} });
     });
 
     it("does without certificates where the host gives none, and passes over a table's unknown entries", async () => {
@@ -95,7 +103,7 @@ describe("attestation devices", function () {
 
     it("refuses a host's broken table: past its end, without an end, a certificate twice", async () => {
       const good = certificateTable({ [VCEK]: fill(100, 1) });
-      const twice = certificateTable({ [VCEK]: fill(9, 1), [VLEK]: fill(9, 2) });
+      const twice = certificateTable({ [VCEK]: fill(9, 1), [VCEK.toUpperCase()]: fill(9, 2) });
       for (const [auxblob, code] of [
         [good.slice(0, -1), "device/certificate-table"],
         [good.slice(0, 24), "device/certificate-table"],

@@ -35,10 +35,17 @@ describe("KmsRegistry: adding images", () => {
       await expectHistory(registry, serviceId, receipt, [
         {
           name: "AddImageToService",
-          fields: { admin: admin.address, imageId: imageId(V1), image: V1, description: "first", activeFrom: time },
+          fields: { actor: admin.address, imageId: imageId(V1), image: V1, description: "first", activeFrom: time },
         },
       ]);
-      expect(await registry.image(serviceId, imageId(V1))).to.deep.equal([BigInt(time), 0n, STATE.listed, 1n, 0x1fn]);
+      expect(await registry.image(serviceId, imageId(V1))).to.deep.equal([
+        BigInt(time),
+        0n,
+        STATE.listed,
+        1n,
+        0x1fn,
+        false,
+      ]);
       expect(await registry.isImageActive(serviceId, imageId(V1))).to.equal(true);
     });
 
@@ -49,7 +56,7 @@ describe("KmsRegistry: adding images", () => {
       await expectHistory(registry, serviceId, receipt, [
         {
           name: "AddImageToService",
-          fields: { admin: admin.address, imageId: imageId(V2), image: V2, description: "second", activeFrom },
+          fields: { actor: admin.address, imageId: imageId(V2), image: V2, description: "second", activeFrom },
         },
       ]);
       expect((await registry.image(serviceId, imageId(V2))).activeFrom).to.equal(BigInt(activeFrom));
@@ -78,6 +85,7 @@ describe("KmsRegistry: adding images", () => {
         STATE.listed,
         1n,
         0x1fn,
+        false,
       ]);
       expect(await registry.isImageActive(serviceId, imageId(V1))).to.equal(false);
     });
@@ -98,6 +106,7 @@ describe("KmsRegistry: adding images", () => {
         STATE.listed,
         1n,
         0x1fn,
+        false,
       ]);
     });
 
@@ -238,7 +247,7 @@ describe("KmsRegistry: adding images", () => {
         batch.map(({ image: bytes, description }, index) => ({
           name: "AddImageToService",
           fields: {
-            admin: admin.address,
+            actor: admin.address,
             imageId: imageId(bytes),
             image: bytes,
             description,

@@ -31,12 +31,13 @@ async function ruledService(): Promise<Scene> {
   const suite = await openSuite();
   const salt = bytes32("ruled");
   const rules = config(suite.admin.address, { devices: [DEVICE.one, DEVICE.two], requireUpToDateTcb: true });
-  await suite.registry.createServiceWithImage(rules, salt, V1, "v1");
-  const serviceId = await suite.registry.serviceIdFor(suite.deployer.address, salt);
+  const own = suite.registry.connect(suite.admin);
+  await own.createServiceWithImage(rules, salt, V1, "v1");
+  const serviceId = await suite.registry.serviceIdFor(suite.admin.address, salt);
   const policy = suite.policy.connect(suite.governor);
   await policy.allowDevice(KIND.tdx, DEVICE.one);
   await policy.restrictDevices(KIND.tdx);
-  return { ...suite, serviceId, own: suite.registry.connect(suite.admin) };
+  return { ...suite, serviceId, own };
 }
 
 /** A registry on another policy than the suite's, with one service of V1. */

@@ -32,7 +32,7 @@ describe("KmsRegistry: creating an upgradeable service", () => {
           name: "CreateService",
           fields: {
             creator: deployer.address,
-            admin: admin.address,
+            pendingAdmin: admin.address,
             noticePeriod: NOTICE,
             requireUpToDateTcb: true,
             description: "payments, production",
@@ -43,8 +43,8 @@ describe("KmsRegistry: creating an upgradeable service", () => {
       expect(made).to.deep.equal({
         exists: true,
         upgradeable: true,
-        admin: admin.address,
-        pendingAdmin: ZeroAddress,
+        admin: deployer.address,
+        pendingAdmin: admin.address,
         guardian: ZeroAddress,
         noticePeriod: BigInt(NOTICE),
         keyEpoch: 0n,
@@ -53,6 +53,9 @@ describe("KmsRegistry: creating an upgradeable service", () => {
         tcbRuleEnds: 0n,
         nextGuardian: ZeroAddress,
         nextGuardianFrom: 0n,
+        formerGuardian: ZeroAddress,
+        formerGuardianUntil: 0n,
+        rotatedAt: 0n,
         sequence: 1n,
       });
       expect(historyHead).not.to.equal(ZeroHash);
@@ -78,7 +81,7 @@ describe("KmsRegistry: creating an upgradeable service", () => {
           name: "CreateService",
           fields: {
             creator: deployer.address,
-            admin: admin.address,
+            pendingAdmin: admin.address,
             noticePeriod: NOTICE,
             requireUpToDateTcb: false,
             description: "payments, production",
@@ -171,7 +174,7 @@ describe("KmsRegistry: creating an upgradeable service", () => {
     it("given the service was renounced, its id stays taken", async () => {
       const { own, registry, serviceId, admin } = await networkHelpers.loadFixture(bareService);
       await own.renounceServiceAdmin(serviceId);
-      await expect(registry.createService(config(admin.address), bytes32("service")))
+      await expect(own.createService(config(admin.address), bytes32("service")))
         .to.be.revertedWithCustomError(registry, "KmsRegistry_ServiceAlreadyExists")
         .withArgs(serviceId);
     });
@@ -206,7 +209,7 @@ describe("KmsRegistry: creating an upgradeable service", () => {
       expect((await registry.service(wanted)).exists).to.equal(false);
 
       await registry.createService(config(admin.address), SALT);
-      expect((await registry.service(wanted)).admin).to.equal(admin.address);
+      expect((await registry.service(wanted)).pendingAdmin).to.equal(admin.address);
       expect((await registry.service(await registry.serviceIdFor(eve.address, SALT))).admin).to.equal(eve.address);
     });
 
@@ -238,7 +241,7 @@ describe("KmsRegistry: creating an upgradeable service", () => {
           name: "CreateService",
           fields: {
             creator: deployer.address,
-            admin: admin.address,
+            pendingAdmin: admin.address,
             noticePeriod: NOTICE,
             requireUpToDateTcb: false,
             description: "payments, production",
@@ -250,11 +253,18 @@ describe("KmsRegistry: creating an upgradeable service", () => {
         },
         {
           name: "AddImageToService",
-          fields: { admin: admin.address, imageId: imageId(V1), image: V1, description: "v1", activeFrom: time },
+          fields: { actor: deployer.address, imageId: imageId(V1), image: V1, description: "v1", activeFrom: time },
         },
       ]);
       expect(await registry.isImageActive(serviceId, imageId(V1))).to.equal(true);
-      expect(await registry.image(serviceId, imageId(V1))).to.deep.equal([BigInt(time), 0n, STATE.listed, 1n, 0x1fn]);
+      expect(await registry.image(serviceId, imageId(V1))).to.deep.equal([
+        BigInt(time),
+        0n,
+        STATE.listed,
+        1n,
+        0x1fn,
+        true,
+      ]);
     });
 
     it("given each TEE kind, it records kind and mask", async () => {
@@ -291,16 +301,35 @@ describe("KmsRegistry: creating an upgradeable service", () => {
         .withArgs(await registry.serviceIdFor(deployer.address, SALT));
     });
 
-    it("given eve names somebody else as admin, she has no power over the service herself", async () => {
+    it("given eve names somebody else as admin, the log says who did it, and that one is admin only once it accepts", async () => {
       const { registry, admin, eve } = await networkHelpers.loadFixture(openSuite);
-      await registry.connect(eve).createServiceWithImage(config(admin.address), SALT, V1, "");
+      const receipt = await mined(registry.connect(eve).createServiceWithImage(config(admin.address), SALT, V1, ""));
+      const actors = receipt.logs.map((log) => {
+        const args = registry.interface.parseLog(log)?.args.toObject() ?? {};
+        return args.creator ?? args.actor;
+      });
+      expect(actors).to.deep.equal([eve.address, eve.address]);
       const serviceId = await registry.serviceIdFor(eve.address, SALT);
+      const admins = async () => {
+        const { admin: current, pendingAdmin } = await registry.service(serviceId);
+        return [current, pendingAdmin];
+      };
+      expect(await admins()).to.deep.equal([eve.address, admin.address]);
+      await expect(registry.connect(admin).rotateServiceKey(serviceId))
+        .to.be.revertedWithCustomError(registry, "KmsRegistry_NotAdmin")
+        .withArgs(serviceId, admin.address, eve.address);
+      await registry.connect(admin).acceptServiceAdmin(serviceId);
+      expect(await admins()).to.deep.equal([admin.address, ZeroAddress]);
       await expect(registry.connect(eve).removeImageFromService(serviceId, imageId(V1), ""))
         .to.be.revertedWithCustomError(registry, "KmsRegistry_NeitherAdminNorGuardian")
         .withArgs(serviceId, eve.address);
-      await expect(registry.connect(eve).rotateServiceKey(serviceId))
-        .to.be.revertedWithCustomError(registry, "KmsRegistry_NotAdmin")
-        .withArgs(serviceId, eve.address, admin.address);
+    });
+
+    it("given the sender is to be admin, it is from the start, and nobody is offered the service", async () => {
+      const { registry, admin } = await networkHelpers.loadFixture(openSuite);
+      await registry.connect(admin).createService(config(admin.address), SALT);
+      const made = await registry.service(await registry.serviceIdFor(admin.address, SALT));
+      expect([made.admin, made.pendingAdmin]).to.deep.equal([admin.address, ZeroAddress]);
     });
   });
 });

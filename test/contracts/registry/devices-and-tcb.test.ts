@@ -101,7 +101,7 @@ describe("KmsRegistry: devices (setDevice)", () => {
     }
   });
 
-  it("given a service that started without devices, any device counts, and a list cannot be started", async () => {
+  it("given a service that started without devices, any device counts, and setDevice starts no list", async () => {
     const { own, registry, serviceId } = await networkHelpers.loadFixture(serviceWithImage);
     expect(await registry.isDeviceAllowed(serviceId, DEVICE.other)).to.deep.equal([true, 0n]);
     for (const allowed of [true, false]) {
@@ -133,7 +133,7 @@ describe("KmsRegistry: the TCB rule (setRequireUpToDateTcb)", () => {
     await expectHistory(registry, serviceId, receipt, [
       {
         name: "SetRequireUpToDateTcb",
-        fields: { admin: admin.address, required: true, effectiveFrom: await timeOf(receipt) },
+        fields: { actor: admin.address, required: true, effectiveFrom: await timeOf(receipt) },
       },
     ]);
     const { requireUpToDateTcb, tcbRuleEnds } = await registry.service(serviceId);
@@ -146,7 +146,7 @@ describe("KmsRegistry: the TCB rule (setRequireUpToDateTcb)", () => {
     const receipt = await mined(own.setRequireUpToDateTcb(serviceId, false));
     const ends = (await timeOf(receipt)) + NOTICE;
     await expectHistory(registry, serviceId, receipt, [
-      { name: "SetRequireUpToDateTcb", fields: { admin: admin.address, required: false, effectiveFrom: ends } },
+      { name: "SetRequireUpToDateTcb", fields: { actor: admin.address, required: false, effectiveFrom: ends } },
     ]);
     await at(ends - 1);
     const before = await registry.service(serviceId);

@@ -10,18 +10,20 @@ const { networkHelpers, ethers } = connection;
 const EVENTS: Readonly<Record<string, string>> = {
   "CreateService(bytes20,address,address,uint24,bool,string,uint32,uint40)":
     "0x1e65f700f8a4961e35a7db455d268493ec1fccb803a9a6ada9f10da7e634d1a0",
-  "AddSecretKeyByImage(bytes20,address,bytes32,bytes,bool,string,uint32,uint40)":
-    "0xc030785a8ac82ef8283da45878bc34d0d3f1e7236381c4430cbfa6b412808a8e",
+  "AddSecretKeyByImage(bytes20,address,bytes32,bytes,bool,string,uint40,uint32,uint40)":
+    "0xa73aee6b20da3cbddadacb81d871ae0d944228a0c76492a62ee1770fa8c61c2d",
   "AddImageToService(bytes20,address,bytes32,bytes,string,uint40,uint32,uint40)":
     "0x248ebf5fa12453d68a36f4abd1ffab4420a3b85154b0c3e523d68fe6ffe32142",
   "RemoveImageFromService(bytes20,address,bytes32,string,uint32,uint40)":
     "0x59f4a8a97d851d214e9270cc55bf54f1c5a0952f3c5ded7b9c3cb6918333d098",
   "RetireImageFromService(bytes20,address,bytes32,uint40,uint40,uint32,uint40)":
     "0xf3ef82976320333aced229d2d8730132c8bc6e5e41ec1f213af9e3373bf2a822",
-  "RotateServiceKey(bytes20,address,uint16,uint32,uint40)":
-    "0xc63c8d6b209628e5add58d9ef5acf71aa605bbafef1c65baf0e040ed76480d49",
-  "PublishSealedSecrets(bytes20,address,string,bytes,uint32,uint40)":
-    "0xfc4f085554991d0473e8b93f19a32cfd680dff81fec007bb85ada23b65ac04ab",
+  "RotateServiceKey(bytes20,address,uint16,uint40,uint32,uint40)":
+    "0xde811f696d91b69e91871dcfd7f90ad41035d556b471c2b7ecfe8d5007622a25",
+  "PublishSealedSecrets(bytes20,address,string,bytes,uint40,uint32,uint40)":
+    "0x44d6d781e49357d8b3c7f09a27e50a0283e77c300e672c25266e54d97fa25e89",
+  "WithdrawPendingSecrets(bytes20,address,string,uint40,uint40,uint32,uint40)":
+    "0x81014a47d952c06d183291516d5af0b21798e8ce07017b2f3687ff2690c6cd40",
   "ExtendNoticePeriod(bytes20,address,uint24,uint24,uint32,uint40)":
     "0x48c28c38e8e718a4e339a60ae1b9fd9ac7fccbff9bdf9139e311ab2668f70caf",
   "SetServiceGuardian(bytes20,address,address,address,uint40,uint32,uint40)":

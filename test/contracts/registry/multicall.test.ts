@@ -53,7 +53,7 @@ describe("KmsRegistry: multicall", () => {
     const time = await timeOf(receipt);
     const added = (image: string, activeFrom: number) => ({
       name: "AddImageToService",
-      fields: { admin: admin.address, imageId: imageId(image), image, description: "", activeFrom },
+      fields: { actor: admin.address, imageId: imageId(image), image, description: "", activeFrom },
     });
     await expectHistory(registry, serviceId, receipt, [added(V1, time), added(V2, time + NOTICE)]);
   });
@@ -96,7 +96,7 @@ describe("KmsRegistry: multicall", () => {
       const batch = [...allowed.slice(0, place), forbidden, ...allowed.slice(place)];
       await expect(own.multicall(batch))
         .to.be.revertedWithCustomError(registry, "KmsRegistry_NotAdmin")
-        .withArgs(foreign, admin.address, scene.successor.address);
+        .withArgs(foreign, admin.address, scene.deployer.address);
     }
     expect(await state()).to.deep.equal(before);
     await own.multicall(allowed);
@@ -115,7 +115,7 @@ describe("KmsRegistry: multicall", () => {
       .withArgs(serviceId, eve.address, admin.address);
     const receipt = await mined(own.multicall([nested]));
     await expectHistory(registry, serviceId, receipt, [
-      { name: "RotateServiceKey", fields: { admin: admin.address, keyEpoch: 1 } },
+      { name: "RotateServiceKey", fields: { admin: admin.address, keyEpoch: 1, since: await timeOf(receipt) } },
     ]);
   });
 

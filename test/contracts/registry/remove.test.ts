@@ -39,6 +39,7 @@ describe("KmsRegistry: removing images (removeImageFromService)", () => {
       STATE.removed,
       before.kind,
       before.mask,
+      before.restrictsDevices,
     ]);
     expect(await registry.isImageActive(serviceId, imageId(V1))).to.equal(false);
     expect(await registry.authorize(request(serviceId))).to.equal(DECISION.ImageRemoved);

@@ -38,6 +38,7 @@ describe("KmsRegistry: retiring images (retireImageFromService)", () => {
       STATE.listed,
       before.kind,
       before.mask,
+      before.restrictsDevices,
     ]);
     await at(end - 1);
     expect(await registry.isImageActive(serviceId, imageId(V1))).to.equal(true);

@@ -40,6 +40,7 @@ describe("KmsRegistry: sealed services", () => {
             image: V1,
             requireUpToDateTcb: true,
             description: "vault",
+            activeFrom: time,
           },
         },
       ]);
@@ -52,7 +53,14 @@ describe("KmsRegistry: sealed services", () => {
         ZeroAddress,
       ]);
       expect([made.requireUpToDateTcb, made.restrictDevices, made.noticePeriod]).to.deep.equal([true, false, 0n]);
-      expect(await registry.image(serviceId, imageId(V1))).to.deep.equal([BigInt(time), 0n, STATE.listed, 1n, 0x1fn]);
+      expect(await registry.image(serviceId, imageId(V1))).to.deep.equal([
+        BigInt(time),
+        0n,
+        STATE.listed,
+        1n,
+        0x1fn,
+        false,
+      ]);
       expect(await registry.isImageActive(serviceId, imageId(V1))).to.equal(true);
     });
 
@@ -76,13 +84,14 @@ describe("KmsRegistry: sealed services", () => {
             image: V1,
             requireUpToDateTcb: false,
             description: "",
+            activeFrom: time,
           },
         },
         device(DEVICE.one),
         device(DEVICE.two),
         {
           name: "PublishSealedSecrets",
-          fields: { actor: deployer.address, name: "", ciphertext: ciphertext(100) },
+          fields: { actor: deployer.address, name: "", ciphertext: ciphertext(100), effectiveFrom: time },
         },
       ]);
       expect((await registry.service(serviceId)).restrictDevices).to.equal(true);
@@ -180,7 +189,8 @@ describe("KmsRegistry: sealed services", () => {
           () => as.extendNoticePeriod(serviceId, 1),
           () => as.setServiceGuardian(serviceId, hand.address),
           () => as.setDevice(serviceId, DEVICE.one, true),
-          () => as.setRequireUpToDateTcb(serviceId, true),
+          () => as.restrictServiceDevices(serviceId, [DEVICE.one]),
+          () => as.setRequireUpToDateTcb(serviceId, false),
           () => as.transferServiceAdmin(serviceId, hand.address),
           () => as.renounceServiceAdmin(serviceId),
         ];
@@ -189,9 +199,18 @@ describe("KmsRegistry: sealed services", () => {
             .to.be.revertedWithCustomError(registry, "KmsRegistry_NotAdmin")
             .withArgs(serviceId, hand.address, ZeroAddress);
         }
-        await expect(as.removeImageFromService(serviceId, imageId(V1), ""))
-          .to.be.revertedWithCustomError(registry, "KmsRegistry_NeitherAdminNorGuardian")
-          .withArgs(serviceId, hand.address);
+        const neither = [
+          () => as.removeImageFromService(serviceId, imageId(V1), ""),
+          () => as.removeImagesFromService(serviceId, [imageId(V1)], ""),
+          () => as.withdrawPendingSecrets(serviceId, ""),
+          () => as.setDevice(serviceId, DEVICE.one, false),
+          () => as.setRequireUpToDateTcb(serviceId, true),
+        ];
+        for (const call of neither) {
+          await expect(call())
+            .to.be.revertedWithCustomError(registry, "KmsRegistry_NeitherAdminNorGuardian")
+            .withArgs(serviceId, hand.address);
+        }
         await expect(as.acceptServiceAdmin(serviceId))
           .to.be.revertedWithCustomError(registry, "KmsRegistry_NotPendingAdmin")
           .withArgs(serviceId, hand.address, ZeroAddress);

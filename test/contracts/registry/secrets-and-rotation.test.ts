@@ -2,8 +2,20 @@ import { expect } from "chai";
 import { AbiCoder, keccak256, toBeHex, zeroPadBytes } from "ethers";
 import { connection } from "../../helpers/connection.ts";
 import { DECISION } from "../../helpers/decisions.ts";
-import { expectHistory, mined } from "../../helpers/history.ts";
-import { bareService, LIMIT, NO_SERVICE, renouncedService, request, serviceWithImage } from "../../helpers/registry.ts";
+import { expectHistory, mined, timeOf } from "../../helpers/history.ts";
+import {
+  at,
+  bareService,
+  guardedService,
+  LIMIT,
+  NO_SERVICE,
+  next,
+  now,
+  renouncedService,
+  request,
+  serviceWithImage,
+} from "../../helpers/registry.ts";
+import { DAY, NOTICE } from "../../helpers/suite.ts";
 
 const { networkHelpers, ethers } = connection;
 const PANIC_OVERFLOW = 0x11;
@@ -13,14 +25,33 @@ describe("KmsRegistry: key rotation (rotateServiceKey)", () => {
   it("given a service, each rotation raises the epoch by one and returns it", async () => {
     const { own, registry, serviceId, admin } = await networkHelpers.loadFixture(serviceWithImage);
     for (const keyEpoch of [1, 2, 3]) {
+      if (keyEpoch > 1) await at((await now()) + DAY);
       expect(await own.rotateServiceKey.staticCall(serviceId)).to.equal(BigInt(keyEpoch));
       const receipt = await mined(own.rotateServiceKey(serviceId));
       await expectHistory(registry, serviceId, receipt, [
-        { name: "RotateServiceKey", fields: { admin: admin.address, keyEpoch } },
+        { name: "RotateServiceKey", fields: { admin: admin.address, keyEpoch, since: await timeOf(receipt) } },
       ]);
       expect((await registry.service(serviceId)).keyEpoch).to.equal(BigInt(keyEpoch));
     }
     expect(await registry.authorize(request(serviceId)), "images are not concerned").to.equal(DECISION.Allowed);
+  });
+
+  it("given a rotation, the next one waits a day, to the second, so that a stolen key cannot bury the past", async () => {
+    const { own, registry, serviceId } = await networkHelpers.loadFixture(bareService);
+    const first = await timeOf(await mined(own.rotateServiceKey(serviceId)));
+    const rotate = registry.interface.encodeFunctionData("rotateServiceKey", [serviceId]);
+    await expect(own.multicall(Array(1000).fill(rotate), { gasLimit: 16_000_000 }))
+      .to.be.revertedWithCustomError(registry, "KmsRegistry_RotationTooEarly")
+      .withArgs(serviceId, first + DAY);
+    await next(first + DAY - 1);
+    await expect(own.rotateServiceKey(serviceId)).to.be.revertedWithCustomError(
+      registry,
+      "KmsRegistry_RotationTooEarly",
+    );
+    await next(first + DAY);
+    await own.rotateServiceKey(serviceId);
+    const { keyEpoch, rotatedAt } = await registry.service(serviceId);
+    expect([keyEpoch, rotatedAt]).to.deep.equal([2n, BigInt(first + DAY)]);
   });
 
   it("given an offer to a successor, which shares its slot, the offer stays", async () => {
@@ -62,8 +93,12 @@ describe("KmsRegistry: sealed secrets (publishSealedSecrets)", () => {
   it("given a service, it logs name and ciphertext whole, and binds them into the history", async () => {
     const { own, registry, serviceId, admin } = await networkHelpers.loadFixture(bareService);
     const receipt = await mined(own.publishSealedSecrets(serviceId, "env", bytes(1000)));
+    const effectiveFrom = await timeOf(receipt);
     await expectHistory(registry, serviceId, receipt, [
-      { name: "PublishSealedSecrets", fields: { actor: admin.address, name: "env", ciphertext: bytes(1000) } },
+      {
+        name: "PublishSealedSecrets",
+        fields: { actor: admin.address, name: "env", ciphertext: bytes(1000), effectiveFrom },
+      },
     ]);
   });
 
@@ -71,9 +106,43 @@ describe("KmsRegistry: sealed secrets (publishSealedSecrets)", () => {
     const { own, registry, serviceId, admin } = await networkHelpers.loadFixture(bareService);
     await own.publishSealedSecrets(serviceId, "env", bytes(10));
     const receipt = await mined(own.publishSealedSecrets(serviceId, "env", bytes(11)));
+    const effectiveFrom = await timeOf(receipt);
     await expectHistory(registry, serviceId, receipt, [
-      { name: "PublishSealedSecrets", fields: { actor: admin.address, name: "env", ciphertext: bytes(11) } },
+      {
+        name: "PublishSealedSecrets",
+        fields: { actor: admin.address, name: "env", ciphertext: bytes(11), effectiveFrom },
+      },
     ]);
+  });
+
+  it("given the service has had an image, secrets wait out the notice period; until then it is at once", async () => {
+    const { own, registry, serviceId } = await networkHelpers.loadFixture(serviceWithImage);
+    const receipt = await mined(own.publishSealedSecrets(serviceId, "env", bytes(10)));
+    const effectiveFrom = (await timeOf(receipt)) + NOTICE;
+    const log = receipt.logs.map((each) => registry.interface.parseLog(each))[0];
+    expect(log?.args.getValue("effectiveFrom")).to.equal(BigInt(effectiveFrom));
+  });
+
+  it("withdrawing tells from when on, and up to when, nothing that is pending counts", async () => {
+    const { own, registry, serviceId, admin, serviceGuardian } = await networkHelpers.loadFixture(guardedService);
+    await own.publishSealedSecrets(serviceId, "env", bytes(10));
+    for (const hand of [admin, serviceGuardian]) {
+      const receipt = await mined(registry.connect(hand).withdrawPendingSecrets(serviceId, "not ours"));
+      await expectHistory(registry, serviceId, receipt, [
+        {
+          name: "WithdrawPendingSecrets",
+          fields: {
+            actor: hand.address,
+            reason: "not ours",
+            since: await timeOf(receipt),
+            before: 2 ** 40 - 1,
+          },
+        },
+      ]);
+    }
+    await expect(own.withdrawPendingSecrets(serviceId, "r".repeat(LIMIT.text + 1)))
+      .to.be.revertedWithCustomError(registry, "KmsRegistry_TextTooLong")
+      .withArgs(LIMIT.text + 1, LIMIT.text);
   });
 
   it("when name and ciphertext are at their limits, least or most, it accepts them", async () => {
@@ -83,8 +152,9 @@ describe("KmsRegistry: sealed secrets (publishSealedSecrets)", () => {
       ["n".repeat(LIMIT.name), bytes(LIMIT.ciphertext)],
     ] as const) {
       const receipt = await mined(own.publishSealedSecrets(serviceId, name, ciphertext));
+      const effectiveFrom = await timeOf(receipt);
       await expectHistory(registry, serviceId, receipt, [
-        { name: "PublishSealedSecrets", fields: { actor: admin.address, name, ciphertext } },
+        { name: "PublishSealedSecrets", fields: { actor: admin.address, name, ciphertext, effectiveFrom } },
       ]);
     }
   });

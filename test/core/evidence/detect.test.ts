@@ -59,6 +59,8 @@ describe("core/evidence/detect", () => {
     expect(detectEvidence(text("   "))).to.include({ format: "unknown", encoding: "text" });
     expect(detectEvidence(text("\tab\r\ncd "))).to.include({ encoding: "hex" });
     expect(detectEvidence(text("ab\u007f"))).to.include({ encoding: "binary" });
-    expect(detectEvidence(text("AQI")).encoding).to.equal("text");
+    expect(detectEvidence(text("AQI")).encoding).to.equal("base64url");
+    for (const other of ["AQI==", "A-I+", "some words", "AQIDA", '"ab', "AQ I="])
+      expect(detectEvidence(text(other)).encoding, other).to.equal("text");
   });
 });

@@ -1,6 +1,11 @@
 import { expect } from "chai";
 import type { Hex } from "../../../src/core/bytes.ts";
-import { buildAppCompose, inspectAppCompose, parseAppConfig } from "../../../src/core/evidence/app-compose.ts";
+import {
+  buildAppCompose,
+  inspectAppCompose,
+  parseAppConfig,
+  parseEnvNames,
+} from "../../../src/core/evidence/app-compose.ts";
 import {
   computeAggregates,
   computeComposeHash,
@@ -234,10 +239,6 @@ describe("core/evidence/app-compose", () => {
   it("refuses what the tool refuses, and what it would turn into something else", () => {
     const files = { dockerCompose, env: utf8("A=1\n") };
     expect(errorOf(() => buildAppCompose(app({ key_provider: "tpm" }), files)).code).to.equal("app/env-without-kms");
-    const line = errorOf(() => buildAppCompose(app(), { dockerCompose, env: utf8("A=1\nexport B=2\n") }));
-    expect(line.code).to.equal("app/env-line");
-    expect(line.details).to.deep.equal({ line: 2 });
-    expect(line.message).not.to.include("2\n");
     expect(errorOf(() => buildAppCompose(app(), { dockerCompose: Uint8Array.of(0xff) })).code).to.equal(
       "text/not-utf8",
     );
@@ -254,16 +255,31 @@ describe("core/evidence/app-compose", () => {
     expect(errorOf(() => parseAppConfig(utf8('{"name":"a","name":"b"}'))).code).to.equal("json/duplicate-key");
   });
 
+  const REQUIRED = { manifest_version: 2, name: "x", runner: "docker-compose" };
+
+  it("reads an environment file as Python does", () => {
+    const names = (text: string) => parseEnvNames(utf8(text));
+    expect(names("A=1\r\n  B = 2=3 \n\n# C=1\nnothing\nexport D=4\nA=5\n")).to.deep.equal(["A", "B", "export D"]);
+    // Python strips U+0085 and U+001C to U+001F and keeps U+FEFF; JavaScript does the opposite
+    expect(names("\ufeffA=1\n\u001cB\u0085=2\n\u00a0C\u2003=3\n=4\n")).to.deep.equal(["\ufeffA", "B", "C", ""]);
+    expect(names("\ufeff#A=1\n")).to.deep.equal(["\ufeff#A"]);
+  });
+
   it("remarks on a finished app-compose without changing its hash", () => {
     const summary = inspectAppCompose(
-      json({ name: "x", docker_compose_file: "services:\n  a:\n    image: nginx:latest\n", allowed_envs: ["A", 1] }),
+      json({ ...REQUIRED, docker_compose_file: "services:\n  a:\n    image: nginx:latest\n", allowed_envs: ["A", 1] }),
     );
     expect(summary).to.deep.include({ name: "x", keyProvider: undefined, allowedEnvs: ["A"] });
     expect(summary.remarks).to.have.length(2);
     const pinned = inspectAppCompose(
-      json({ key_provider: "kms", docker_compose_file: `image: nginx@sha256:${"ab".repeat(32)}` }),
+      json({ ...REQUIRED, key_provider: "kms", docker_compose_file: `image: nginx@sha256:${"ab".repeat(32)}` }),
     );
     expect(pinned.remarks).to.deep.equal([]);
+    for (const field of Object.keys(REQUIRED)) {
+      const { code, details } = errorOf(() => inspectAppCompose(json({ ...REQUIRED, [field]: undefined })));
+      expect({ code, details }).to.deep.equal({ code: "dstack/not-app-compose", details: { missing: [field] } });
+    }
+    expect(errorOf(() => inspectAppCompose(utf8('["a quote"]'))).code).to.equal("dstack/not-app-compose");
     expect(errorOf(() => inspectAppCompose(utf8("services:"))).code).to.equal("json/malformed");
   });
 });

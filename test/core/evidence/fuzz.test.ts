@@ -128,6 +128,7 @@ describe("core/evidence on arbitrary bytes", function () {
     const valid = [
       buildTdxQuote(),
       buildTdxQuote({ version: 5 }),
+      buildTdxQuote({ version: 5, bodyType: 4 }),
       buildTdxQuote({ version: 5, bodyType: 2, trailing: new Uint8Array(9) }),
     ];
     assertTotal("tdx", inputs(...valid), (input) => {
@@ -141,7 +142,12 @@ describe("core/evidence on arbitrary bytes", function () {
   it("parseSnpReport gives a value or a typed error", () => {
     assertTotal(
       "snp",
-      inputs(buildSnpReport({ version: 2 }), buildSnpReport(), buildSnpReport({ version: 5 })),
+      inputs(
+        buildSnpReport({ version: 2 }),
+        buildSnpReport(),
+        buildSnpReport({ version: 5 }),
+        buildSnpReport({ version: 5, cpuid: [0x1a, 0x02, 1] }),
+      ),
       (input) => {
         const report = parseSnpReport(input);
         snpFindings(report);
@@ -153,12 +159,28 @@ describe("core/evidence on arbitrary bytes", function () {
   it("parseNitroDocument gives a value or a typed error", () => {
     const valid = [
       buildNitroDocument(),
+      buildNitroDocument({ form: "indefinite" }),
       buildNitroDocument({ pcrs: new Map([...NITRO_PCRS].slice(0, 3)), payload: { nonce: new Uint8Array(32) } }),
     ];
     assertTotal("nitro", inputs(...valid), (input) => {
       const document = parseNitroDocument(input);
       nitroFindings(document);
       buildBoth("nitro", nitroRegisters(document));
+    });
+  });
+
+  it("decodeCbor gives a value or a typed error where the root may be an indefinite map", () => {
+    const valid = [
+      parseNitroDocument(buildNitroDocument({ form: "indefinite" })).payload,
+      Uint8Array.of(0xbf, 0x61, 0x61, 0x82, 0x02, 0xa0, 0x00, 0xf6, 0xff),
+      Uint8Array.of(0xbf, 0x61, 0x61, 0xbf, 0xff, 0xff),
+    ];
+    assertTotal("cbor, indefinite root", inputs(...valid), (input) => {
+      const value = decodeCbor(input, "payload", "indefinite-map");
+      expect(normalise(value)).to.deep.equal(normalise(decode(input, { preferMap: true })));
+      // What the stricter form takes, it takes too, and as the same.
+      if (input[0] !== 0xbf) expect(decodeCbor(input, "payload")).to.deep.equal(value);
+      else expect(errorOf(() => decodeCbor(input, "payload")).code).to.equal("cbor/not-canonical");
     });
   });
 

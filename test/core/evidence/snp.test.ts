@@ -49,7 +49,7 @@ describe("core/evidence/snp", () => {
       [0x19, 0x00, 0x0f, "milan"],
       [0x19, 0x10, 0x1f, "genoa"],
       [0x19, 0xa0, 0xaf, "genoa"],
-      [0x1a, 0x00, 0x11, "turin"],
+      [0x1a, 0x00, 0x1f, "turin"],
     ];
     for (const [family, first, last, name] of known) {
       expect([product(family, first), product(family, last)], name).to.deep.equal([name, name]);
@@ -61,7 +61,11 @@ describe("core/evidence/snp", () => {
       [0x19, 0x20],
       [0x19, 0x9f],
       [0x19, 0xb0],
-      [0x1a, 0x12],
+      [0x1a, 0x20],
+      [0x1a, 0x4f],
+      [0x1a, 0x58],
+      [0x1a, 0xb0],
+      [0x1a, 0xc8],
       [0x1b, 0x00],
     ] as const) {
       expect(errorOf(() => product(family, model)).code, `${family} ${model}`).to.equal("snp/unknown-processor");
@@ -90,7 +94,15 @@ describe("core/evidence/snp", () => {
 
   it("reads the policy bit by bit", () => {
     const policy = (value: bigint) => parseSnpReport(buildSnpReport({ policy: value })).policy;
-    const none = { abiMinor: 0, abiMajor: 0, smt: false, migrateMa: false, debug: false, singleSocket: false };
+    const none = {
+      abiMinor: 0,
+      abiMajor: 0,
+      smt: false,
+      migrateMa: false,
+      debug: false,
+      singleSocket: false,
+      unknown: 0n,
+    };
     expect(policy(0n)).to.deep.equal({ ...none, value: 0n });
     expect(policy(0xff37n)).to.deep.equal({ ...none, value: 0xff37n, abiMinor: 0x37, abiMajor: 0xff });
     const bits: readonly [bigint, string][] = [
@@ -101,6 +113,8 @@ describe("core/evidence/snp", () => {
     ];
     for (const [bit, name] of bits)
       expect(policy(1n << bit)).to.deep.equal({ ...none, value: 1n << bit, [name]: true });
+    for (const bit of [21n, 25n]) expect(policy(1n << bit).unknown).to.equal(0n);
+    for (const bit of [26n, 63n]) expect(policy(1n << bit).unknown).to.equal(1n << bit);
     expect(policy(1n << 17n)).to.deep.equal({ ...none, value: 1n << 17n });
   });
 

@@ -129,7 +129,7 @@ describe("core/evidence/tdx", () => {
       ["version 6", buildTdxQuote({ version: 6 }), "tdx/unknown-version"],
       ["another TEE", buildTdxQuote({ teeType: 0x82 }), "tdx/unknown-tee-type"],
       ["a P-384 attestation key", buildTdxQuote({ keyType: 3 }), "tdx/unknown-key-type"],
-      ["an unknown body", buildTdxQuote({ version: 5, bodyType: 4 }), "tdx/unknown-body"],
+      ["an unknown body", buildTdxQuote({ version: 5, bodyType: 5 }), "tdx/unknown-body"],
       ["a body of the wrong size", buildTdxQuote({ version: 5, bodySize: 584 }), "tdx/body-length"],
       ["certification data without a QE report", buildTdxQuote({ certificationType: 5 }), "tdx/certification-data"],
       ["bytes inside the signature data", buildTdxQuote({ slack: fill(1, 0) }), "tdx/signature-data-length"],

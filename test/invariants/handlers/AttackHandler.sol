@@ -70,7 +70,7 @@ abstract contract AttackHandler is Handler {
         IKmsRegistry.NewImage[] memory images = new IKmsRegistry.NewImage[](1);
         images[0] = IKmsRegistry.NewImage(_image(seed), "mine");
         ImageId imageId = ImageId.wrap(keccak256(images[0].image));
-        bytes[11] memory calls = [
+        bytes[13] memory calls = [
             abi.encodeCall(REGISTRY.addImageToService, (id, images[0].image, "mine")),
             abi.encodeCall(REGISTRY.addImagesToService, (id, images)),
             abi.encodeCall(REGISTRY.retireImageFromService, (id, imageId, uint40(vm.getBlockTimestamp() + 1))),
@@ -81,7 +81,9 @@ abstract contract AttackHandler is Handler {
             abi.encodeCall(REGISTRY.setDevice, (id, TestImages.device(_draw(seed, "device", 3)), true)),
             abi.encodeCall(REGISTRY.setRequireUpToDateTcb, (id, false)),
             abi.encodeCall(REGISTRY.transferServiceAdmin, (id, from)),
-            abi.encodeCall(REGISTRY.acceptServiceAdmin, (id))
+            abi.encodeCall(REGISTRY.acceptServiceAdmin, (id)),
+            abi.encodeCall(REGISTRY.restrictServiceDevices, (id, _oneDevice(seed))),
+            abi.encodeCall(REGISTRY.withdrawPendingSecrets, (id, "mine"))
         ];
         bytes memory call = calls[_draw(seed, "call", calls.length)];
         if (_oneIn(4, seed)) {
@@ -131,8 +133,13 @@ abstract contract AttackHandler is Handler {
         return governs ? WORLD.accounts(4) : account;
     }
 
+    function _oneDevice(uint256 seed) private pure returns (bytes32[] memory devices) {
+        devices = new bytes32[](1);
+        devices[0] = TestImages.device(_draw(seed, "device", 3));
+    }
+
     function _selector(uint256 seed) private pure returns (bytes4) {
-        bytes4[20] memory selectors = [
+        bytes4[23] memory selectors = [
             IKmsRegistry.removeImageFromService.selector,
             IKmsRegistry.retireImageFromService.selector,
             IKmsRegistry.rotateServiceKey.selector,
@@ -144,6 +151,9 @@ abstract contract AttackHandler is Handler {
             IKmsRegistry.acceptServiceAdmin.selector,
             IKmsRegistry.renounceServiceAdmin.selector,
             IKmsRegistry.addImageToService.selector,
+            IKmsRegistry.removeImagesFromService.selector,
+            IKmsRegistry.restrictServiceDevices.selector,
+            IKmsRegistry.withdrawPendingSecrets.selector,
             IPlatformPolicy.enableTee.selector,
             IPlatformPolicy.acceptTcb.selector,
             IPlatformPolicy.allowDevice.selector,

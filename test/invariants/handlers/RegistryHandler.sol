@@ -71,6 +71,14 @@ abstract contract RegistryHandler is Handler {
         );
     }
 
+    function removeImages(uint256 seed) external {
+        (ServiceId id, address from) = _tightener(seed);
+        ImageId[] memory ids = new ImageId[](2);
+        ids[0] = _listed(id, seed);
+        ids[1] = ImageId.wrap(TestImages.imageId(_draw(seed, "another", TestImages.IMAGES)));
+        _registryCall("removeImages", from, abi.encodeCall(REGISTRY.removeImagesFromService, (id, ids, "bad")));
+    }
+
     function retireImage(uint256 seed) external {
         (ServiceId id, address from) = _own(seed);
         ImageId imageId = _listed(id, seed);
@@ -93,6 +101,18 @@ abstract contract RegistryHandler is Handler {
         _registryCall("publishSecrets", from, abi.encodeCall(REGISTRY.publishSealedSecrets, (id, "env", ciphertext)));
     }
 
+    function withdrawSecrets(uint256 seed) external {
+        (ServiceId id, address from) = _tightener(seed);
+        _registryCall("withdrawSecrets", from, abi.encodeCall(REGISTRY.withdrawPendingSecrets, (id, "not ours")));
+    }
+
+    function startDevices(uint256 seed) external {
+        (ServiceId id, address from) = _own(seed);
+        bytes32[] memory devices = new bytes32[](1);
+        devices[0] = TestImages.device(_draw(seed, "device", 3));
+        _registryCall("startDevices", from, abi.encodeCall(REGISTRY.restrictServiceDevices, (id, devices)));
+    }
+
     function extendNotice(uint256 seed) external {
         (ServiceId id, address from) = _own(seed);
         uint24 notice = WORLD.serviceFacts(ServiceId.unwrap(id)).notice;
@@ -108,7 +128,7 @@ abstract contract RegistryHandler is Handler {
     }
 
     function setDevice(uint256 seed) external {
-        (ServiceId id, address from) = _own(seed);
+        (ServiceId id, address from) = _oneIn(3, seed) ? _tightener(seed) : _own(seed);
         bytes32 device = TestImages.device(_draw(seed, "device", 3));
         bool listed = WORLD.deviceFrom(ServiceId.unwrap(id), device) != 0;
         bool allowed = _oneIn(8, seed) ? listed : !listed;
@@ -116,7 +136,7 @@ abstract contract RegistryHandler is Handler {
     }
 
     function setTcbRule(uint256 seed) external {
-        (ServiceId id, address from) = _own(seed);
+        (ServiceId id, address from) = _oneIn(3, seed) ? _tightener(seed) : _own(seed);
         bool required = _draw(seed, "required", 2) == 0;
         _registryCall("setTcbRule", from, abi.encodeCall(REGISTRY.setRequireUpToDateTcb, (id, required)));
     }
@@ -160,7 +180,7 @@ abstract contract RegistryHandler is Handler {
         calls[1] = abi.encodeCall(REGISTRY.removeImageFromService, (id, _listed(id, seed), "replaced"));
         calls[2] = abi.encodeCall(REGISTRY.addImageToService, (id, _image(seed), "replacement"));
         calls[3] = abi.encodeCall(REGISTRY.extendNoticePeriod, (id, notice + 1));
-        if (_oneIn(2, seed)) calls[1] = calls[0];
+        if (_oneIn(2, seed)) calls[1] = abi.encodeCall(REGISTRY.publishSealedSecrets, (id, "env", "ciphertext"));
         _registryCall("batch", from, abi.encodeCall(REGISTRY.multicall, (calls)));
     }
 
@@ -197,6 +217,14 @@ abstract contract RegistryHandler is Handler {
         from = WORLD.serviceFacts(raw).admin;
         if (from == address(0) || _draw(seed, "impostor", 12) == 0) from = _anyone(seed);
         return (ServiceId.wrap(raw), from);
+    }
+
+    /// @dev A service and its admin, its guardian, or an account that was guardian once or never.
+    function _tightener(uint256 seed) private view returns (ServiceId id, address from) {
+        (id, from) = _own(seed);
+        if (_oneIn(2, seed)) from = WORLD.guardianNow(ServiceId.unwrap(id));
+        else if (_oneIn(3, seed)) from = WORLD.accounts(2 + _draw(seed, "former", 2));
+        if (from == address(0)) from = _anyone(seed);
     }
 
     /// @dev An image that is on the service's list, if one of the pool is; else any.

@@ -7,9 +7,9 @@ import {
   type CollateralSource,
   createCollateralCache,
   createFileSource,
-  createPccsSource,
-  type FetchLike,
 } from "../../../src/node/evidence/collateral.ts";
+import { createPccsSource } from "../../../src/node/evidence/pccs.ts";
+import type { FetchLike } from "../../../src/node/evidence/request.ts";
 import type { TdxCollateralKey } from "../../../src/node/evidence/tdx.ts";
 import { formatTdxCollateral, type TdxCollateral } from "../../../src/node/evidence/tdx-collateral.ts";
 import { createTestTdx, type TestTdx, type TestTdxCollateral } from "../../../src/node/test-tee/tdx.ts";
@@ -98,13 +98,13 @@ describe("collateral sources", () => {
     [
       "overloaded",
       (path) => (path.includes("qe") ? new Response("", { status: 503 }) : undefined),
-      "collateral/unreachable",
+      "collateral/busy",
       true,
     ],
     [
       "throttled",
       (path) => (path.includes("qe") ? new Response("", { status: 429 }) : undefined),
-      "collateral/unreachable",
+      "collateral/busy",
       true,
     ],
     [
@@ -122,7 +122,7 @@ describe("collateral sources", () => {
     ["empty", (path) => (path.includes("rootcacrl") ? new Response("") : undefined), "collateral/malformed", false],
     [
       "too large",
-      (path) => (path.includes("rootcacrl") ? new Response(new Uint8Array(5 * 1024 * 1024)) : undefined),
+      (path) => (path.includes("rootcacrl") ? new Response(new Uint8Array(17 * 1024 * 1024)) : undefined),
       "collateral/too-large",
       false,
     ],
@@ -143,7 +143,7 @@ describe("collateral sources", () => {
     const fetch: FetchLike = () => Promise.reject(new TypeError("fetch failed"));
     const error = await refusal(createPccsSource({ url: BASE, fetch }).fetch(KEY));
     expect([error.code, error.retryable]).to.deep.equal(["collateral/unreachable", true]);
-    for (const url of ["pccs", "file:///etc/passwd", `${BASE}?a=b`])
+    for (const url of ["pccs", "file:///etc/passwd", `${BASE}?a=b`, "https://a:b@pccs.invalid"])
       expect(() => createPccsSource({ url, fetch }))
         .to.throw()
         .with.property("code", "collateral/bad-url");
@@ -185,7 +185,17 @@ describe("collateral cache", () => {
         return await tee.issueCollateral(state.next);
       },
     };
-    return { state, cache: createCollateralCache({ source, unsafeTestRoots: [tee.root] }) };
+    // The stopwatch runs with the time that is asked at.
+    let time = AT;
+    const made = createCollateralCache({ sources: [source], unsafeTestRoots: [tee.root], stopwatch: () => time });
+    const at =
+      <T>(act: (key: TdxCollateralKey, atUnixSeconds: number) => T) =>
+      (key: TdxCollateralKey, atUnixSeconds: number): T => {
+        time = atUnixSeconds;
+        return act(key, atUnixSeconds);
+      };
+    const cache = { get: at(made.get), refresh: at(made.refresh), states: made.states };
+    return { state, cache };
   }
 
   it("verifies once, and keeps until an hour passes", async () => {
@@ -260,7 +270,7 @@ describe("collateral cache", () => {
         return await tee.issueCollateral();
       },
     };
-    const cache = createCollateralCache({ source, unsafeTestRoots: [tee.root], limit: 3 });
+    const cache = createCollateralCache({ sources: [source], unsafeTestRoots: [tee.root], limit: 3 });
     const first = await cache.get(KEY, AT);
     for (let family = 1; family < 10; family += 1)
       await refusal(cache.get({ ...KEY, fmspc: `0x00000000000${family}` }, AT));

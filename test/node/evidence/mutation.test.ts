@@ -90,6 +90,14 @@ describe("verifiers: any change anywhere is refused", function () {
       tried += mutateAll(vector.id, readVector(vector, role), (bytes) => verifyVector(vector, bytes));
       if (role !== "report") continue;
       const certificates = snpCertificates(vector);
+      // The key alone, as AWS gives it: the intermediate and the root are those that are known here.
+      const { endorsementKey } = certificates;
+      tried += mutateAll(`${vector.id}, key alone`, readVector(vector, role), (bytes) =>
+        verifyVector(vector, bytes, { endorsementKey }),
+      );
+      tried += mutateAll(`${vector.id}, that key`, endorsementKey, (mutated) =>
+        verifyVector(vector, undefined, { endorsementKey: mutated }),
+      );
       for (const [name, der] of Object.entries(certificates)) {
         if (!(der instanceof Uint8Array)) continue;
         const verify = (mutated: Uint8Array) => verifyVector(vector, undefined, { ...certificates, [name]: mutated });
@@ -124,15 +132,29 @@ describe("verifiers: any change anywhere is refused", function () {
     const tdx = await createTestTdx({ atUnixSeconds: AT });
     const options = { atUnixSeconds: AT, unsafeTestRoots: [tdx.root], chains: createChainCache() };
     const collateral = verifyTdxCollateral(await tdx.issueCollateral(), options);
-    for (const version of [4, 5] as const) {
-      const quote = tdx.issueQuote({ version, reportData, padding: 70 });
-      mutateAll(`TDX v${version}`, quote, (bytes) => verifyTdxQuote(bytes, collateral, options));
+    for (const [version, body] of [
+      [4, undefined],
+      [5, "td1.5"],
+      [5, "extended"],
+    ] as const) {
+      const quote = tdx.issueQuote({ version, ...(body === undefined ? {} : { body }), reportData, padding: 70 });
+      mutateAll(`TDX v${version} ${body}`, quote, (bytes) => verifyTdxQuote(bytes, collateral, options));
     }
-    for (const product of ["milan", "turin"] as const) {
-      const snp = await createTestSnp({ atUnixSeconds: AT, product });
+    for (const [product, endorsement, version] of [
+      ["milan", "vcek", 3],
+      ["milan", "vlek", 5],
+      ["turin", "vcek", 3],
+      ["turin", "vcek", 2],
+      ["venice", "vcek", 5],
+    ] as const) {
+      const snp = await createTestSnp({ atUnixSeconds: AT, product, endorsement });
       const snpOptions = { atUnixSeconds: AT, unsafeTestRoots: [snp.root], chains: createChainCache() };
+      for (const masked of [false, true]) {
+        const report = snp.issueReport({ reportData, version, ...(masked ? { chipId: fill(64, 0) } : {}) });
+        mutateAll(`${product} v${version}`, report, (bytes) => verifySnpReport(bytes, snp.certificates, snpOptions));
+      }
+      if (version !== 3) continue;
       const report = snp.issueReport({ reportData });
-      mutateAll(product, report, (bytes) => verifySnpReport(bytes, snp.certificates, snpOptions));
       for (const name of ["endorsementKey", "signer", "root"] as const) {
         const der = snp.certificates[name] ?? new Uint8Array();
         const verify = (bytes: Uint8Array) =>
@@ -146,10 +168,12 @@ describe("verifiers: any change anywhere is refused", function () {
     }
     const nitro = await createTestNitro({ atUnixSeconds: AT });
     const chains = createChainCache();
-    const document = nitro.issueDocument({ pcrs: { 0: fill(48, 1), 1: fill(48, 2), 2: fill(48, 3) } });
-    mutateAll("Nitro", document, (bytes) =>
-      verifyNitroDocument(bytes, { atUnixSeconds: AT, unsafeTestRoots: [nitro.root], chains }),
-    );
+    for (const form of ["indefinite", "definite"] as const) {
+      const pcrs = { 0: fill(48, 1), 1: fill(48, 2), 2: fill(48, 3), 16: fill(48, 4) };
+      mutateAll(`Nitro, ${form}`, nitro.issueDocument({ pcrs, form }), (bytes) =>
+        verifyNitroDocument(bytes, { atUnixSeconds: AT, unsafeTestRoots: [nitro.root], chains }),
+      );
+    }
   });
 
   it("in every window of every part of TDX collateral", async () => {

@@ -1,7 +1,7 @@
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { expect } from "chai";
-import { createSnpCrlSource, verifySnpCrl } from "../../../src/node/evidence/snp-crl.ts";
+import { createSnpCrlSource, type SnpCrlSource, verifySnpCrl } from "../../../src/node/evidence/snp-crl.ts";
 import { createJudge } from "../../../src/node/judge.ts";
 import type { TestSnp } from "../../../src/node/test-tee/snp.ts";
 import { errorOf, rejectionOf } from "../../helpers/errors.ts";
@@ -28,8 +28,20 @@ describe("AMD's revocation lists over HTTP", function () {
   const serve = (body: Uint8Array, status = 200) => {
     answer = { status, body };
   };
-  const source = (timeoutMs = 10_000) =>
-    createSnpCrlSource({ url, fetch, timeoutMs, unsafeTestRoots: [tees.snp.root] });
+  /** A source whose stopwatch runs with the time that it is asked at. */
+  const source = (timeoutMs = 10_000): SnpCrlSource => {
+    let time = at;
+    const made = createSnpCrlSource({
+      ...{ url, fetch, timeoutMs, unsafeTestRoots: [tees.snp.root] },
+      stopwatch: () => time,
+    });
+    return {
+      get: async (product, endorsement, atUnixSeconds) => {
+        time = atUnixSeconds;
+        return await made.get(product, endorsement, atUnixSeconds);
+      },
+    };
+  };
   /** Waits until what happens beside an answer has happened. */
   const settle = async (requests: number) => {
     while (asked.length < requests) await new Promise((resolve) => setTimeout(resolve, 5));
@@ -100,13 +112,13 @@ describe("AMD's revocation lists over HTTP", function () {
   it("given a server that fails or stays silent, fails, and leaves it alone for half a minute", async () => {
     serve(lists.good, 500);
     const one = source();
-    expect((await rejectionOf(one.get("milan", "vcek", at))).code).to.equal("collateral/unreachable");
+    expect((await rejectionOf(one.get("milan", "vcek", at))).code).to.equal("collateral/busy");
     serve(lists.good);
-    expect((await rejectionOf(one.get("milan", "vcek", at + 29))).code).to.equal("collateral/unreachable");
+    expect((await rejectionOf(one.get("milan", "vcek", at + 29))).code).to.equal("collateral/busy");
     expect(asked).to.have.length(1);
     expect(await one.get("milan", "vcek", at + 30)).to.deep.equal(lists.good);
     serve(lists.good, 0);
-    expect((await rejectionOf(source(100).get("milan", "vcek", at))).code).to.equal("collateral/unreachable");
+    expect((await rejectionOf(source(100).get("milan", "vcek", at))).code).to.equal("collateral/timeout");
     serve(lists.good, 404);
     expect((await rejectionOf(source().get("milan", "vcek", at))).code).to.equal("collateral/not-found");
   });
@@ -125,7 +137,7 @@ describe("AMD's revocation lists over HTTP", function () {
     expect(asked).to.have.length(4);
     // and when what is held ends, nothing takes its place
     serve(lists.good, 500);
-    expect((await rejectionOf(one.get("milan", "vcek", at + 3 * 86_400))).code).to.equal("collateral/unreachable");
+    expect((await rejectionOf(one.get("milan", "vcek", at + 3 * 86_400))).code).to.equal("collateral/busy");
   });
 
   it("given a newer list, goes by it from then on", async () => {
@@ -145,7 +157,7 @@ describe("AMD's revocation lists over HTTP", function () {
   describe("in a node", () => {
     /** What becomes of a machine's request, which brings a good list of its own where that is said. */
     const ask = async (ownList: boolean, files?: Record<string, string>) => {
-      const judge = createJudge({ ...tees.judgeOptions, requireSnpCrl: true, snpCrlUrl: url, snpCrlFiles: files });
+      const judge = createJudge({ ...tees.judgeOptions, requireSnpCrl: true, snpKdsUrl: url, snpCrlFiles: files });
       const node = await createTestNode(tees, { judge });
       const { request } = await honestRequest(node, "snp");
       if (request.evidence.kind === "snp" && ownList)
@@ -164,7 +176,7 @@ describe("AMD's revocation lists over HTTP", function () {
 
     it("given no answer of AMD's, cannot check: 503, even where the machine brings a list that would do", async () => {
       serve(lists.good, 500);
-      for (const own of [false, true]) expect(await ask(own)).to.equal("collateral/unavailable collateral/unreachable");
+      for (const own of [false, true]) expect(await ask(own)).to.equal("collateral/unavailable collateral/busy");
     });
 
     it("given a file of the product, does not ask", async () => {

@@ -21,21 +21,21 @@ export declare namespace IKmsRegistry {
     export type ServiceConfigStructOutput = [admin: string, noticePeriod: bigint, description: string, devices: string[], requireUpToDateTcb: boolean] & {admin: string, noticePeriod: bigint, description: string, devices: string[], requireUpToDateTcb: boolean }
   
 
-    export type ImageRecordStruct = {activeFrom: BigNumberish, activeUntil: BigNumberish, state: BigNumberish, kind: BigNumberish, mask: BigNumberish}
+    export type ImageRecordStruct = {activeFrom: BigNumberish, activeUntil: BigNumberish, state: BigNumberish, kind: BigNumberish, mask: BigNumberish, restrictsDevices: boolean}
 
-    export type ImageRecordStructOutput = [activeFrom: bigint, activeUntil: bigint, state: bigint, kind: bigint, mask: bigint] & {activeFrom: bigint, activeUntil: bigint, state: bigint, kind: bigint, mask: bigint }
+    export type ImageRecordStructOutput = [activeFrom: bigint, activeUntil: bigint, state: bigint, kind: bigint, mask: bigint, restrictsDevices: boolean] & {activeFrom: bigint, activeUntil: bigint, state: bigint, kind: bigint, mask: bigint, restrictsDevices: boolean }
   
 
-    export type ServiceViewStruct = {exists: boolean, upgradeable: boolean, admin: AddressLike, pendingAdmin: AddressLike, guardian: AddressLike, noticePeriod: BigNumberish, keyEpoch: BigNumberish, requireUpToDateTcb: boolean, restrictDevices: boolean, tcbRuleEnds: BigNumberish, nextGuardian: AddressLike, nextGuardianFrom: BigNumberish, sequence: BigNumberish, lastUpdateBlock: BigNumberish, historyHead: BytesLike}
+    export type ServiceViewStruct = {exists: boolean, upgradeable: boolean, admin: AddressLike, pendingAdmin: AddressLike, guardian: AddressLike, noticePeriod: BigNumberish, keyEpoch: BigNumberish, requireUpToDateTcb: boolean, restrictDevices: boolean, tcbRuleEnds: BigNumberish, nextGuardian: AddressLike, nextGuardianFrom: BigNumberish, formerGuardian: AddressLike, formerGuardianUntil: BigNumberish, rotatedAt: BigNumberish, sequence: BigNumberish, lastUpdateBlock: BigNumberish, historyHead: BytesLike}
 
-    export type ServiceViewStructOutput = [exists: boolean, upgradeable: boolean, admin: string, pendingAdmin: string, guardian: string, noticePeriod: bigint, keyEpoch: bigint, requireUpToDateTcb: boolean, restrictDevices: boolean, tcbRuleEnds: bigint, nextGuardian: string, nextGuardianFrom: bigint, sequence: bigint, lastUpdateBlock: bigint, historyHead: string] & {exists: boolean, upgradeable: boolean, admin: string, pendingAdmin: string, guardian: string, noticePeriod: bigint, keyEpoch: bigint, requireUpToDateTcb: boolean, restrictDevices: boolean, tcbRuleEnds: bigint, nextGuardian: string, nextGuardianFrom: bigint, sequence: bigint, lastUpdateBlock: bigint, historyHead: string }
+    export type ServiceViewStructOutput = [exists: boolean, upgradeable: boolean, admin: string, pendingAdmin: string, guardian: string, noticePeriod: bigint, keyEpoch: bigint, requireUpToDateTcb: boolean, restrictDevices: boolean, tcbRuleEnds: bigint, nextGuardian: string, nextGuardianFrom: bigint, formerGuardian: string, formerGuardianUntil: bigint, rotatedAt: bigint, sequence: bigint, lastUpdateBlock: bigint, historyHead: string] & {exists: boolean, upgradeable: boolean, admin: string, pendingAdmin: string, guardian: string, noticePeriod: bigint, keyEpoch: bigint, requireUpToDateTcb: boolean, restrictDevices: boolean, tcbRuleEnds: bigint, nextGuardian: string, nextGuardianFrom: bigint, formerGuardian: string, formerGuardianUntil: bigint, rotatedAt: bigint, sequence: bigint, lastUpdateBlock: bigint, historyHead: string }
   
     }
 
   export interface KmsRegistryInterface extends Interface {
-    getFunction(nameOrSignature: "DEFAULT_ADMIN_ROLE" | "GOVERNOR_ROLE" | "GUARDIAN_ROLE" | "POLICY" | "UPGRADE_INTERFACE_VERSION" | "acceptServiceAdmin" | "addImageToService" | "addImagesToService" | "addSecretKeyByImage" | "authorize" | "createService" | "createServiceWithImage" | "extendNoticePeriod" | "getRoleAdmin" | "grantRole" | "hasRole" | "historyHead" | "image" | "implementation" | "initialize" | "isDeviceAllowed" | "isImageActive" | "multicall" | "proxiableUUID" | "publishSealedSecrets" | "removeImageFromService" | "renounceRole" | "renounceServiceAdmin" | "retireImageFromService" | "revokeRole" | "rotateServiceKey" | "service" | "serviceIdFor" | "setDevice" | "setRequireUpToDateTcb" | "setServiceGuardian" | "supportsInterface" | "transferServiceAdmin" | "upgradeTo" | "upgradeToAndCall" | "version"): FunctionFragment;
+    getFunction(nameOrSignature: "DEFAULT_ADMIN_ROLE" | "GOVERNOR_ROLE" | "GUARDIAN_ROLE" | "POLICY" | "UPGRADE_INTERFACE_VERSION" | "acceptServiceAdmin" | "addImageToService" | "addImagesToService" | "addSecretKeyByImage" | "authorize" | "createService" | "createServiceWithImage" | "extendNoticePeriod" | "getRoleAdmin" | "grantRole" | "hasRole" | "historyHead" | "image" | "implementation" | "initialize" | "isDeviceAllowed" | "isImageActive" | "multicall" | "proxiableUUID" | "publishSealedSecrets" | "removeImageFromService" | "removeImagesFromService" | "renounceRole" | "renounceServiceAdmin" | "restrictServiceDevices" | "retireImageFromService" | "revokeRole" | "rotateServiceKey" | "service" | "serviceCount" | "serviceIdFor" | "servicesHead" | "setDevice" | "setRequireUpToDateTcb" | "setServiceGuardian" | "supportsInterface" | "transferServiceAdmin" | "upgradeTo" | "upgradeToAndCall" | "version" | "withdrawPendingSecrets"): FunctionFragment;
 
-    getEvent(nameOrSignatureOrTopic: "AcceptServiceAdmin" | "AddImageToService" | "AddSecretKeyByImage" | "CreateService" | "ExtendNoticePeriod" | "Initialized" | "PublishSealedSecrets" | "RemoveImageFromService" | "RenounceServiceAdmin" | "RetireImageFromService" | "RoleAdminChanged" | "RoleGranted" | "RoleRevoked" | "RotateServiceKey" | "SetDevice" | "SetRequireUpToDateTcb" | "SetServiceGuardian" | "TransferServiceAdmin" | "Upgraded"): EventFragment;
+    getEvent(nameOrSignatureOrTopic: "AcceptServiceAdmin" | "AddImageToService" | "AddSecretKeyByImage" | "CreateService" | "ExtendNoticePeriod" | "Initialized" | "PublishSealedSecrets" | "RemoveImageFromService" | "RenounceServiceAdmin" | "RetireImageFromService" | "RoleAdminChanged" | "RoleGranted" | "RoleRevoked" | "RotateServiceKey" | "SetDevice" | "SetRequireUpToDateTcb" | "SetServiceGuardian" | "TransferServiceAdmin" | "Upgraded" | "WithdrawPendingSecrets"): EventFragment;
 
     encodeFunctionData(functionFragment: 'DEFAULT_ADMIN_ROLE', values?: undefined): string;
 encodeFunctionData(functionFragment: 'GOVERNOR_ROLE', values?: undefined): string;
@@ -63,13 +63,17 @@ encodeFunctionData(functionFragment: 'multicall', values: [BytesLike[]]): string
 encodeFunctionData(functionFragment: 'proxiableUUID', values?: undefined): string;
 encodeFunctionData(functionFragment: 'publishSealedSecrets', values: [BytesLike, string, BytesLike]): string;
 encodeFunctionData(functionFragment: 'removeImageFromService', values: [BytesLike, BytesLike, string]): string;
+encodeFunctionData(functionFragment: 'removeImagesFromService', values: [BytesLike, BytesLike[], string]): string;
 encodeFunctionData(functionFragment: 'renounceRole', values: [BytesLike, AddressLike]): string;
 encodeFunctionData(functionFragment: 'renounceServiceAdmin', values: [BytesLike]): string;
+encodeFunctionData(functionFragment: 'restrictServiceDevices', values: [BytesLike, BytesLike[]]): string;
 encodeFunctionData(functionFragment: 'retireImageFromService', values: [BytesLike, BytesLike, BigNumberish]): string;
 encodeFunctionData(functionFragment: 'revokeRole', values: [BytesLike, AddressLike]): string;
 encodeFunctionData(functionFragment: 'rotateServiceKey', values: [BytesLike]): string;
 encodeFunctionData(functionFragment: 'service', values: [BytesLike]): string;
+encodeFunctionData(functionFragment: 'serviceCount', values?: undefined): string;
 encodeFunctionData(functionFragment: 'serviceIdFor', values: [AddressLike, BytesLike]): string;
+encodeFunctionData(functionFragment: 'servicesHead', values?: undefined): string;
 encodeFunctionData(functionFragment: 'setDevice', values: [BytesLike, BytesLike, boolean]): string;
 encodeFunctionData(functionFragment: 'setRequireUpToDateTcb', values: [BytesLike, boolean]): string;
 encodeFunctionData(functionFragment: 'setServiceGuardian', values: [BytesLike, AddressLike]): string;
@@ -78,6 +82,7 @@ encodeFunctionData(functionFragment: 'transferServiceAdmin', values: [BytesLike,
 encodeFunctionData(functionFragment: 'upgradeTo', values: [AddressLike]): string;
 encodeFunctionData(functionFragment: 'upgradeToAndCall', values: [AddressLike, BytesLike]): string;
 encodeFunctionData(functionFragment: 'version', values?: undefined): string;
+encodeFunctionData(functionFragment: 'withdrawPendingSecrets', values: [BytesLike, string]): string;
 
     decodeFunctionResult(functionFragment: 'DEFAULT_ADMIN_ROLE', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'GOVERNOR_ROLE', data: BytesLike): Result;
@@ -105,13 +110,17 @@ decodeFunctionResult(functionFragment: 'multicall', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'proxiableUUID', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'publishSealedSecrets', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'removeImageFromService', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'removeImagesFromService', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'renounceRole', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'renounceServiceAdmin', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'restrictServiceDevices', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'retireImageFromService', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'revokeRole', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'rotateServiceKey', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'service', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'serviceCount', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'serviceIdFor', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'servicesHead', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'setDevice', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'setRequireUpToDateTcb', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'setServiceGuardian', data: BytesLike): Result;
@@ -120,6 +129,7 @@ decodeFunctionResult(functionFragment: 'transferServiceAdmin', data: BytesLike):
 decodeFunctionResult(functionFragment: 'upgradeTo', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'upgradeToAndCall', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'withdrawPendingSecrets', data: BytesLike): Result;
   }
 
   
@@ -136,9 +146,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace AddImageToServiceEvent {
-      export type InputTuple = [serviceId: BytesLike, admin: AddressLike, imageId: BytesLike, image: BytesLike, description: string, activeFrom: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [serviceId: string, admin: string, imageId: string, image: string, description: string, activeFrom: bigint, sequence: bigint, previousBlock: bigint];
-      export interface OutputObject {serviceId: string, admin: string, imageId: string, image: string, description: string, activeFrom: bigint, sequence: bigint, previousBlock: bigint };
+      export type InputTuple = [serviceId: BytesLike, actor: AddressLike, imageId: BytesLike, image: BytesLike, description: string, activeFrom: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [serviceId: string, actor: string, imageId: string, image: string, description: string, activeFrom: bigint, sequence: bigint, previousBlock: bigint];
+      export interface OutputObject {serviceId: string, actor: string, imageId: string, image: string, description: string, activeFrom: bigint, sequence: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -148,9 +158,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace AddSecretKeyByImageEvent {
-      export type InputTuple = [serviceId: BytesLike, creator: AddressLike, imageId: BytesLike, image: BytesLike, requireUpToDateTcb: boolean, description: string, sequence: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [serviceId: string, creator: string, imageId: string, image: string, requireUpToDateTcb: boolean, description: string, sequence: bigint, previousBlock: bigint];
-      export interface OutputObject {serviceId: string, creator: string, imageId: string, image: string, requireUpToDateTcb: boolean, description: string, sequence: bigint, previousBlock: bigint };
+      export type InputTuple = [serviceId: BytesLike, creator: AddressLike, imageId: BytesLike, image: BytesLike, requireUpToDateTcb: boolean, description: string, activeFrom: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [serviceId: string, creator: string, imageId: string, image: string, requireUpToDateTcb: boolean, description: string, activeFrom: bigint, sequence: bigint, previousBlock: bigint];
+      export interface OutputObject {serviceId: string, creator: string, imageId: string, image: string, requireUpToDateTcb: boolean, description: string, activeFrom: bigint, sequence: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -160,9 +170,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace CreateServiceEvent {
-      export type InputTuple = [serviceId: BytesLike, creator: AddressLike, admin: AddressLike, noticePeriod: BigNumberish, requireUpToDateTcb: boolean, description: string, sequence: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [serviceId: string, creator: string, admin: string, noticePeriod: bigint, requireUpToDateTcb: boolean, description: string, sequence: bigint, previousBlock: bigint];
-      export interface OutputObject {serviceId: string, creator: string, admin: string, noticePeriod: bigint, requireUpToDateTcb: boolean, description: string, sequence: bigint, previousBlock: bigint };
+      export type InputTuple = [serviceId: BytesLike, creator: AddressLike, pendingAdmin: AddressLike, noticePeriod: BigNumberish, requireUpToDateTcb: boolean, description: string, sequence: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [serviceId: string, creator: string, pendingAdmin: string, noticePeriod: bigint, requireUpToDateTcb: boolean, description: string, sequence: bigint, previousBlock: bigint];
+      export interface OutputObject {serviceId: string, creator: string, pendingAdmin: string, noticePeriod: bigint, requireUpToDateTcb: boolean, description: string, sequence: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -196,9 +206,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace PublishSealedSecretsEvent {
-      export type InputTuple = [serviceId: BytesLike, actor: AddressLike, name: string, ciphertext: BytesLike, sequence: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [serviceId: string, actor: string, name: string, ciphertext: string, sequence: bigint, previousBlock: bigint];
-      export interface OutputObject {serviceId: string, actor: string, name: string, ciphertext: string, sequence: bigint, previousBlock: bigint };
+      export type InputTuple = [serviceId: BytesLike, actor: AddressLike, name: string, ciphertext: BytesLike, effectiveFrom: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [serviceId: string, actor: string, name: string, ciphertext: string, effectiveFrom: bigint, sequence: bigint, previousBlock: bigint];
+      export interface OutputObject {serviceId: string, actor: string, name: string, ciphertext: string, effectiveFrom: bigint, sequence: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -280,9 +290,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace RotateServiceKeyEvent {
-      export type InputTuple = [serviceId: BytesLike, admin: AddressLike, keyEpoch: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [serviceId: string, admin: string, keyEpoch: bigint, sequence: bigint, previousBlock: bigint];
-      export interface OutputObject {serviceId: string, admin: string, keyEpoch: bigint, sequence: bigint, previousBlock: bigint };
+      export type InputTuple = [serviceId: BytesLike, admin: AddressLike, keyEpoch: BigNumberish, since: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [serviceId: string, admin: string, keyEpoch: bigint, since: bigint, sequence: bigint, previousBlock: bigint];
+      export interface OutputObject {serviceId: string, admin: string, keyEpoch: bigint, since: bigint, sequence: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -304,9 +314,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace SetRequireUpToDateTcbEvent {
-      export type InputTuple = [serviceId: BytesLike, admin: AddressLike, required: boolean, effectiveFrom: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [serviceId: string, admin: string, required: boolean, effectiveFrom: bigint, sequence: bigint, previousBlock: bigint];
-      export interface OutputObject {serviceId: string, admin: string, required: boolean, effectiveFrom: bigint, sequence: bigint, previousBlock: bigint };
+      export type InputTuple = [serviceId: BytesLike, actor: AddressLike, required: boolean, effectiveFrom: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [serviceId: string, actor: string, required: boolean, effectiveFrom: bigint, sequence: bigint, previousBlock: bigint];
+      export interface OutputObject {serviceId: string, actor: string, required: boolean, effectiveFrom: bigint, sequence: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -343,6 +353,18 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
       export type InputTuple = [implementation: AddressLike];
       export type OutputTuple = [implementation: string];
       export interface OutputObject {implementation: string };
+      export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
+      export type Filter = TypedDeferredTopicFilter<Event>
+      export type Log = TypedEventLog<Event>
+      export type LogDescription = TypedLogDescription<Event>
+    }
+
+  
+
+    export namespace WithdrawPendingSecretsEvent {
+      export type InputTuple = [serviceId: BytesLike, actor: AddressLike, reason: string, since: BigNumberish, before: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [serviceId: string, actor: string, reason: string, since: bigint, before: bigint, sequence: bigint, previousBlock: bigint];
+      export interface OutputObject {serviceId: string, actor: string, reason: string, since: bigint, before: bigint, sequence: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -593,6 +615,14 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
     
 
     
+    removeImagesFromService: TypedContractMethod<
+      [serviceId: BytesLike, imageIds: BytesLike[], reason: string, ],
+      [bigint],
+      'nonpayable'
+    >
+    
+
+    
     renounceRole: TypedContractMethod<
       [role: BytesLike, callerConfirmation: AddressLike, ],
       [void],
@@ -603,6 +633,14 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
     
     renounceServiceAdmin: TypedContractMethod<
       [serviceId: BytesLike, ],
+      [void],
+      'nonpayable'
+    >
+    
+
+    
+    restrictServiceDevices: TypedContractMethod<
+      [serviceId: BytesLike, devices: BytesLike[], ],
       [void],
       'nonpayable'
     >
@@ -641,8 +679,24 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
     
 
     
+    serviceCount: TypedContractMethod<
+      [],
+      [bigint],
+      'view'
+    >
+    
+
+    
     serviceIdFor: TypedContractMethod<
       [creator: AddressLike, salt: BytesLike, ],
+      [string],
+      'view'
+    >
+    
+
+    
+    servicesHead: TypedContractMethod<
+      [],
       [string],
       'view'
     >
@@ -709,6 +763,14 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
       [],
       [string],
       'view'
+    >
+    
+
+    
+    withdrawPendingSecrets: TypedContractMethod<
+      [serviceId: BytesLike, reason: string, ],
+      [void],
+      'nonpayable'
     >
     
 
@@ -845,6 +907,11 @@ getFunction(nameOrSignature: 'removeImageFromService'): TypedContractMethod<
       [void],
       'nonpayable'
     >;
+getFunction(nameOrSignature: 'removeImagesFromService'): TypedContractMethod<
+      [serviceId: BytesLike, imageIds: BytesLike[], reason: string, ],
+      [bigint],
+      'nonpayable'
+    >;
 getFunction(nameOrSignature: 'renounceRole'): TypedContractMethod<
       [role: BytesLike, callerConfirmation: AddressLike, ],
       [void],
@@ -852,6 +919,11 @@ getFunction(nameOrSignature: 'renounceRole'): TypedContractMethod<
     >;
 getFunction(nameOrSignature: 'renounceServiceAdmin'): TypedContractMethod<
       [serviceId: BytesLike, ],
+      [void],
+      'nonpayable'
+    >;
+getFunction(nameOrSignature: 'restrictServiceDevices'): TypedContractMethod<
+      [serviceId: BytesLike, devices: BytesLike[], ],
       [void],
       'nonpayable'
     >;
@@ -875,8 +947,18 @@ getFunction(nameOrSignature: 'service'): TypedContractMethod<
       [IKmsRegistry.ServiceViewStructOutput],
       'view'
     >;
+getFunction(nameOrSignature: 'serviceCount'): TypedContractMethod<
+      [],
+      [bigint],
+      'view'
+    >;
 getFunction(nameOrSignature: 'serviceIdFor'): TypedContractMethod<
       [creator: AddressLike, salt: BytesLike, ],
+      [string],
+      'view'
+    >;
+getFunction(nameOrSignature: 'servicesHead'): TypedContractMethod<
+      [],
       [string],
       'view'
     >;
@@ -920,6 +1002,11 @@ getFunction(nameOrSignature: 'version'): TypedContractMethod<
       [string],
       'view'
     >;
+getFunction(nameOrSignature: 'withdrawPendingSecrets'): TypedContractMethod<
+      [serviceId: BytesLike, reason: string, ],
+      [void],
+      'nonpayable'
+    >;
 
     getEvent(key: 'AcceptServiceAdmin'): TypedContractEvent<AcceptServiceAdminEvent.InputTuple, AcceptServiceAdminEvent.OutputTuple, AcceptServiceAdminEvent.OutputObject>;
 getEvent(key: 'AddImageToService'): TypedContractEvent<AddImageToServiceEvent.InputTuple, AddImageToServiceEvent.OutputTuple, AddImageToServiceEvent.OutputObject>;
@@ -940,6 +1027,7 @@ getEvent(key: 'SetRequireUpToDateTcb'): TypedContractEvent<SetRequireUpToDateTcb
 getEvent(key: 'SetServiceGuardian'): TypedContractEvent<SetServiceGuardianEvent.InputTuple, SetServiceGuardianEvent.OutputTuple, SetServiceGuardianEvent.OutputObject>;
 getEvent(key: 'TransferServiceAdmin'): TypedContractEvent<TransferServiceAdminEvent.InputTuple, TransferServiceAdminEvent.OutputTuple, TransferServiceAdminEvent.OutputObject>;
 getEvent(key: 'Upgraded'): TypedContractEvent<UpgradedEvent.InputTuple, UpgradedEvent.OutputTuple, UpgradedEvent.OutputObject>;
+getEvent(key: 'WithdrawPendingSecrets'): TypedContractEvent<WithdrawPendingSecretsEvent.InputTuple, WithdrawPendingSecretsEvent.OutputTuple, WithdrawPendingSecretsEvent.OutputObject>;
 
     filters: {
       
@@ -951,7 +1039,7 @@ getEvent(key: 'Upgraded'): TypedContractEvent<UpgradedEvent.InputTuple, Upgraded
       AddImageToService: TypedContractEvent<AddImageToServiceEvent.InputTuple, AddImageToServiceEvent.OutputTuple, AddImageToServiceEvent.OutputObject>;
     
 
-      'AddSecretKeyByImage(bytes20,address,bytes32,bytes,bool,string,uint32,uint40)': TypedContractEvent<AddSecretKeyByImageEvent.InputTuple, AddSecretKeyByImageEvent.OutputTuple, AddSecretKeyByImageEvent.OutputObject>;
+      'AddSecretKeyByImage(bytes20,address,bytes32,bytes,bool,string,uint40,uint32,uint40)': TypedContractEvent<AddSecretKeyByImageEvent.InputTuple, AddSecretKeyByImageEvent.OutputTuple, AddSecretKeyByImageEvent.OutputObject>;
       AddSecretKeyByImage: TypedContractEvent<AddSecretKeyByImageEvent.InputTuple, AddSecretKeyByImageEvent.OutputTuple, AddSecretKeyByImageEvent.OutputObject>;
     
 
@@ -967,7 +1055,7 @@ getEvent(key: 'Upgraded'): TypedContractEvent<UpgradedEvent.InputTuple, Upgraded
       Initialized: TypedContractEvent<InitializedEvent.InputTuple, InitializedEvent.OutputTuple, InitializedEvent.OutputObject>;
     
 
-      'PublishSealedSecrets(bytes20,address,string,bytes,uint32,uint40)': TypedContractEvent<PublishSealedSecretsEvent.InputTuple, PublishSealedSecretsEvent.OutputTuple, PublishSealedSecretsEvent.OutputObject>;
+      'PublishSealedSecrets(bytes20,address,string,bytes,uint40,uint32,uint40)': TypedContractEvent<PublishSealedSecretsEvent.InputTuple, PublishSealedSecretsEvent.OutputTuple, PublishSealedSecretsEvent.OutputObject>;
       PublishSealedSecrets: TypedContractEvent<PublishSealedSecretsEvent.InputTuple, PublishSealedSecretsEvent.OutputTuple, PublishSealedSecretsEvent.OutputObject>;
     
 
@@ -995,7 +1083,7 @@ getEvent(key: 'Upgraded'): TypedContractEvent<UpgradedEvent.InputTuple, Upgraded
       RoleRevoked: TypedContractEvent<RoleRevokedEvent.InputTuple, RoleRevokedEvent.OutputTuple, RoleRevokedEvent.OutputObject>;
     
 
-      'RotateServiceKey(bytes20,address,uint16,uint32,uint40)': TypedContractEvent<RotateServiceKeyEvent.InputTuple, RotateServiceKeyEvent.OutputTuple, RotateServiceKeyEvent.OutputObject>;
+      'RotateServiceKey(bytes20,address,uint16,uint40,uint32,uint40)': TypedContractEvent<RotateServiceKeyEvent.InputTuple, RotateServiceKeyEvent.OutputTuple, RotateServiceKeyEvent.OutputObject>;
       RotateServiceKey: TypedContractEvent<RotateServiceKeyEvent.InputTuple, RotateServiceKeyEvent.OutputTuple, RotateServiceKeyEvent.OutputObject>;
     
 
@@ -1017,6 +1105,10 @@ getEvent(key: 'Upgraded'): TypedContractEvent<UpgradedEvent.InputTuple, Upgraded
 
       'Upgraded(address)': TypedContractEvent<UpgradedEvent.InputTuple, UpgradedEvent.OutputTuple, UpgradedEvent.OutputObject>;
       Upgraded: TypedContractEvent<UpgradedEvent.InputTuple, UpgradedEvent.OutputTuple, UpgradedEvent.OutputObject>;
+    
+
+      'WithdrawPendingSecrets(bytes20,address,string,uint40,uint40,uint32,uint40)': TypedContractEvent<WithdrawPendingSecretsEvent.InputTuple, WithdrawPendingSecretsEvent.OutputTuple, WithdrawPendingSecretsEvent.OutputObject>;
+      WithdrawPendingSecrets: TypedContractEvent<WithdrawPendingSecretsEvent.InputTuple, WithdrawPendingSecretsEvent.OutputTuple, WithdrawPendingSecretsEvent.OutputObject>;
     
     };
   }

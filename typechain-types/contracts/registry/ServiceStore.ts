@@ -21,21 +21,21 @@ export declare namespace IKmsRegistry {
     export type ServiceConfigStructOutput = [admin: string, noticePeriod: bigint, description: string, devices: string[], requireUpToDateTcb: boolean] & {admin: string, noticePeriod: bigint, description: string, devices: string[], requireUpToDateTcb: boolean }
   
 
-    export type ImageRecordStruct = {activeFrom: BigNumberish, activeUntil: BigNumberish, state: BigNumberish, kind: BigNumberish, mask: BigNumberish}
+    export type ImageRecordStruct = {activeFrom: BigNumberish, activeUntil: BigNumberish, state: BigNumberish, kind: BigNumberish, mask: BigNumberish, restrictsDevices: boolean}
 
-    export type ImageRecordStructOutput = [activeFrom: bigint, activeUntil: bigint, state: bigint, kind: bigint, mask: bigint] & {activeFrom: bigint, activeUntil: bigint, state: bigint, kind: bigint, mask: bigint }
+    export type ImageRecordStructOutput = [activeFrom: bigint, activeUntil: bigint, state: bigint, kind: bigint, mask: bigint, restrictsDevices: boolean] & {activeFrom: bigint, activeUntil: bigint, state: bigint, kind: bigint, mask: bigint, restrictsDevices: boolean }
   
 
-    export type ServiceViewStruct = {exists: boolean, upgradeable: boolean, admin: AddressLike, pendingAdmin: AddressLike, guardian: AddressLike, noticePeriod: BigNumberish, keyEpoch: BigNumberish, requireUpToDateTcb: boolean, restrictDevices: boolean, tcbRuleEnds: BigNumberish, nextGuardian: AddressLike, nextGuardianFrom: BigNumberish, sequence: BigNumberish, lastUpdateBlock: BigNumberish, historyHead: BytesLike}
+    export type ServiceViewStruct = {exists: boolean, upgradeable: boolean, admin: AddressLike, pendingAdmin: AddressLike, guardian: AddressLike, noticePeriod: BigNumberish, keyEpoch: BigNumberish, requireUpToDateTcb: boolean, restrictDevices: boolean, tcbRuleEnds: BigNumberish, nextGuardian: AddressLike, nextGuardianFrom: BigNumberish, formerGuardian: AddressLike, formerGuardianUntil: BigNumberish, rotatedAt: BigNumberish, sequence: BigNumberish, lastUpdateBlock: BigNumberish, historyHead: BytesLike}
 
-    export type ServiceViewStructOutput = [exists: boolean, upgradeable: boolean, admin: string, pendingAdmin: string, guardian: string, noticePeriod: bigint, keyEpoch: bigint, requireUpToDateTcb: boolean, restrictDevices: boolean, tcbRuleEnds: bigint, nextGuardian: string, nextGuardianFrom: bigint, sequence: bigint, lastUpdateBlock: bigint, historyHead: string] & {exists: boolean, upgradeable: boolean, admin: string, pendingAdmin: string, guardian: string, noticePeriod: bigint, keyEpoch: bigint, requireUpToDateTcb: boolean, restrictDevices: boolean, tcbRuleEnds: bigint, nextGuardian: string, nextGuardianFrom: bigint, sequence: bigint, lastUpdateBlock: bigint, historyHead: string }
+    export type ServiceViewStructOutput = [exists: boolean, upgradeable: boolean, admin: string, pendingAdmin: string, guardian: string, noticePeriod: bigint, keyEpoch: bigint, requireUpToDateTcb: boolean, restrictDevices: boolean, tcbRuleEnds: bigint, nextGuardian: string, nextGuardianFrom: bigint, formerGuardian: string, formerGuardianUntil: bigint, rotatedAt: bigint, sequence: bigint, lastUpdateBlock: bigint, historyHead: string] & {exists: boolean, upgradeable: boolean, admin: string, pendingAdmin: string, guardian: string, noticePeriod: bigint, keyEpoch: bigint, requireUpToDateTcb: boolean, restrictDevices: boolean, tcbRuleEnds: bigint, nextGuardian: string, nextGuardianFrom: bigint, formerGuardian: string, formerGuardianUntil: bigint, rotatedAt: bigint, sequence: bigint, lastUpdateBlock: bigint, historyHead: string }
   
     }
 
   export interface ServiceStoreInterface extends Interface {
-    getFunction(nameOrSignature: "POLICY" | "acceptServiceAdmin" | "addImageToService" | "addImagesToService" | "addSecretKeyByImage" | "authorize" | "createService" | "createServiceWithImage" | "extendNoticePeriod" | "historyHead" | "image" | "implementation" | "isDeviceAllowed" | "isImageActive" | "publishSealedSecrets" | "removeImageFromService" | "renounceServiceAdmin" | "retireImageFromService" | "rotateServiceKey" | "service" | "serviceIdFor" | "setDevice" | "setRequireUpToDateTcb" | "setServiceGuardian" | "transferServiceAdmin" | "upgradeTo" | "version"): FunctionFragment;
+    getFunction(nameOrSignature: "POLICY" | "acceptServiceAdmin" | "addImageToService" | "addImagesToService" | "addSecretKeyByImage" | "authorize" | "createService" | "createServiceWithImage" | "extendNoticePeriod" | "historyHead" | "image" | "implementation" | "isDeviceAllowed" | "isImageActive" | "publishSealedSecrets" | "removeImageFromService" | "removeImagesFromService" | "renounceServiceAdmin" | "restrictServiceDevices" | "retireImageFromService" | "rotateServiceKey" | "service" | "serviceCount" | "serviceIdFor" | "servicesHead" | "setDevice" | "setRequireUpToDateTcb" | "setServiceGuardian" | "transferServiceAdmin" | "upgradeTo" | "version" | "withdrawPendingSecrets"): FunctionFragment;
 
-    getEvent(nameOrSignatureOrTopic: "AcceptServiceAdmin" | "AddImageToService" | "AddSecretKeyByImage" | "CreateService" | "ExtendNoticePeriod" | "PublishSealedSecrets" | "RemoveImageFromService" | "RenounceServiceAdmin" | "RetireImageFromService" | "RotateServiceKey" | "SetDevice" | "SetRequireUpToDateTcb" | "SetServiceGuardian" | "TransferServiceAdmin"): EventFragment;
+    getEvent(nameOrSignatureOrTopic: "AcceptServiceAdmin" | "AddImageToService" | "AddSecretKeyByImage" | "CreateService" | "ExtendNoticePeriod" | "PublishSealedSecrets" | "RemoveImageFromService" | "RenounceServiceAdmin" | "RetireImageFromService" | "RotateServiceKey" | "SetDevice" | "SetRequireUpToDateTcb" | "SetServiceGuardian" | "TransferServiceAdmin" | "WithdrawPendingSecrets"): EventFragment;
 
     encodeFunctionData(functionFragment: 'POLICY', values?: undefined): string;
 encodeFunctionData(functionFragment: 'acceptServiceAdmin', values: [BytesLike]): string;
@@ -53,17 +53,22 @@ encodeFunctionData(functionFragment: 'isDeviceAllowed', values: [BytesLike, Byte
 encodeFunctionData(functionFragment: 'isImageActive', values: [BytesLike, BytesLike]): string;
 encodeFunctionData(functionFragment: 'publishSealedSecrets', values: [BytesLike, string, BytesLike]): string;
 encodeFunctionData(functionFragment: 'removeImageFromService', values: [BytesLike, BytesLike, string]): string;
+encodeFunctionData(functionFragment: 'removeImagesFromService', values: [BytesLike, BytesLike[], string]): string;
 encodeFunctionData(functionFragment: 'renounceServiceAdmin', values: [BytesLike]): string;
+encodeFunctionData(functionFragment: 'restrictServiceDevices', values: [BytesLike, BytesLike[]]): string;
 encodeFunctionData(functionFragment: 'retireImageFromService', values: [BytesLike, BytesLike, BigNumberish]): string;
 encodeFunctionData(functionFragment: 'rotateServiceKey', values: [BytesLike]): string;
 encodeFunctionData(functionFragment: 'service', values: [BytesLike]): string;
+encodeFunctionData(functionFragment: 'serviceCount', values?: undefined): string;
 encodeFunctionData(functionFragment: 'serviceIdFor', values: [AddressLike, BytesLike]): string;
+encodeFunctionData(functionFragment: 'servicesHead', values?: undefined): string;
 encodeFunctionData(functionFragment: 'setDevice', values: [BytesLike, BytesLike, boolean]): string;
 encodeFunctionData(functionFragment: 'setRequireUpToDateTcb', values: [BytesLike, boolean]): string;
 encodeFunctionData(functionFragment: 'setServiceGuardian', values: [BytesLike, AddressLike]): string;
 encodeFunctionData(functionFragment: 'transferServiceAdmin', values: [BytesLike, AddressLike]): string;
 encodeFunctionData(functionFragment: 'upgradeTo', values: [AddressLike]): string;
 encodeFunctionData(functionFragment: 'version', values?: undefined): string;
+encodeFunctionData(functionFragment: 'withdrawPendingSecrets', values: [BytesLike, string]): string;
 
     decodeFunctionResult(functionFragment: 'POLICY', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'acceptServiceAdmin', data: BytesLike): Result;
@@ -81,17 +86,22 @@ decodeFunctionResult(functionFragment: 'isDeviceAllowed', data: BytesLike): Resu
 decodeFunctionResult(functionFragment: 'isImageActive', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'publishSealedSecrets', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'removeImageFromService', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'removeImagesFromService', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'renounceServiceAdmin', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'restrictServiceDevices', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'retireImageFromService', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'rotateServiceKey', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'service', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'serviceCount', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'serviceIdFor', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'servicesHead', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'setDevice', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'setRequireUpToDateTcb', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'setServiceGuardian', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'transferServiceAdmin', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'upgradeTo', data: BytesLike): Result;
 decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
+decodeFunctionResult(functionFragment: 'withdrawPendingSecrets', data: BytesLike): Result;
   }
 
   
@@ -108,9 +118,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace AddImageToServiceEvent {
-      export type InputTuple = [serviceId: BytesLike, admin: AddressLike, imageId: BytesLike, image: BytesLike, description: string, activeFrom: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [serviceId: string, admin: string, imageId: string, image: string, description: string, activeFrom: bigint, sequence: bigint, previousBlock: bigint];
-      export interface OutputObject {serviceId: string, admin: string, imageId: string, image: string, description: string, activeFrom: bigint, sequence: bigint, previousBlock: bigint };
+      export type InputTuple = [serviceId: BytesLike, actor: AddressLike, imageId: BytesLike, image: BytesLike, description: string, activeFrom: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [serviceId: string, actor: string, imageId: string, image: string, description: string, activeFrom: bigint, sequence: bigint, previousBlock: bigint];
+      export interface OutputObject {serviceId: string, actor: string, imageId: string, image: string, description: string, activeFrom: bigint, sequence: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -120,9 +130,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace AddSecretKeyByImageEvent {
-      export type InputTuple = [serviceId: BytesLike, creator: AddressLike, imageId: BytesLike, image: BytesLike, requireUpToDateTcb: boolean, description: string, sequence: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [serviceId: string, creator: string, imageId: string, image: string, requireUpToDateTcb: boolean, description: string, sequence: bigint, previousBlock: bigint];
-      export interface OutputObject {serviceId: string, creator: string, imageId: string, image: string, requireUpToDateTcb: boolean, description: string, sequence: bigint, previousBlock: bigint };
+      export type InputTuple = [serviceId: BytesLike, creator: AddressLike, imageId: BytesLike, image: BytesLike, requireUpToDateTcb: boolean, description: string, activeFrom: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [serviceId: string, creator: string, imageId: string, image: string, requireUpToDateTcb: boolean, description: string, activeFrom: bigint, sequence: bigint, previousBlock: bigint];
+      export interface OutputObject {serviceId: string, creator: string, imageId: string, image: string, requireUpToDateTcb: boolean, description: string, activeFrom: bigint, sequence: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -132,9 +142,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace CreateServiceEvent {
-      export type InputTuple = [serviceId: BytesLike, creator: AddressLike, admin: AddressLike, noticePeriod: BigNumberish, requireUpToDateTcb: boolean, description: string, sequence: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [serviceId: string, creator: string, admin: string, noticePeriod: bigint, requireUpToDateTcb: boolean, description: string, sequence: bigint, previousBlock: bigint];
-      export interface OutputObject {serviceId: string, creator: string, admin: string, noticePeriod: bigint, requireUpToDateTcb: boolean, description: string, sequence: bigint, previousBlock: bigint };
+      export type InputTuple = [serviceId: BytesLike, creator: AddressLike, pendingAdmin: AddressLike, noticePeriod: BigNumberish, requireUpToDateTcb: boolean, description: string, sequence: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [serviceId: string, creator: string, pendingAdmin: string, noticePeriod: bigint, requireUpToDateTcb: boolean, description: string, sequence: bigint, previousBlock: bigint];
+      export interface OutputObject {serviceId: string, creator: string, pendingAdmin: string, noticePeriod: bigint, requireUpToDateTcb: boolean, description: string, sequence: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -156,9 +166,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace PublishSealedSecretsEvent {
-      export type InputTuple = [serviceId: BytesLike, actor: AddressLike, name: string, ciphertext: BytesLike, sequence: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [serviceId: string, actor: string, name: string, ciphertext: string, sequence: bigint, previousBlock: bigint];
-      export interface OutputObject {serviceId: string, actor: string, name: string, ciphertext: string, sequence: bigint, previousBlock: bigint };
+      export type InputTuple = [serviceId: BytesLike, actor: AddressLike, name: string, ciphertext: BytesLike, effectiveFrom: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [serviceId: string, actor: string, name: string, ciphertext: string, effectiveFrom: bigint, sequence: bigint, previousBlock: bigint];
+      export interface OutputObject {serviceId: string, actor: string, name: string, ciphertext: string, effectiveFrom: bigint, sequence: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -204,9 +214,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace RotateServiceKeyEvent {
-      export type InputTuple = [serviceId: BytesLike, admin: AddressLike, keyEpoch: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [serviceId: string, admin: string, keyEpoch: bigint, sequence: bigint, previousBlock: bigint];
-      export interface OutputObject {serviceId: string, admin: string, keyEpoch: bigint, sequence: bigint, previousBlock: bigint };
+      export type InputTuple = [serviceId: BytesLike, admin: AddressLike, keyEpoch: BigNumberish, since: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [serviceId: string, admin: string, keyEpoch: bigint, since: bigint, sequence: bigint, previousBlock: bigint];
+      export interface OutputObject {serviceId: string, admin: string, keyEpoch: bigint, since: bigint, sequence: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -228,9 +238,9 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
   
 
     export namespace SetRequireUpToDateTcbEvent {
-      export type InputTuple = [serviceId: BytesLike, admin: AddressLike, required: boolean, effectiveFrom: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
-      export type OutputTuple = [serviceId: string, admin: string, required: boolean, effectiveFrom: bigint, sequence: bigint, previousBlock: bigint];
-      export interface OutputObject {serviceId: string, admin: string, required: boolean, effectiveFrom: bigint, sequence: bigint, previousBlock: bigint };
+      export type InputTuple = [serviceId: BytesLike, actor: AddressLike, required: boolean, effectiveFrom: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [serviceId: string, actor: string, required: boolean, effectiveFrom: bigint, sequence: bigint, previousBlock: bigint];
+      export interface OutputObject {serviceId: string, actor: string, required: boolean, effectiveFrom: bigint, sequence: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -255,6 +265,18 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
       export type InputTuple = [serviceId: BytesLike, admin: AddressLike, pendingAdmin: AddressLike, previousPending: AddressLike, sequence: BigNumberish, previousBlock: BigNumberish];
       export type OutputTuple = [serviceId: string, admin: string, pendingAdmin: string, previousPending: string, sequence: bigint, previousBlock: bigint];
       export interface OutputObject {serviceId: string, admin: string, pendingAdmin: string, previousPending: string, sequence: bigint, previousBlock: bigint };
+      export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
+      export type Filter = TypedDeferredTopicFilter<Event>
+      export type Log = TypedEventLog<Event>
+      export type LogDescription = TypedLogDescription<Event>
+    }
+
+  
+
+    export namespace WithdrawPendingSecretsEvent {
+      export type InputTuple = [serviceId: BytesLike, actor: AddressLike, reason: string, since: BigNumberish, before: BigNumberish, sequence: BigNumberish, previousBlock: BigNumberish];
+      export type OutputTuple = [serviceId: string, actor: string, reason: string, since: bigint, before: bigint, sequence: bigint, previousBlock: bigint];
+      export interface OutputObject {serviceId: string, actor: string, reason: string, since: bigint, before: bigint, sequence: bigint, previousBlock: bigint };
       export type Event = TypedContractEvent<InputTuple, OutputTuple, OutputObject>
       export type Filter = TypedDeferredTopicFilter<Event>
       export type Log = TypedEventLog<Event>
@@ -425,8 +447,24 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
     
 
     
+    removeImagesFromService: TypedContractMethod<
+      [serviceId: BytesLike, imageIds: BytesLike[], reason: string, ],
+      [bigint],
+      'nonpayable'
+    >
+    
+
+    
     renounceServiceAdmin: TypedContractMethod<
       [serviceId: BytesLike, ],
+      [void],
+      'nonpayable'
+    >
+    
+
+    
+    restrictServiceDevices: TypedContractMethod<
+      [serviceId: BytesLike, devices: BytesLike[], ],
       [void],
       'nonpayable'
     >
@@ -457,8 +495,24 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
     
 
     
+    serviceCount: TypedContractMethod<
+      [],
+      [bigint],
+      'view'
+    >
+    
+
+    
     serviceIdFor: TypedContractMethod<
       [creator: AddressLike, salt: BytesLike, ],
+      [string],
+      'view'
+    >
+    
+
+    
+    servicesHead: TypedContractMethod<
+      [],
       [string],
       'view'
     >
@@ -509,6 +563,14 @@ decodeFunctionResult(functionFragment: 'version', data: BytesLike): Result;
       [],
       [string],
       'view'
+    >
+    
+
+    
+    withdrawPendingSecrets: TypedContractMethod<
+      [serviceId: BytesLike, reason: string, ],
+      [void],
+      'nonpayable'
     >
     
 
@@ -595,8 +657,18 @@ getFunction(nameOrSignature: 'removeImageFromService'): TypedContractMethod<
       [void],
       'nonpayable'
     >;
+getFunction(nameOrSignature: 'removeImagesFromService'): TypedContractMethod<
+      [serviceId: BytesLike, imageIds: BytesLike[], reason: string, ],
+      [bigint],
+      'nonpayable'
+    >;
 getFunction(nameOrSignature: 'renounceServiceAdmin'): TypedContractMethod<
       [serviceId: BytesLike, ],
+      [void],
+      'nonpayable'
+    >;
+getFunction(nameOrSignature: 'restrictServiceDevices'): TypedContractMethod<
+      [serviceId: BytesLike, devices: BytesLike[], ],
       [void],
       'nonpayable'
     >;
@@ -615,8 +687,18 @@ getFunction(nameOrSignature: 'service'): TypedContractMethod<
       [IKmsRegistry.ServiceViewStructOutput],
       'view'
     >;
+getFunction(nameOrSignature: 'serviceCount'): TypedContractMethod<
+      [],
+      [bigint],
+      'view'
+    >;
 getFunction(nameOrSignature: 'serviceIdFor'): TypedContractMethod<
       [creator: AddressLike, salt: BytesLike, ],
+      [string],
+      'view'
+    >;
+getFunction(nameOrSignature: 'servicesHead'): TypedContractMethod<
+      [],
       [string],
       'view'
     >;
@@ -650,6 +732,11 @@ getFunction(nameOrSignature: 'version'): TypedContractMethod<
       [string],
       'view'
     >;
+getFunction(nameOrSignature: 'withdrawPendingSecrets'): TypedContractMethod<
+      [serviceId: BytesLike, reason: string, ],
+      [void],
+      'nonpayable'
+    >;
 
     getEvent(key: 'AcceptServiceAdmin'): TypedContractEvent<AcceptServiceAdminEvent.InputTuple, AcceptServiceAdminEvent.OutputTuple, AcceptServiceAdminEvent.OutputObject>;
 getEvent(key: 'AddImageToService'): TypedContractEvent<AddImageToServiceEvent.InputTuple, AddImageToServiceEvent.OutputTuple, AddImageToServiceEvent.OutputObject>;
@@ -665,6 +752,7 @@ getEvent(key: 'SetDevice'): TypedContractEvent<SetDeviceEvent.InputTuple, SetDev
 getEvent(key: 'SetRequireUpToDateTcb'): TypedContractEvent<SetRequireUpToDateTcbEvent.InputTuple, SetRequireUpToDateTcbEvent.OutputTuple, SetRequireUpToDateTcbEvent.OutputObject>;
 getEvent(key: 'SetServiceGuardian'): TypedContractEvent<SetServiceGuardianEvent.InputTuple, SetServiceGuardianEvent.OutputTuple, SetServiceGuardianEvent.OutputObject>;
 getEvent(key: 'TransferServiceAdmin'): TypedContractEvent<TransferServiceAdminEvent.InputTuple, TransferServiceAdminEvent.OutputTuple, TransferServiceAdminEvent.OutputObject>;
+getEvent(key: 'WithdrawPendingSecrets'): TypedContractEvent<WithdrawPendingSecretsEvent.InputTuple, WithdrawPendingSecretsEvent.OutputTuple, WithdrawPendingSecretsEvent.OutputObject>;
 
     filters: {
       
@@ -676,7 +764,7 @@ getEvent(key: 'TransferServiceAdmin'): TypedContractEvent<TransferServiceAdminEv
       AddImageToService: TypedContractEvent<AddImageToServiceEvent.InputTuple, AddImageToServiceEvent.OutputTuple, AddImageToServiceEvent.OutputObject>;
     
 
-      'AddSecretKeyByImage(bytes20,address,bytes32,bytes,bool,string,uint32,uint40)': TypedContractEvent<AddSecretKeyByImageEvent.InputTuple, AddSecretKeyByImageEvent.OutputTuple, AddSecretKeyByImageEvent.OutputObject>;
+      'AddSecretKeyByImage(bytes20,address,bytes32,bytes,bool,string,uint40,uint32,uint40)': TypedContractEvent<AddSecretKeyByImageEvent.InputTuple, AddSecretKeyByImageEvent.OutputTuple, AddSecretKeyByImageEvent.OutputObject>;
       AddSecretKeyByImage: TypedContractEvent<AddSecretKeyByImageEvent.InputTuple, AddSecretKeyByImageEvent.OutputTuple, AddSecretKeyByImageEvent.OutputObject>;
     
 
@@ -688,7 +776,7 @@ getEvent(key: 'TransferServiceAdmin'): TypedContractEvent<TransferServiceAdminEv
       ExtendNoticePeriod: TypedContractEvent<ExtendNoticePeriodEvent.InputTuple, ExtendNoticePeriodEvent.OutputTuple, ExtendNoticePeriodEvent.OutputObject>;
     
 
-      'PublishSealedSecrets(bytes20,address,string,bytes,uint32,uint40)': TypedContractEvent<PublishSealedSecretsEvent.InputTuple, PublishSealedSecretsEvent.OutputTuple, PublishSealedSecretsEvent.OutputObject>;
+      'PublishSealedSecrets(bytes20,address,string,bytes,uint40,uint32,uint40)': TypedContractEvent<PublishSealedSecretsEvent.InputTuple, PublishSealedSecretsEvent.OutputTuple, PublishSealedSecretsEvent.OutputObject>;
       PublishSealedSecrets: TypedContractEvent<PublishSealedSecretsEvent.InputTuple, PublishSealedSecretsEvent.OutputTuple, PublishSealedSecretsEvent.OutputObject>;
     
 
@@ -704,7 +792,7 @@ getEvent(key: 'TransferServiceAdmin'): TypedContractEvent<TransferServiceAdminEv
       RetireImageFromService: TypedContractEvent<RetireImageFromServiceEvent.InputTuple, RetireImageFromServiceEvent.OutputTuple, RetireImageFromServiceEvent.OutputObject>;
     
 
-      'RotateServiceKey(bytes20,address,uint16,uint32,uint40)': TypedContractEvent<RotateServiceKeyEvent.InputTuple, RotateServiceKeyEvent.OutputTuple, RotateServiceKeyEvent.OutputObject>;
+      'RotateServiceKey(bytes20,address,uint16,uint40,uint32,uint40)': TypedContractEvent<RotateServiceKeyEvent.InputTuple, RotateServiceKeyEvent.OutputTuple, RotateServiceKeyEvent.OutputObject>;
       RotateServiceKey: TypedContractEvent<RotateServiceKeyEvent.InputTuple, RotateServiceKeyEvent.OutputTuple, RotateServiceKeyEvent.OutputObject>;
     
 
@@ -722,6 +810,10 @@ getEvent(key: 'TransferServiceAdmin'): TypedContractEvent<TransferServiceAdminEv
 
       'TransferServiceAdmin(bytes20,address,address,address,uint32,uint40)': TypedContractEvent<TransferServiceAdminEvent.InputTuple, TransferServiceAdminEvent.OutputTuple, TransferServiceAdminEvent.OutputObject>;
       TransferServiceAdmin: TypedContractEvent<TransferServiceAdminEvent.InputTuple, TransferServiceAdminEvent.OutputTuple, TransferServiceAdminEvent.OutputObject>;
+    
+
+      'WithdrawPendingSecrets(bytes20,address,string,uint40,uint40,uint32,uint40)': TypedContractEvent<WithdrawPendingSecretsEvent.InputTuple, WithdrawPendingSecretsEvent.OutputTuple, WithdrawPendingSecretsEvent.OutputObject>;
+      WithdrawPendingSecrets: TypedContractEvent<WithdrawPendingSecretsEvent.InputTuple, WithdrawPendingSecretsEvent.OutputTuple, WithdrawPendingSecretsEvent.OutputObject>;
     
     };
   }

@@ -26,7 +26,7 @@ export interface Reading {
 /**
  * Reads pasted text or a dropped file: a TDX quote, an SEV-SNP report, a Nitro document or its PCR list, or an image's text form or bytes.
  *
- * @throws KeysteadError `web/no-evidence`, `web/too-large`, `web/unknown-evidence`, `web/sgx-quote`; as the parsers
+ * @throws KeysteadError `web/no-evidence`, `web/too-large`, `web/unknown-evidence`, `web/sgx-quote`, `web/azure-hcl`; as the parsers
  * @example
  * readEvidence(new TextEncoder().encode("tdx:mrtd=…")).registers.mrtd;
  */
@@ -57,6 +57,12 @@ export function readEvidence(bytes: Uint8Array): Reading {
       const document = parseNitroDocument(evidence);
       return { kind: "nitro", registers: nitroRegisters(document), findings: nitroFindings(document), ...about };
     }
+    case "azure-hcl":
+      throw refusal(
+        "azure-hcl",
+        "this is the vTPM report of an Azure confidential VM, which is not supported",
+        "Azure's guests do not choose the report data, so such evidence cannot be bound to a request.",
+      );
     case "nitro-pcrs": {
       const pcrs = parseNitroPcrs(decodeUtf8(evidence, "PCR file"));
       return {

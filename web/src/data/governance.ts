@@ -47,7 +47,12 @@ const ROLES: readonly (readonly [GovernedContract, role: string, id: string, mea
   ["registry", "GUARDIAN_ROLE", keccak256(utf8("keystead.GUARDIAN")), "nothing: the registry has no such functions"],
   ["timelock", "PROPOSER_ROLE", keccak256(utf8("PROPOSER_ROLE")), "schedules operations"],
   ["timelock", "EXECUTOR_ROLE", keccak256(utf8("EXECUTOR_ROLE")), "executes operations whose delay is over"],
-  ["timelock", "CANCELLER_ROLE", keccak256(utf8("CANCELLER_ROLE")), "cancels operations before they execute"],
+  [
+    "timelock",
+    "CANCELLER_ROLE",
+    keccak256(utf8("CANCELLER_ROLE")),
+    "cancels operations before they execute; a dismissal only as a proposer",
+  ],
   ["timelock", "DEFAULT_ADMIN_ROLE", `0x${"00".repeat(32)}`, "changes the timelock's roles"],
 ];
 
@@ -100,7 +105,10 @@ export async function fetchGovernance(
     const logs = await scanLogs(client, { address: timelock }, fromBlock, block.number);
     timelockRoles = rolesOf("timelock", logs, differences);
     const located: readonly LocatedLog[] = await locateLogs(client, logs);
-    operations = await checkOperations(client, block, timelock, timeOperations(located, block.timestamp), differences);
+    const grace = await askView(client, block, timelock, "GRACE_PERIOD");
+    const terms = { timelock, grace: typeof grace === "bigint" ? Number(grace) : undefined };
+    const timed = timeOperations(located, block.timestamp, terms);
+    operations = await checkOperations(client, block, timelock, timed, differences);
     const delay = await askView(client, block, timelock, "getMinDelay");
     minDelay = typeof delay === "bigint" ? Number(delay) : undefined;
   }

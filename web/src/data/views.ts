@@ -10,6 +10,7 @@ const VIEWS = new Interface([
   "function getThreshold() view returns (uint256)",
   "function getOwners() view returns (address[])",
   "function getMinDelay() view returns (uint256)",
+  "function GRACE_PERIOD() view returns (uint256)",
   "function PROPOSER_ROLE() view returns (bytes32)",
   "function getTimestamp(bytes32 id) view returns (uint256)",
   "function hasRole(bytes32 role, address account) view returns (bool)",

@@ -24,6 +24,7 @@ export function OverviewPage() {
       {[suite.code.registry, suite.code.policy].flatMap(({ faults }) => faults).length > 0 ? (
         <p class="panel bad">The endpoint gives false proofs of the code behind a proxy.</p>
       ) : null}
+      <FaultList faults={suite.set.faults} />
       {suite.unaccounted.length > 0 ? (
         <p class="panel warn">
           The registry has {plural(suite.unaccounted.length, "log")} that no known version emits.
@@ -246,12 +247,12 @@ function PastOperations() {
   const loaded = useLoaded();
   const { governance } = loaded;
   if (governance instanceof KeysteadError) return null;
-  const past = governance.operations.filter(({ status }) => status === "done" || status === "cancelled");
+  const past = governance.operations.filter(({ status }) => status !== "pending" && status !== "ready");
   if (past.length === 0) return null;
   return (
     <Section id="past" title="Past operations">
       <details>
-        <summary>{plural(past.length, "operation")}, executed or cancelled</summary>
+        <summary>{plural(past.length, "operation")}, executed, cancelled or expired</summary>
         {past.map((operation) => (
           <Operation key={operation.id} operation={operation} governance={governance} />
         ))}
@@ -300,8 +301,10 @@ function Code() {
         })}
       </div>
       <p class="muted small">
-        Scanned from block {settings.fromBlock.toLocaleString("en")}. That no whole service was withheld rests on the
-        endpoint's word; a service whose page you open by its id can't be withheld.
+        Scanned from block {settings.fromBlock.toLocaleString("en")}.{" "}
+        {suite.set.verdict === "proven"
+          ? `These are all ${suite.set.count.toLocaleString("en")} services: the chain over creations proves it.`
+          : "That no whole service was withheld is not proven; a service whose page you open by its id can't be withheld."}
       </p>
     </Section>
   );

@@ -8,7 +8,9 @@ import type { Image } from "../../../src/core/image.ts";
 import {
   type ImageStatus,
   imageStatus,
+  pendingSecrets,
   type ServiceImage,
+  secretsAt,
   viewService,
   ZERO_ADDRESS,
 } from "../../../src/core/state.ts";
@@ -246,6 +248,12 @@ function WhoDecides({ audit }: { readonly audit: ServiceAudit }) {
             <Party address={view.nextGuardian} what="next guardian" /> from <Time at={view.nextGuardianFrom} />
           </Fact>
         )}
+        {view.formerGuardianUntil === 0 ? null : (
+          <Fact name="former guardian">
+            <Party address={view.formerGuardian} what="former guardian" /> may veto what was announced before it left,
+            until <Time at={view.formerGuardianUntil} />
+          </Fact>
+        )}
         <Fact name="TCB">
           {view.requireUpToDateTcb ? "UpToDate only" : "whatever the policy accepts"}
           {view.tcbRuleEnds === 0 ? null : (
@@ -366,6 +374,7 @@ function ImageCard({
 }
 
 function Keys({ audit }: { readonly audit: ServiceAudit }) {
+  const now = useNow();
   const state = audit.state;
   if (state === undefined) return null;
   const rotations = audit.entries.flatMap(({ event, timestamp }) =>
@@ -391,14 +400,21 @@ function Keys({ audit }: { readonly audit: ServiceAudit }) {
       </ol>
       {state.secrets.size === 0 ? null : (
         <ul class="plain">
-          {[...state.secrets.values()].map(({ name, ciphertext, publishedBy }) => (
-            <li key={name}>
-              <Untrusted text={name} empty="secrets that came with the service" />{" "}
-              <span class="muted">
-                {plural(ciphertext.length / 2 - 1, "sealed byte")}, by event {publishedBy}
-              </span>
-            </li>
-          ))}
+          {[...pendingSecrets(state, now), ...secretsAt(state, now).values()].map(
+            ({ name, ciphertext, publishedBy, effectiveFrom }) => (
+              <li key={publishedBy}>
+                {effectiveFrom > now ? (
+                  <>
+                    <Badge tone="warn">pending</Badge> in force from <Time at={effectiveFrom} />:{" "}
+                  </>
+                ) : null}
+                <Untrusted text={name} empty="secrets that came with the service" />{" "}
+                <span class="muted">
+                  {plural(ciphertext.length / 2 - 1, "sealed byte")}, by event {publishedBy}
+                </span>
+              </li>
+            ),
+          )}
         </ul>
       )}
     </Section>

@@ -10,6 +10,7 @@ import { Registers } from "./registers.tsx";
 const STATUS: Readonly<Record<OperationStatus, readonly [Tone, string]>> = {
   pending: ["warn", "pending"],
   ready: ["warn", "may be executed now"],
+  expired: ["idle", "expired"],
   done: ["idle", "executed"],
   cancelled: ["idle", "cancelled"],
 };
@@ -32,10 +33,15 @@ export function Operation({
 }) {
   const loaded = useLoaded();
   const { settings } = loaded;
-  const { id, status, scheduledAt, readyAt, endedAt, genuine, disputed, transaction, predecessor } = operation;
+  const { id, status, scheduledAt, readyAt, expiresAt, endedAt, genuine, disputed, transaction } = operation;
+  const { predecessor, dismissal } = operation;
   const calls = operation.calls.map((call) => readCall(call, { ...settings, timelock: governance.timelock }));
-  const cancellers =
-    governance.roles.find(({ contract, role }) => contract === "timelock" && role === "CANCELLER_ROLE")?.holders ?? [];
+  const holdersOf = (name: string) =>
+    governance.roles.find(({ contract, role }) => contract === "timelock" && role === name)?.holders ?? [];
+  const proposers = holdersOf("PROPOSER_ROLE");
+  const cancellers = holdersOf("CANCELLER_ROLE").filter(
+    (holder) => dismissal === undefined || (proposers.includes(holder) && holder !== dismissal.outgoing.toLowerCase()),
+  );
   const [tone, word] = STATUS[status];
   const open = status === "pending" || status === "ready";
   return (
@@ -46,8 +52,22 @@ export function Operation({
         {disputed ? <Badge tone="bad">the timelock says otherwise</Badge> : null}
         <span class="muted">operation</span> <HexText value={id} what="operation id" />
       </header>
-      {open ? (
+      {dismissal === undefined ? null : (
+        <p>
+          It takes the guardian's offices from <HexText value={dismissal.outgoing} what="outgoing guardian" />
+          {dismissal.incoming === undefined ? "" : " and gives them to "}
+          {dismissal.incoming === undefined ? null : <HexText value={dismissal.incoming} what="incoming guardian" />}:
+          the outgoing guardian cannot cancel it.
+        </p>
+      )}
+      {status === "ready" && expiresAt !== 0 ? (
+        <Countdown from={readyAt} to={expiresAt} what="expires" over="expired" />
+      ) : open ? (
         <Countdown from={scheduledAt} to={readyAt} what="may be executed" over="may be executed now" />
+      ) : status === "expired" ? (
+        <p class="muted">
+          expired on <Time at={expiresAt} />: it has to be scheduled again
+        </p>
       ) : (
         <p class="muted">
           {word} <Time at={endedAt} />

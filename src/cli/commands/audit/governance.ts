@@ -109,14 +109,15 @@ function renderGovernance({ status, roles, deviations }: GovernanceAudit, { colo
     `${bold("Roles")}\n${renderTable(held, ["contract", "role", "held by", "which"])}`,
     `${bold("Delay")}\nwhat loosens waits ${formatDuration(status.minDelay)} at the timelock; what tightens does not wait`,
     operations("Pending operations", ["waiting", "ready"]),
-    operations("Past operations", ["done", "unset"]),
+    operations("Past operations", ["done", "unset", "expired"]),
     `${bold("Not checked")}\n${[...status.unchecked, ROLES_UNPROVEN].map((item) => `- ${item}`).join("\n")}`,
   ]
     .filter((section) => section !== "")
     .join("\n\n");
 }
 
-function operationRow({ id, phase, proposal, part, scheduled, executed, cancelled, readyAt, calls }: OperationStatus) {
+function operationRow(operation: OperationStatus) {
+  const { id, phase, proposal, part, scheduled, executed, cancelled, readyAt, expiresAt, dismissal, calls } = operation;
   const state = executed !== undefined ? "executed" : cancelled !== undefined ? "cancelled" : phase;
   const end = executed ?? cancelled;
   const next =
@@ -124,7 +125,10 @@ function operationRow({ id, phase, proposal, part, scheduled, executed, cancelle
       ? `in block ${end.block}`
       : readyAt === undefined
         ? ""
-        : `executable from ${isoTime(Number(readyAt))}`;
+        : phase === "expired"
+          ? `expired on ${isoTime(Number(expiresAt))}: schedule it again`
+          : `executable from ${isoTime(Number(readyAt))}${expiresAt === undefined ? "" : ` until ${isoTime(Number(expiresAt))}`}`;
+  const veto = dismissal === undefined ? "" : `; dismisses ${dismissal.outgoing}, which cannot cancel it`;
   const belongs = proposal === null ? "NONE" : part === "rollback" ? `${proposal}, its way back` : proposal;
-  return [id, state, belongs, `in block ${scheduled.block}`, next, String(calls.length)];
+  return [id, state, belongs, `in block ${scheduled.block}`, `${next}${veto}`, String(calls.length)];
 }

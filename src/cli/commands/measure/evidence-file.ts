@@ -1,6 +1,8 @@
-import type { Hex } from "../../../core/bytes.ts";
+import { decodeUtf8, type Hex } from "../../../core/bytes.ts";
+import { decodeBytesText } from "../../../core/bytes-text.ts";
 import { KeysteadError } from "../../../core/errors.ts";
 import { type Detected, detectEvidence, type EvidenceFormat } from "../../../core/evidence/detect.ts";
+import { unwrapPage } from "../../../core/evidence/page.ts";
 import type { Finding, MeasuredRegister, MeasurementSource } from "../../../core/measurement.ts";
 import type { InputFile } from "../../io.ts";
 
@@ -27,7 +29,8 @@ export function fileFindings(file: InputFile): Finding[] {
 /**
  * Undoes a file's encoding and checks that it is of the wanted format, or at least of no other that is known.
  *
- * @throws KeysteadError `measure/wrong-input` {expected, actual} where the file is certainly something else
+ * @throws KeysteadError `measure/wrong-input` {expected, actual} where the file is certainly something else; `text/not-bytes` where it is text that is
+ * neither hex nor base64
  * @example
  * const { bytes } = decodeEvidenceFile(file, ["tdx-quote", "sgx-quote"], "quote");
  */
@@ -42,6 +45,15 @@ export function decodeEvidenceFile(file: InputFile, wanted: readonly EvidenceFor
       message: `${file.name} starts with a UTF-8 byte order mark, which was passed over`,
     });
   }
+  const inner = unwrapPage(bytes, argument);
+  if (inner !== undefined) {
+    bytes = inner;
+    findings.push({
+      code: "input/page",
+      severity: "warning",
+      message: `${file.name} is a web page: the evidence inside it was read`,
+    });
+  }
   const detected = detectEvidence(bytes);
   if (detected.format !== "unknown" && !wanted.includes(detected.format)) {
     throw new KeysteadError("measure/wrong-input", `${file.name} is another kind of input: ${detected.description}`, {
@@ -50,13 +62,26 @@ export function decodeEvidenceFile(file: InputFile, wanted: readonly EvidenceFor
       details: { expected: wanted, actual: detected.format },
     });
   }
+  if (detected.encoding === "text" && detected.format === "unknown") {
+    // A parser of binary data would call it a quote of an unknown version.
+    if (!wanted.includes("nitro-pcrs") || !/^\s*[{[]/m.test(decodeUtf8(bytes, argument)))
+      decodeBytesText(decodeUtf8(bytes, argument), argument, EXPECTED[argument] ?? "the evidence");
+  }
   return { ...detected, findings };
 }
+
+const EXPECTED: Readonly<Record<string, string>> = {
+  quote: "a TDX quote",
+  report: "a SEV-SNP attestation report",
+  nitro: "a Nitro document, or the JSON of nitro-cli",
+};
 
 const COMMAND_OF: Readonly<Partial<Record<EvidenceFormat, string>>> = {
   "tdx-quote": "keystead measure quote",
   "sgx-quote": "a TDX quote: an SGX enclave cannot be registered",
   "snp-report": "keystead measure report",
+  "azure-hcl":
+    "a provider whose guests choose the report data: Azure's do not, so its evidence cannot be bound to a request",
   "nitro-document": "keystead measure nitro",
   "nitro-pcrs": "keystead measure nitro",
 };

@@ -34,9 +34,14 @@ const addChoice = (command: Command): Command =>
 
 type Options = Readonly<Record<string, string | boolean | readonly string[] | undefined>>;
 
-const choiceOf = ({ include, exclude }: Options): RegisterChoice => ({
+const choiceOf = ({
+  include,
+  exclude,
+  allowUnnamed,
+}: Options): RegisterChoice & { allowUnnamed: readonly string[] } => ({
   include: Array.isArray(include) ? include : [],
   exclude: Array.isArray(exclude) ? exclude : [],
+  allowUnnamed: Array.isArray(allowUnnamed) ? allowUnnamed : [],
 });
 
 /** A reader's own options, without the lists that belong to this file. */
@@ -50,6 +55,11 @@ const readerOptions = (options: Options): ReaderArguments["options"] =>
 function addReader(measure: Command, reader: InputReader, context: CommandContext): void {
   const command = addChoice(
     measure.command(reader.name).summary(reader.summary).description(`Measures ${reader.summary}.`),
+  );
+  command.option(
+    "--allow-unnamed <registers>",
+    "registers that hold something and need no name in the image, e.g. pcr16: it is then every application's on the same base",
+    names,
   );
   for (const input of reader.inputs) command.argument(`<${input}>`, "a file, or - for standard input");
   for (const { flags, description } of reader.options ?? []) command.option(flags, description);

@@ -4,11 +4,13 @@ import { checkImage, type ImageUse } from "../../../core/image.ts";
 import {
   type BuiltImage,
   buildImage,
+  type Finding,
   isUnsafe,
   type Measurement,
   platformExclude,
   type RegisterChoice,
   registerValues,
+  unnamedRegisters,
 } from "../../../core/measurement.ts";
 import { MEASUREMENT_FORMAT } from "../../../core/measurement-format.ts";
 import { describeError, type ExitCode, type Output, renderFindings, renderTable, safeText } from "../../output.ts";
@@ -32,13 +34,15 @@ function attempt(measurement: Measurement, use: ImageUse, choice: RegisterChoice
 /**
  * Prints a measurement with the images that follow from it.
  *
- * @returns 1 where the machine is unsafe, 2 where no image of any use follows from the input, else 0
+ * @returns 1 where the machine is unsafe or the image leaves out what says what runs, 2 where no image of any use follows from the input, else 0
  * @throws KeysteadError of `buildImage` where the user's choice of registers is not possible
  * @example
  * return showMeasurement(measurement, { include: ["mr_seam"] }, output);
  */
-export function showMeasurement(measurement: Measurement, choice: RegisterChoice, output: Output): ExitCode {
-  const service = attempt(measurement, "service", choice);
+export function showMeasurement(read: Measurement, choice: ShowChoice, output: Output): ExitCode {
+  const service = attempt(read, "service", choice);
+  const unnamed = unnamedOf(read, service).filter((name) => !(choice.allowUnnamed ?? []).includes(name));
+  const measurement = unnamed.length === 0 ? read : { ...read, findings: [...read.findings, unnamedFinding(unnamed)] };
   const platform = attempt(measurement, "platform", {
     exclude: platformExclude(measurement.kind, choice.exclude ?? []),
   });
@@ -46,12 +50,34 @@ export function showMeasurement(measurement: Measurement, choice: RegisterChoice
   const value = {
     format: MEASUREMENT_FORMAT,
     unsafe,
+    unnamed,
     measurement,
     images: { service: imageJson(service), platform: imageJson(platform) },
   };
   output.result(value, () => renderMeasurement(measurement, service, platform, output));
-  if (unsafe) return 1;
+  if (unsafe || unnamed.length > 0) return 1;
   return "built" in service || "built" in platform ? 0 : 2;
+}
+
+/** What {@link showMeasurement} is told. */
+export interface ShowChoice extends RegisterChoice {
+  /** Registers that the image need not name, although they say what runs. */
+  readonly allowUnnamed?: readonly string[];
+}
+
+/** Registers that say what runs, and that the service image does not name. */
+function unnamedOf(measurement: Measurement, service: Attempt): readonly string[] {
+  const named = "built" in service ? Object.keys(service.built.image.registers) : [];
+  return unnamedRegisters(measurement.kind, registerValues(measurement), named);
+}
+
+function unnamedFinding(unnamed: readonly string[]): Finding {
+  const list = unnamed.join(",");
+  return {
+    code: "evidence/unnamed-register",
+    severity: "warning",
+    message: `${unnamed.join(", ")} hold(s) something, and the image does not name it: every application on the same base image would get the keys. Name it with --include ${list}, or wave it through with --allow-unnamed ${list}`,
+  };
 }
 
 function imageJson(tried: Attempt): unknown {

@@ -11,7 +11,14 @@ import { parseMeasurement } from "../../../core/measurement-format.ts";
 import { renderCalls } from "../../../governance/decode.ts";
 import { writeProposal } from "../../../governance/folder.ts";
 import { gasWarning } from "../../../governance/gas.ts";
-import { CALL_PARAMETERS, INTENTS, type IntentInput, type Parameter } from "../../../governance/intents.ts";
+import {
+  CALL_PARAMETERS,
+  DISMISS_GUARDIAN,
+  DISMISS_PARAMETERS,
+  INTENTS,
+  type IntentInput,
+  type Parameter,
+} from "../../../governance/intents.ts";
 import type { MeasurementClaim, Operation } from "../../../governance/operation.ts";
 import { parseAddress, parseDuration, parseParameter } from "../../../governance/parameters.ts";
 import { deriveProposal } from "../../../governance/proposal.ts";
@@ -190,6 +197,7 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
       options.timelockDelay === undefined
         ? BigInt(deployment.delaySeconds)
         : parseDuration(options.timelockDelay, "timelock-delay"),
+    minDelay: BigInt(deployment.delaySeconds),
     ...(account === undefined ? {} : { account }),
   };
   const attachments = await readAttachments(io, options);
@@ -337,6 +345,8 @@ export const command: CommandModule = {
     for (const [name, { summary, parameters }] of Object.entries(INTENTS)) {
       addIntent(propose_, name, summary, parameters, context);
     }
+    const dismissal = "take both offices from a guardian that governance no longer trusts, which cannot cancel it";
+    addIntent(propose_, DISMISS_GUARDIAN, dismissal, DISMISS_PARAMETERS, context);
     addIntent(propose_, "call", "make any call, shown as what it is", CALL_PARAMETERS, context);
     const batch = addCommon(
       propose_

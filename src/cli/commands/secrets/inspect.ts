@@ -1,5 +1,6 @@
 import { fetchService } from "../../../agent/chain-trust.ts";
 import { MAX_CIPHERTEXT_BYTES } from "../../../agent/seal-secrets.ts";
+import { isoTime } from "../../../audit/table.ts";
 import { parseAddress } from "../../../audit/walk.ts";
 import { decodeUtf8, fromHex, type Hex, toHex } from "../../../core/bytes.ts";
 import { isKeysteadError } from "../../../core/errors.ts";
@@ -7,6 +8,7 @@ import { isJsonObject, parseJson } from "../../../core/json.ts";
 import { printable } from "../../../core/printable.ts";
 import { hashForReceipt } from "../../../core/release.ts";
 import { parseSealedSecrets } from "../../../core/sealed-secrets.ts";
+import { pendingSecrets, secretsAt } from "../../../core/state.ts";
 import { INTERFACES } from "../../../governance/abis.ts";
 import { openChain, requireRegistry, text } from "../../chain-input.ts";
 import type { Io } from "../../io.ts";
@@ -25,11 +27,14 @@ interface Seen {
   readonly keyEpoch: number | undefined;
   /** Number of the event that published them. */
   readonly sequence?: number;
+  /** From when on they count, in seconds since 1970, and whether they do at the block that was read. */
+  readonly effectiveFrom?: number;
+  readonly inForce?: boolean;
 }
 
 function see(
   ciphertext: Uint8Array,
-  where: { readonly name?: string; readonly serviceId?: Hex; readonly sequence?: number },
+  where: Partial<Pick<Seen, "name" | "serviceId" | "sequence" | "effectiveFrom" | "inForce">>,
 ): Seen {
   let epochs: { readonly rootEpoch: number | undefined; readonly keyEpoch: number | undefined };
   try {
@@ -39,14 +44,14 @@ function see(
     if (!isKeysteadError(error, "secrets/malformed")) throw error;
     epochs = { rootEpoch: undefined, keyEpoch: undefined };
   }
-  const { sequence } = where;
+  const { name, serviceId, ...published } = where;
   return {
-    name: where.name,
-    serviceId: where.serviceId,
+    name,
+    serviceId,
     bytes: ciphertext.length,
     hash: hashForReceipt(ciphertext),
     ...epochs,
-    ...(sequence === undefined ? {} : { sequence }),
+    ...published,
   };
 }
 
@@ -101,20 +106,27 @@ export async function inspect(
     const input = await openChain(io, options);
     const { client, witnesses, fromBlock, acceptUnproven, maxAge } = input;
     const chain = { client, registry: requireRegistry(input), read: { witnesses, fromBlock }, acceptUnproven, maxAge };
-    for (const { name, ciphertext, publishedBy } of (await fetchService(chain, serviceId)).secrets.values())
-      seen.push(see(fromHex(ciphertext, "ciphertext"), { name, serviceId, sequence: publishedBy }));
+    const state = await fetchService(chain, serviceId);
+    for (const { name, ciphertext, publishedBy, effectiveFrom } of [
+      ...secretsAt(state, state.at).values(),
+      ...pendingSecrets(state, state.at),
+    ]) {
+      const where = { name, serviceId, sequence: publishedBy, effectiveFrom, inForce: effectiveFrom <= state.at };
+      seen.push(see(fromHex(ciphertext, "ciphertext"), where));
+    }
   }
   output.result({ sealed: seen }, () =>
     seen.length === 0
       ? "nothing is published"
       : renderTable(
-          seen.map(({ name, bytes, rootEpoch, keyEpoch, hash }) => [
+          seen.map(({ name, bytes, rootEpoch, keyEpoch, hash, effectiveFrom = 0, inForce }) => [
             name === undefined ? "" : printable(JSON.stringify(name)),
             `${bytes}`,
             rootEpoch === undefined ? "not this version's" : `root ${rootEpoch}, key ${keyEpoch}`,
+            inForce === undefined ? "" : inForce ? "yes" : `from ${isoTime(effectiveFrom)}`,
             hash,
           ]),
-          ["name", "bytes", "epochs", "keccak-256"],
+          ["name", "bytes", "epochs", "in force", "keccak-256"],
         ),
   );
   return seen.every(({ rootEpoch }) => rootEpoch !== undefined) ? 0 : 1;

@@ -169,6 +169,17 @@
         "type": "bytes20"
       }
     ],
+    "name": "KmsRegistry_DevicesAlreadyRestricted",
+    "type": "error"
+  },
+  {
+    "inputs": [
+      {
+        "internalType": "ServiceId",
+        "name": "serviceId",
+        "type": "bytes20"
+      }
+    ],
     "name": "KmsRegistry_DevicesNotRestricted",
     "type": "error"
   },
@@ -218,6 +229,17 @@
       }
     ],
     "name": "KmsRegistry_ImageNotListed",
+    "type": "error"
+  },
+  {
+    "inputs": [
+      {
+        "internalType": "uint8",
+        "name": "kind",
+        "type": "uint8"
+      }
+    ],
+    "name": "KmsRegistry_KindWithoutTcbStatus",
     "type": "error"
   },
   {
@@ -324,6 +346,22 @@
       }
     ],
     "name": "KmsRegistry_PolicyNotAContract",
+    "type": "error"
+  },
+  {
+    "inputs": [
+      {
+        "internalType": "ServiceId",
+        "name": "serviceId",
+        "type": "bytes20"
+      },
+      {
+        "internalType": "uint40",
+        "name": "earliest",
+        "type": "uint40"
+      }
+    ],
+    "name": "KmsRegistry_RotationTooEarly",
     "type": "error"
   },
   {
@@ -440,7 +478,7 @@
       {
         "indexed": true,
         "internalType": "address",
-        "name": "admin",
+        "name": "actor",
         "type": "address"
       },
       {
@@ -524,6 +562,12 @@
       },
       {
         "indexed": false,
+        "internalType": "uint40",
+        "name": "activeFrom",
+        "type": "uint40"
+      },
+      {
+        "indexed": false,
         "internalType": "uint32",
         "name": "sequence",
         "type": "uint32"
@@ -556,7 +600,7 @@
       {
         "indexed": true,
         "internalType": "address",
-        "name": "admin",
+        "name": "pendingAdmin",
         "type": "address"
       },
       {
@@ -662,6 +706,12 @@
         "internalType": "bytes",
         "name": "ciphertext",
         "type": "bytes"
+      },
+      {
+        "indexed": false,
+        "internalType": "uint40",
+        "name": "effectiveFrom",
+        "type": "uint40"
       },
       {
         "indexed": false,
@@ -825,6 +875,12 @@
       },
       {
         "indexed": false,
+        "internalType": "uint40",
+        "name": "since",
+        "type": "uint40"
+      },
+      {
+        "indexed": false,
         "internalType": "uint32",
         "name": "sequence",
         "type": "uint32"
@@ -900,7 +956,7 @@
       {
         "indexed": true,
         "internalType": "address",
-        "name": "admin",
+        "name": "actor",
         "type": "address"
       },
       {
@@ -1021,6 +1077,55 @@
       }
     ],
     "name": "TransferServiceAdmin",
+    "type": "event"
+  },
+  {
+    "anonymous": false,
+    "inputs": [
+      {
+        "indexed": true,
+        "internalType": "ServiceId",
+        "name": "serviceId",
+        "type": "bytes20"
+      },
+      {
+        "indexed": true,
+        "internalType": "address",
+        "name": "actor",
+        "type": "address"
+      },
+      {
+        "indexed": false,
+        "internalType": "string",
+        "name": "reason",
+        "type": "string"
+      },
+      {
+        "indexed": false,
+        "internalType": "uint40",
+        "name": "since",
+        "type": "uint40"
+      },
+      {
+        "indexed": false,
+        "internalType": "uint40",
+        "name": "before",
+        "type": "uint40"
+      },
+      {
+        "indexed": false,
+        "internalType": "uint32",
+        "name": "sequence",
+        "type": "uint32"
+      },
+      {
+        "indexed": false,
+        "internalType": "uint40",
+        "name": "previousBlock",
+        "type": "uint40"
+      }
+    ],
+    "name": "WithdrawPendingSecrets",
     "type": "event"
   },
   {
@@ -1399,6 +1504,11 @@
             "internalType": "uint32",
             "name": "mask",
             "type": "uint32"
+          },
+          {
+            "internalType": "bool",
+            "name": "restrictsDevices",
+            "type": "bool"
           }
         ],
         "internalType": "struct IKmsRegistry.ImageRecord",
@@ -1527,9 +1637,56 @@
         "internalType": "ServiceId",
         "name": "serviceId",
         "type": "bytes20"
+      },
+      {
+        "internalType": "ImageId[]",
+        "name": "imageIds",
+        "type": "bytes32[]"
+      },
+      {
+        "internalType": "string",
+        "name": "reason",
+        "type": "string"
+      }
+    ],
+    "name": "removeImagesFromService",
+    "outputs": [
+      {
+        "internalType": "uint256",
+        "name": "removed",
+        "type": "uint256"
+      }
+    ],
+    "stateMutability": "nonpayable",
+    "type": "function"
+  },
+  {
+    "inputs": [
+      {
+        "internalType": "ServiceId",
+        "name": "serviceId",
+        "type": "bytes20"
       }
     ],
     "name": "renounceServiceAdmin",
+    "outputs": [],
+    "stateMutability": "nonpayable",
+    "type": "function"
+  },
+  {
+    "inputs": [
+      {
+        "internalType": "ServiceId",
+        "name": "serviceId",
+        "type": "bytes20"
+      },
+      {
+        "internalType": "bytes32[]",
+        "name": "devices",
+        "type": "bytes32[]"
+      }
+    ],
+    "name": "restrictServiceDevices",
     "outputs": [],
     "stateMutability": "nonpayable",
     "type": "function"
@@ -1649,6 +1806,21 @@
             "type": "uint40"
           },
           {
+            "internalType": "address",
+            "name": "formerGuardian",
+            "type": "address"
+          },
+          {
+            "internalType": "uint40",
+            "name": "formerGuardianUntil",
+            "type": "uint40"
+          },
+          {
+            "internalType": "uint40",
+            "name": "rotatedAt",
+            "type": "uint40"
+          },
+          {
             "internalType": "uint32",
             "name": "sequence",
             "type": "uint32"
@@ -1673,6 +1845,19 @@
     "type": "function"
   },
   {
+    "inputs": [],
+    "name": "serviceCount",
+    "outputs": [
+      {
+        "internalType": "uint256",
+        "name": "",
+        "type": "uint256"
+      }
+    ],
+    "stateMutability": "view",
+    "type": "function"
+  },
+  {
     "inputs": [
       {
         "internalType": "address",
@@ -1691,6 +1876,19 @@
         "internalType": "ServiceId",
         "name": "",
         "type": "bytes20"
+      }
+    ],
+    "stateMutability": "view",
+    "type": "function"
+  },
+  {
+    "inputs": [],
+    "name": "servicesHead",
+    "outputs": [
+      {
+        "internalType": "bytes32",
+        "name": "",
+        "type": "bytes32"
       }
     ],
     "stateMutability": "view",
@@ -1797,6 +1995,24 @@
       }
     ],
     "stateMutability": "view",
+    "type": "function"
+  },
+  {
+    "inputs": [
+      {
+        "internalType": "ServiceId",
+        "name": "serviceId",
+        "type": "bytes20"
+      },
+      {
+        "internalType": "string",
+        "name": "reason",
+        "type": "string"
+      }
+    ],
+    "name": "withdrawPendingSecrets",
+    "outputs": [],
+    "stateMutability": "nonpayable",
     "type": "function"
   }
 ] as const;

@@ -5,13 +5,16 @@ import {
   type AppConfig,
   buildAppCompose,
   parseAppConfig,
+  parseEnvNames,
 } from "../../../../core/evidence/app-compose.ts";
 import { computeComposeHash } from "../../../../core/evidence/dstack.ts";
+import { refusePage } from "../../../../core/evidence/page.ts";
 import type { Finding, Measurement } from "../../../../core/measurement.ts";
-import { textFindings } from "../../../../core/text.ts";
+import { quoteText, textFindings } from "../../../../core/text.ts";
 import { type InputFile, type Io, inputFile } from "../../../io.ts";
 import { jsonObject, OS_IMAGE_OPTIONS, readOptional, readOsImage, TEXT_LIMIT, textOption } from "../deployment.ts";
 import { fileFindings } from "../evidence-file.ts";
+import { readComposeFile } from "../compose-file.ts";
 import type { InputReader, ReaderArguments } from "../reader.ts";
 import { measureAppCompose } from "./dstack.ts";
 
@@ -49,6 +52,7 @@ async function read(io: Io, { inputs, options }: ReaderArguments): Promise<Measu
   // The implied file exists only here; its hash is the register itself.
   const implied = inputFile("app-compose.json as dstack-cloud would write it", chosen.bytes);
   const measurement = measureAppCompose(implied, "app", osImage);
+  for (const one of [prelaunch, env]) if (one !== undefined) refusePage(one.bytes, one.name);
   const sources = [file, compose, ...(prelaunch === undefined ? [] : [prelaunch])];
   return {
     ...measurement,
@@ -64,6 +68,7 @@ async function read(io: Io, { inputs, options }: ReaderArguments): Promise<Measu
     findings: [
       ...sources.flatMap(fileFindings),
       ...sources.slice(1).flatMap((one) => composeFindings(one)),
+      ...(env === undefined ? [] : envFindings(env)),
       ...measurement.findings,
     ],
     unchecked: [
@@ -76,7 +81,11 @@ async function read(io: Io, { inputs, options }: ReaderArguments): Promise<Measu
 async function readCompose(io: Io, folder: string, app: AppConfig): Promise<InputFile> {
   const name = join(folder, app.dockerComposeFile);
   const compose = await readOptional(io, name, "docker_compose_file");
-  if (compose !== undefined) return compose;
+  if (compose !== undefined) {
+    refusePage(compose.bytes, "docker_compose_file");
+    readComposeFile(compose);
+    return compose;
+  }
   throw new KeysteadError("app/no-compose", `there is no ${name}, which app.json names as docker_compose_file`, {
     argument: "docker_compose_file",
     remedy: "Put the file beside app.json: dstack-cloud would deploy an app without containers.",
@@ -94,6 +103,18 @@ async function choose(
     const hash = computeComposeHash(file.bytes);
     const found = candidates.find(({ composeHash }) => composeHash === hash);
     if (found !== undefined) return found;
+    const trimmed = new TextDecoder().decode(file.bytes).replace(/\r?\n$/, "");
+    if (candidates.some(({ composeHash }) => composeHash === computeComposeHash(new TextEncoder().encode(trimmed)))) {
+      throw new KeysteadError(
+        "app/written-differs",
+        `${written} is what dstack-cloud writes, with a newline more at its end`,
+        {
+          argument: "--written",
+          remedy: "Remove the final newline, which an editor added: deployed like this, the file has another hash.",
+          details: { written: hash, expected: candidates.map(({ composeHash }) => composeHash) },
+        },
+      );
+    }
     throw new KeysteadError("app/written-differs", `${written} is not what dstack-cloud writes for this app.json`, {
       argument: "--written",
       remedy: "Run dstack-cloud prepare again, or measure the file itself with keystead measure dstack.",
@@ -114,6 +135,17 @@ async function choose(
       details: { candidates: candidates.map(({ allowedEnvs, composeHash }) => ({ allowedEnvs, composeHash })) },
     },
   );
+}
+
+/** Names that no shell has, which dstack-cloud takes as they stand. Shown as they are, with what is invisible in them. */
+function envFindings(env: InputFile): readonly Finding[] {
+  return parseEnvNames(env.bytes)
+    .filter((name) => !/^[A-Za-z_][A-Za-z0-9_]*$/.test(name))
+    .map((name) => ({
+      code: "app/env-name",
+      severity: "warning",
+      message: `${env.name} names ${quoteText(name)}, which no program can read; dstack-cloud takes it as it stands, into the measurement`,
+    }));
 }
 
 /** Findings of a file that the tool reads as text and writes again. */

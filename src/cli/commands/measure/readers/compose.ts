@@ -12,12 +12,13 @@ import {
   resolveSnpPlatform,
   type TdxPlatform,
 } from "../../../../core/evidence/secretvm.ts";
+import { refusePage } from "../../../../core/evidence/page.ts";
 import { parseTdxQuote, tdxFindings, tdxRegisters } from "../../../../core/evidence/tdx.ts";
 import type { Finding, MeasuredRegister, Measurement, MeasurementSource } from "../../../../core/measurement.ts";
-import { textFindings } from "../../../../core/text.ts";
 import type { InputFile, Io } from "../../../io.ts";
 import { BLOB_LIMIT, hexOption, measured, missingOption, optionSource, TEXT_LIMIT, textOption } from "../deployment.ts";
 import { decodeEvidenceFile, EVIDENCE_LIMIT, fileFindings } from "../evidence-file.ts";
+import { otherEnds, readComposeFile } from "../compose-file.ts";
 import type { InputReader, ReaderArguments } from "../reader.ts";
 
 type Options = ReaderArguments["options"];
@@ -25,6 +26,7 @@ type Options = ReaderArguments["options"];
 /** What besides the platform goes into the measurement. */
 interface Workload {
   readonly compose: InputFile;
+  readonly composeFindings: readonly Finding[];
   readonly dockerFiles: InputFile | undefined;
   readonly dockerFilesHash: Uint8Array | undefined;
   readonly scheme: Rtmr3Scheme;
@@ -36,13 +38,17 @@ const UNCHECKED = [
 ];
 
 async function read(io: Io, { inputs, options }: ReaderArguments): Promise<Measurement> {
-  const compose = await io.readFile(inputs[0] ?? "-", { limit: TEXT_LIMIT, argument: "compose" });
+  const { compose, findings } = readComposeFile(
+    await io.readFile(inputs[0] ?? "-", { limit: TEXT_LIMIT, argument: "compose" }),
+  );
   const archive = textOption(options, "dockerFiles");
   const dockerFiles =
     archive === undefined ? undefined : await io.readFile(archive, { limit: BLOB_LIMIT, argument: "--docker-files" });
   const appId = hexOption(options, "dstackAppId", "--dstack-app-id", 20);
+  if (dockerFiles !== undefined) refusePage(dockerFiles.bytes, "--docker-files");
   const workload: Workload = {
     compose,
+    composeFindings: findings,
     dockerFiles,
     dockerFilesHash: dockerFiles === undefined ? undefined : fromHex(dockerFiles.source.sha256, "--docker-files"),
     scheme: appId === undefined ? { scheme: "extends" } : { scheme: "dstack-events", appId },
@@ -90,6 +96,15 @@ function explain(table: readonly TdxPlatform[], workload: Workload, quote: Quote
     );
   }
   if (found.matches.length > 0) return found.matches;
+  for (const { bytes, how } of otherEnds(compose.bytes)) {
+    const other = matchWorkload(table, quote.registers, { compose: bytes, dockerFilesHash }, scheme);
+    if (other.matches.length === 0) continue;
+    throw new KeysteadError("secretvm/other-line-ends", `the machine runs this compose file with ${how}`, {
+      argument: "compose",
+      remedy: "Give the file as the machine got it: an editor, git or a portal changed its line ends.",
+      details: { rtmr3: quote.registers.rtmr3 },
+    });
+  }
   throw new KeysteadError(
     "secretvm/other-workload",
     `the machine runs another workload: no root file system of ${describe(found.candidates)} gives its RTMR3 with this compose file`,
@@ -216,7 +231,7 @@ function common(workload: Workload, sources: readonly MeasurementSource[], files
     sources: [compose.source, ...(dockerFiles === undefined ? [] : [dockerFiles.source]), ...sources],
     findings: [
       ...[compose, ...(dockerFiles === undefined ? [] : [dockerFiles]), ...files].flatMap(fileFindings),
-      ...textFindings(compose.bytes, compose.name),
+      ...workload.composeFindings,
     ],
   };
 }

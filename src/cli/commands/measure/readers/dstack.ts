@@ -1,6 +1,8 @@
-import { isKeysteadError } from "../../../../core/errors.ts";
-import { type AppComposeSummary, inspectAppCompose } from "../../../../core/evidence/app-compose.ts";
+import { KeysteadError } from "../../../../core/errors.ts";
+import { inspectAppCompose } from "../../../../core/evidence/app-compose.ts";
 import { computeComposeHash } from "../../../../core/evidence/dstack.ts";
+import { isGuestInfo } from "../../../../core/evidence/guest-info.ts";
+import { refusePage } from "../../../../core/evidence/page.ts";
 import type { Finding, Measurement } from "../../../../core/measurement.ts";
 import { textFindings } from "../../../../core/text.ts";
 import type { InputFile, Io } from "../../../io.ts";
@@ -10,6 +12,17 @@ import type { InputReader, ReaderArguments } from "../reader.ts";
 
 async function read(io: Io, { inputs, options }: ReaderArguments): Promise<Measurement> {
   const file = await io.readFile(inputs[0] ?? "-", { limit: TEXT_LIMIT, argument: "app-compose" });
+  const value = jsonObject(file);
+  if (value !== undefined && isGuestInfo(value)) {
+    throw new KeysteadError(
+      "measure/wrong-input",
+      `${file.name} is an answer of the guest agent, with the app-compose inside`,
+      {
+        argument: "app-compose",
+        remedy: "Use keystead measure info.",
+      },
+    );
+  }
   const osImage = await readOsImage(io, options);
   return measureAppCompose(file, "dstack", osImage);
 }
@@ -26,8 +39,9 @@ export function measureAppCompose(
   input: string,
   osImage: Awaited<ReturnType<typeof readOsImage>>,
 ): Measurement {
+  refusePage(file.bytes, "app-compose");
+  const summary = inspectAppCompose(file.bytes);
   const composeHash = computeComposeHash(file.bytes);
-  const { summary, findings } = inspect(file);
   return {
     kind: "dstack",
     input,
@@ -37,17 +51,16 @@ export function measureAppCompose(
     },
     facts: {
       format: "dstack app-compose.json",
-      name: summary?.name ?? "not said",
-      key_provider: summary?.keyProvider ?? "none",
-      allowed_envs: summary?.allowedEnvs.join(", ") || "none",
+      name: summary.name ?? "not said",
+      key_provider: summary.keyProvider ?? "none",
+      allowed_envs: summary.allowedEnvs.join(", ") || "none",
       "app id, unless one is set": composeHash.slice(0, 42),
     },
     sources: [file.source, ...(osImage === undefined ? [] : [osImage.register.source])],
-    // dstack's own files have no final newline.
     findings: [
       ...fileFindings(file),
-      ...textFindings(file.bytes, file.name).filter(({ code }) => code !== "text/no-final-newline"),
-      ...findings,
+      ...appComposeFindings(file),
+      ...summary.remarks.map((message): Finding => ({ code: "dstack/app-compose", severity: "warning", message })),
     ],
     unchecked: [
       ...(osImage?.unchecked ?? [
@@ -59,18 +72,22 @@ export function measureAppCompose(
   };
 }
 
-function inspect(file: InputFile): { summary: AppComposeSummary | undefined; findings: readonly Finding[] } {
-  try {
-    const summary = inspectAppCompose(file.bytes);
-    const findings = summary.remarks.map(
-      (message): Finding => ({ code: "dstack/app-compose", severity: "warning", message }),
-    );
-    return { summary, findings };
-  } catch (error) {
-    if (!isKeysteadError(error)) throw error;
-    const message = `${file.name} has a hash, but dstack could not start it: ${error.message}`;
-    return { summary: undefined, findings: [{ code: "dstack/unusable", severity: "warning", message }] };
-  }
+/** What to tell about the file. A final newline: dstack's own tools write none. */
+function appComposeFindings(file: InputFile): readonly Finding[] {
+  const warn = (code: string, message: string): Finding => ({ code, severity: "warning", message });
+  const text = textFindings(file.bytes, file.name).filter(({ code }) => code !== "text/no-final-newline");
+  const newline = file.bytes.at(-1) === 0x0a;
+  return [
+    ...text,
+    ...(newline
+      ? [
+          warn(
+            "dstack/final-newline",
+            `${file.name} ends with a newline, which dstack's tools do not write: if an editor added it, this is not the hash of what is deployed`,
+          ),
+        ]
+      : []),
+  ];
 }
 
 /** dstack app-compose files. */

@@ -11,7 +11,8 @@ import {
   replayToBootDone,
   verifyEventLog,
 } from "../../../../core/evidence/event-log.ts";
-import { encodeMrConfigId } from "../../../../core/evidence/mr-config.ts";
+import { isGuestInfo } from "../../../../core/evidence/guest-info.ts";
+import { refusePage } from "../../../../core/evidence/page.ts";
 import { parseTdxQuote, tdxFindings, tdxRegisters } from "../../../../core/evidence/tdx.ts";
 import type { Finding, MeasuredRegister, Measurement, MeasurementSource } from "../../../../core/measurement.ts";
 import type { InputFile, Io } from "../../../io.ts";
@@ -27,6 +28,7 @@ import {
 } from "../deployment.ts";
 import { decodeEvidenceFile, EVIDENCE_LIMIT, fileFindings } from "../evidence-file.ts";
 import type { InputReader, ReaderArguments } from "../reader.ts";
+import { checkConfigId, MR_CONFIG_OPTION } from "../mr-config-id.ts";
 
 /** A quote to hold a log against. */
 interface Quote {
@@ -37,12 +39,27 @@ interface Quote {
 
 async function readLog(io: Io, { inputs, options }: ReaderArguments): Promise<Measurement> {
   const file = await io.readFile(inputs[0] ?? "-", { limit: TEXT_LIMIT, argument: "event-log" });
+  const value = jsonObject(file);
+  if (value !== undefined && isGuestInfo(value)) {
+    throw new KeysteadError(
+      "measure/wrong-input",
+      `${file.name} is an answer of the guest agent, with an event log inside`,
+      {
+        argument: "event-log",
+        remedy: "Use keystead measure info, which holds the log against the rest of the answer.",
+      },
+    );
+  }
+  refusePage(file.bytes, "event-log");
   const parsed = parseEventLogFile(file.bytes);
   const quote = await readQuote(io, file, parsed.quote, textOption(options, "quote"));
   const osImage = await readOsImage(io, options);
   const { log } = parsed;
   const facts = readDstackFacts(log);
   const check = quote === undefined ? undefined : verifyEventLog(log, rtmrsOf(quote.registers));
+  const configId = quote?.registers.mr_config_id;
+  const config =
+    configId === undefined ? [] : await checkConfigId(io, configId, facts, textOption(options, "mrConfig"));
   const aggregates = quote === undefined ? undefined : aggregatesOf(quote.registers, log, facts);
   const sources = [file.source, ...(quote === undefined || quote.source === file.source ? [] : [quote.source])];
   return {
@@ -76,7 +93,7 @@ async function readLog(io: Io, { inputs, options }: ReaderArguments): Promise<Me
       checked: check === undefined ? "not held against a quote" : `${check.checked.join(", ")} equal the quote's`,
     },
     sources: osImage === undefined ? sources : [...sources, osImage.register.source],
-    findings: [...fileFindings(file), ...(quote?.findings ?? []), ...logFindings(facts, quote)],
+    findings: [...fileFindings(file), ...(quote?.findings ?? []), ...logFindings(facts)],
     unchecked: [
       ...(check === undefined
         ? ["The log as a whole: without --quote, anyone could have written it. Only its digests were recomputed."]
@@ -86,6 +103,7 @@ async function readLog(io: Io, { inputs, options }: ReaderArguments): Promise<Me
       ...(check !== undefined && check.unchecked.length > 0
         ? [`${check.unchecked.join(", ")}: the log has no events of them.`]
         : []),
+      ...config,
       ...osImageUnchecked(facts, osImage),
     ],
   };
@@ -146,7 +164,7 @@ async function readStatus(io: Io, { inputs, options }: ReaderArguments): Promise
       ...(facts === undefined ? {} : factsOf(facts)),
     },
     sources: logFile === undefined ? [file.source] : [file.source, logFile.source],
-    findings: [...fileFindings(file), ...(facts === undefined ? [] : logFindings(facts, undefined))],
+    findings: [...fileFindings(file), ...(facts === undefined ? [] : logFindings(facts))],
     unchecked: [
       "Everything that the status states: it is a tool's word about a machine, without a quote.",
       ...(dstack && log === undefined && values.RTMR3 !== undefined
@@ -156,7 +174,7 @@ async function readStatus(io: Io, { inputs, options }: ReaderArguments): Promise
   };
 }
 
-async function readQuote(
+export async function readQuote(
   io: Io,
   file: InputFile,
   inside: Uint8Array | undefined,
@@ -177,7 +195,7 @@ async function readQuote(
   };
 }
 
-function rtmrsOf(registers: Readonly<Record<string, Hex>>): Partial<Record<RtmrName, Hex>> {
+export function rtmrsOf(registers: Readonly<Record<string, Hex>>): Partial<Record<RtmrName, Hex>> {
   const { rtmr0, rtmr1, rtmr2, rtmr3 } = registers;
   return {
     ...(rtmr0 === undefined ? {} : { rtmr0 }),
@@ -244,7 +262,7 @@ function osImageUnchecked({ osImageHash }: DstackFacts, osImage: OsImage | undef
   return ["Which OS image the machine booted: its log does not say. Add --os-image."];
 }
 
-function factsOf(facts: DstackFacts): Record<string, string> {
+export function factsOf(facts: DstackFacts): Record<string, string> {
   const { keyProvider } = facts;
   return {
     app_id: facts.appId ?? "not said",
@@ -260,7 +278,7 @@ function factsOf(facts: DstackFacts): Record<string, string> {
   };
 }
 
-function logFindings(facts: DstackFacts, quote: Quote | undefined): readonly Finding[] {
+export function logFindings(facts: DstackFacts): readonly Finding[] {
   const findings: Finding[] = [];
   const warn = (code: string, message: string) => findings.push({ code, severity: "warning", message });
   if (!facts.ready) warn("dstack/not-ready", "the log has no system-ready event: the machine was still starting");
@@ -272,14 +290,6 @@ function logFindings(facts: DstackFacts, quote: Quote | undefined): readonly Fin
   }
   if (facts.composeHash === undefined)
     warn("dstack/no-compose-hash", "the log has no compose-hash event before system-ready");
-  const configId = quote?.registers.mr_config_id;
-  if (
-    configId?.startsWith("0x01") &&
-    facts.composeHash !== undefined &&
-    configId !== encodeMrConfigId(1, facts.composeHash)
-  ) {
-    warn("dstack/config-id", "MR_CONFIG_ID of the quote names another compose hash than the log");
-  }
   return findings;
 }
 
@@ -288,7 +298,8 @@ function detectLog(file: InputFile): boolean {
   if (file.bytes.length > TEXT_LIMIT) return false;
   const start = new TextDecoder().decode(file.bytes.subarray(0, 4096)).trimStart();
   const bare = /^\[\s*\{/.test(start) && start.includes('"imr"') && start.includes('"event_type"');
-  return bare || jsonObject(file)?.event_log !== undefined;
+  const value = jsonObject(file);
+  return bare || (value?.event_log !== undefined && !isGuestInfo(value));
 }
 
 /** What running dstack machines say of themselves. */
@@ -299,6 +310,7 @@ export const readers: readonly InputReader[] = [
     inputs: ["event-log"],
     options: [
       { flags: "--quote <file>", description: "the TDX quote of the same machine, to hold the log against" },
+      MR_CONFIG_OPTION,
       ...OS_IMAGE_OPTIONS,
     ],
     read: readLog,

@@ -1,4 +1,4 @@
-import { decodeUtf8, isZero, toHex } from "../../../../core/bytes.ts";
+import { decodeUtf8, toHex } from "../../../../core/bytes.ts";
 import { nitroFindings, nitroRegisters, parseNitroDocument, parseNitroPcrs } from "../../../../core/evidence/nitro.ts";
 import type { Measurement } from "../../../../core/measurement.ts";
 import type { InputFile, Io } from "../../../io.ts";
@@ -26,7 +26,6 @@ function readDocument(file: InputFile, evidence: EvidenceFile): Measurement {
       public_key: document.publicKey === undefined ? "none" : toHex(document.publicKey),
       user_data: document.userData === undefined ? "none" : toHex(document.userData),
       nonce: document.nonce === undefined ? "none" : toHex(document.nonce),
-      ...otherPcrs(document.pcrs),
     },
     sources: [file.source],
     findings: [...nitroFindings(document), ...evidence.findings],
@@ -51,7 +50,7 @@ function readPcrs(file: InputFile, evidence: EvidenceFile): Measurement {
     kind: "nitro",
     input: "nitro",
     registers: readRegisters(nitroRegisters(pcrs), file.source, (name) => `Measurements.${name.toUpperCase()}`),
-    facts: { format: "PCRs as nitro-cli prints them", hash: pcrs.hashAlgorithm ?? "not said", ...otherPcrs(pcrs.pcrs) },
+    facts: { format: "PCRs as nitro-cli prints them", hash: pcrs.hashAlgorithm ?? "not said" },
     sources: [file.source],
     findings,
     unchecked: [
@@ -60,18 +59,12 @@ function readPcrs(file: InputFile, evidence: EvidenceFile): Measurement {
   };
 }
 
-/** PCRs that no image has, where something was measured into them. */
-function otherPcrs(pcrs: ReadonlyMap<number, Uint8Array>): Record<string, string> {
-  const others = [...pcrs].filter(([index, value]) => ![0, 1, 2, 3, 4, 8].includes(index) && !isZero(value));
-  return Object.fromEntries(others.map(([index, value]) => [`pcr${index}`, toHex(value)]));
-}
-
 /** AWS Nitro attestation documents and PCR files. */
 export const readers: readonly InputReader[] = [
   {
     name: "nitro",
     summary:
-      "an AWS Nitro attestation document (binary, hex or base64), or the JSON that nitro-cli build-enclave prints",
+      "an AWS Nitro attestation document (binary, hex or base64), or the JSON that nitro-cli build-enclave, describe-eif or describe-enclaves prints",
     inputs: ["nitro"],
     read,
     detect: (file) => isEvidence(file, ["nitro-document", "nitro-pcrs"]),

@@ -1,8 +1,9 @@
 import { sha256 } from "@noble/hashes/sha2.js";
 import { fromHex, type Hex, toHex } from "../../../../core/bytes.ts";
 import { KeysteadError } from "../../../../core/errors.ts";
-import { computeMrConfigHash } from "../../../../core/evidence/mr-config.ts";
+import { computeMrConfigHash, parseMrConfig } from "../../../../core/evidence/mr-config.ts";
 import { MAX_OVMF_BYTES, parseOvmf } from "../../../../core/evidence/ovmf.ts";
+import { refusePage } from "../../../../core/evidence/page.ts";
 import {
   computeLaunchDigest,
   type LaunchExtras,
@@ -26,6 +27,8 @@ async function readLaunch(io: Io, { inputs, options }: ReaderArguments): Promise
     mrConfigName === undefined
       ? undefined
       : await io.readFile(mrConfigName, { limit: TEXT_LIMIT, argument: "--mr-config" });
+  // Only its hash is bound, but the hash of something else binds nothing that a machine has.
+  if (mrConfig !== undefined) parseMrConfig(mrConfig.bytes);
   const extras: LaunchExtras = {
     kernelHash: kernel?.source.sha256,
     initrdHash: initrd?.source.sha256,
@@ -107,7 +110,10 @@ function fromFirmware(file: InputFile, extras: LaunchExtras): SnpLaunchInputs {
 
 async function readBlob(io: Io, options: Options, name: string, flag: string): Promise<InputFile | undefined> {
   const path = textOption(options, name);
-  return path === undefined ? undefined : io.readFile(path, { limit: BLOB_LIMIT, argument: flag });
+  if (path === undefined) return undefined;
+  const file = await io.readFile(path, { limit: BLOB_LIMIT, argument: flag });
+  refusePage(file.bytes, flag);
+  return file;
 }
 
 function wholeNumber(options: Options, name: string, flag: string): number | undefined {

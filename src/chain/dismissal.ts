@@ -1,5 +1,6 @@
-import { getAddress, id } from "ethers";
-import type { Hex } from "../core/bytes.ts";
+import { keccak_256 } from "@noble/hashes/sha3.js";
+import { getAddress } from "ethers/address";
+import { type Hex, toHex } from "../core/bytes.ts";
 
 /** A call of an operation, as far as its class depends on it. */
 export interface OfficeCall {
@@ -20,6 +21,7 @@ export interface Dismissal {
 /** GovernanceTimelock.DISMISSAL_DELAYS: how many minimum delays a dismissal waits. */
 export const DISMISSAL_DELAYS = 2n;
 
+const id = (text: string): Hex => toHex(keccak_256(new TextEncoder().encode(text)));
 const GRANT = id("grantRole(bytes32,address)").slice(0, 10);
 const REVOKE = id("revokeRole(bytes32,address)").slice(0, 10);
 const CANCELLER_ROLE = id("CANCELLER_ROLE");
