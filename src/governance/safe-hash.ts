@@ -17,6 +17,9 @@ export const MULTI_SEND_CALL_ONLY: Readonly<Record<SafeVersion, readonly string[
   "1.5.0": ["0xA83c336B20401Af773B6219BA5027174338D1836"],
 };
 
+/** Safe's own tools count nonces in numbers of JavaScript, and a plan goes a few steps beyond the first. */
+export const MAX_NONCE = 2n ** 53n - 16n;
+
 /** One call, as a Safe or a timelock makes it. */
 export interface Call {
   readonly to: string;
