@@ -180,8 +180,10 @@ function readTransaction(item: JsonValue, field: string): Call {
 }
 
 /** An entry that calls nothing: no data, and no method, or one that only receives. */
-function isPlainTransfer({ data, contractMethod: method }: JsonObject): boolean {
+function isPlainTransfer({ data, contractMethod: method, contractInputsValues: given }: JsonObject): boolean {
   if (data !== undefined && data !== null && data !== "" && data !== "0x") return false;
+  // arguments without a method that takes them: a call was meant
+  if (isJsonObject(given) && Object.keys(given).length > 0) return false;
   if (method === undefined || method === null) return true;
   const receives = isJsonObject(method) && (method.name === "receive" || method.name === "fallback");
   return receives && (method.inputs === undefined || (isJsonArray(method.inputs) && method.inputs.length === 0));
