@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { type Deployment, formatDeployment, parseDeployment } from "../src/chain/deployment.ts";
 import { KeysteadError } from "../src/core/errors.ts";
 
@@ -39,6 +39,41 @@ export function writeDeployment(deployment: Deployment, folder = DEPLOYMENTS_FOL
   writeFileSync(`${path}.new`, formatDeployment(deployment));
   renameSync(`${path}.new`, path);
   return path;
+}
+
+/**
+ * Keeps a record beside the one that an upgrade replaces, under the upgrade's id, so that it can be put back after a rollback.
+ *
+ * @returns its path
+ * @example keepDeploymentBefore(deployment, "v2"); // deploy/deployments/sepolia-v2/before.json
+ */
+export function keepDeploymentBefore(deployment: Deployment, upgrade: string, folder = DEPLOYMENTS_FOLDER): string {
+  const path = beforePath(deployment.network, upgrade, folder);
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(`${path}.new`, formatDeployment(deployment));
+  renameSync(`${path}.new`, path);
+  return path;
+}
+
+/**
+ * What {@link keepDeploymentBefore} kept; undefined where nothing was.
+ *
+ * @throws KeysteadError `deployment/invalid`
+ * @example readDeploymentBefore("sepolia", "v2")?.contracts.policyImplementation.address
+ */
+export function readDeploymentBefore(
+  network: string,
+  upgrade: string,
+  folder = DEPLOYMENTS_FOLDER,
+): Deployment | undefined {
+  const path = beforePath(network, upgrade, folder);
+  return existsSync(path) ? parseDeployment(readFileSync(path, "utf8")) : undefined;
+}
+
+/** In the folder of the upgrade's journal. */
+function beforePath(network: string, upgrade: string, folder: string): string {
+  recordPath(network, folder);
+  return join(folder, `${network}-${upgrade}`, "before.json");
 }
 
 function recordPath(network: string, folder: string): string {

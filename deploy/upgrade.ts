@@ -161,20 +161,61 @@ export function verifyUpgraded(connection: Connection, deployment: Deployment) {
   return verifyDeployment(connection, deployment, hre.artifacts, sources);
 }
 
+/**
+ * The deployment as it was before an upgrade, if both proxies run that code again: after a rollback the record names code that no longer runs.
+ *
+ * @param before the record that was kept when the upgrade was recorded; undefined where none was
+ * @returns undefined where nothing was rolled back
+ * @throws KeysteadError `upgrade/half-rolled-back` where one proxy went back and the other did not
+ * @example
+ * const back = await findRolledBack(connection, deployment, readDeploymentBefore("sepolia", "v2"));
+ */
+export async function findRolledBack(
+  connection: Connection,
+  deployment: Deployment,
+  before: Deployment | undefined,
+): Promise<Deployment | undefined> {
+  if (before === undefined) return undefined;
+  const proxies = [
+    ["policy", "policyImplementation"],
+    ["registry", "registryImplementation"],
+  ] as const;
+  const back: string[] = [];
+  const forward: string[] = [];
+  for (const [proxy, name] of proxies) {
+    const now = await implementationOf(connection, deployment.contracts[proxy].address);
+    if (now === deployment.contracts[name].address) forward.push(proxy);
+    else if (now === before.contracts[name].address) back.push(proxy);
+  }
+  if (back.length === proxies.length) return before;
+  if (back.length === 0) return undefined;
+  throw new KeysteadError(
+    "upgrade/half-rolled-back",
+    `${back.join()} runs the previous code, ${forward.join()} does not`,
+    {
+      argument: "deployment",
+      remedy: "find out who changed one of them alone; nothing is recorded",
+    },
+  );
+}
+
+const implementationOf = async (connection: Connection, proxy: string): Promise<string> => {
+  const data = PROXY_ABI.encodeFunctionData("implementation");
+  const answer = await connection.ethers.provider.call({ to: proxy, data });
+  return getAddress(String(PROXY_ABI.decodeFunctionResult("implementation", answer)[0]));
+};
+
 /** Whether both proxies already have an upgrade's implementations. */
 export async function isExecuted(
   connection: Connection,
   deployment: Deployment,
   upgrade: PreparedUpgrade,
 ): Promise<boolean> {
-  const behind = async (proxy: string) => {
-    const data = PROXY_ABI.encodeFunctionData("implementation");
-    const answer = await connection.ethers.provider.call({ to: proxy, data });
-    return getAddress(String(PROXY_ABI.decodeFunctionResult("implementation", answer)[0]));
-  };
   return (
-    (await behind(deployment.contracts.policy.address)) === upgrade.policyImplementation.address &&
-    (await behind(deployment.contracts.registry.address)) === upgrade.registryImplementation.address
+    (await implementationOf(connection, deployment.contracts.policy.address)) ===
+      upgrade.policyImplementation.address &&
+    (await implementationOf(connection, deployment.contracts.registry.address)) ===
+      upgrade.registryImplementation.address
   );
 }
 

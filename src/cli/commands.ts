@@ -44,6 +44,10 @@ export const COMMANDS: Readonly<Record<string, CommandEntry>> = {
     load: () => import("./commands/measure/index.ts"),
   },
   node: { summary: "deliver keys to attested machines", load: () => import("./commands/node.ts") },
+  preview: {
+    summary: "play all pending proposals on one copy of the chain, one on top of the other",
+    load: () => import("./commands/preview.ts"),
+  },
   propose: {
     summary: "write a proposal: Safe batches, hashes, expected state and a report, from one operation",
     load: () => import("./commands/propose/index.ts"),

@@ -1,5 +1,6 @@
 import { createHmac, randomUUID } from "node:crypto";
 import { KeysteadError } from "../core/errors.ts";
+import type { Io } from "./io.ts";
 
 /** Where and how to tell. */
 export interface WebhookOptions {
@@ -21,6 +22,28 @@ export const SIGNATURE_HEADER = "x-keystead-signature";
 export const TIMESTAMP_HEADER = "x-keystead-timestamp";
 /** The same for every attempt at one message. */
 export const DELIVERY_HEADER = "x-keystead-delivery";
+
+/** Where the webhook's secret is: in a command line other users of a machine could read it. */
+export const SECRET_VARIABLE = "KEYSTEAD_WEBHOOK_SECRET";
+
+/**
+ * The webhook that options name; one that does nothing where they name none.
+ *
+ * @throws KeysteadError `usage/webhook-secret`; as {@link createWebhook}
+ * @example
+ * const tell = openWebhook(io, command.opts().webhook);
+ */
+export function openWebhook({ env }: Pick<Io, "env">, url: unknown): (message: unknown) => Promise<void> {
+  if (url === undefined) return async () => {};
+  const secret = env[SECRET_VARIABLE];
+  if (secret === undefined || secret === "") {
+    throw new KeysteadError("usage/webhook-secret", "a webhook's messages are signed, and there is no key", {
+      argument: "webhook-secret",
+      remedy: `Set ${SECRET_VARIABLE}.`,
+    });
+  }
+  return createWebhook({ url: String(url), secret });
+}
 
 /** Shortest key: 16 characters. */
 const SHORTEST_SECRET = 16;

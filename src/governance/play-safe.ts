@@ -30,6 +30,8 @@ export interface Play {
   readonly looked: (slots: Iterable<string>) => void;
   readonly onProgress: (line: string) => void;
   readonly operation: Operation;
+  /** Called after each of the Safe's transactions, while the copy holds it. */
+  readonly played?: ((step: PlayedStep, hash: Hex) => Promise<void>) | undefined;
 }
 
 const SAFE = new Interface([
@@ -95,10 +97,9 @@ export async function playSafe(
   }
   await remember(play, sent.hash);
   const { gasUsed, timestamp } = sent;
-  return {
-    step: { step: name, safe: ref.address, nonce: safe.nonce, safeTxHash, gasUsed, timestamp },
-    transaction: sent,
-  };
+  const step: PlayedStep = { step: name, safe: ref.address, nonce: safe.nonce, safeTxHash, gasUsed, timestamp };
+  await play.played?.(step, sent.hash);
+  return { step, transaction: sent };
 }
 
 /** Safe hides an inner call's error behind GS013, so the calls are tried one by one, from the Safe. */

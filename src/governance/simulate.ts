@@ -3,7 +3,7 @@ import type { Client } from "../chain/client.ts";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { Difference } from "./check.ts";
-import { forkChain, type ReadAccount } from "./fork.ts";
+import { type Fork, forkChain, type ReadAccount } from "./fork.ts";
 import { type BeforeOptions, lifeOf, type Part, phaseBefore, phaseOf } from "./life.ts";
 import type { Operation } from "./operation.ts";
 import { playPart, playThereAndBack } from "./play.ts";
@@ -23,6 +23,8 @@ export interface SimulateOptions extends BasisOptions, BeforeOptions {
   readonly part?: Part | undefined;
   /** One line at a time. */
   readonly onProgress?: ((line: string) => void) | undefined;
+  /** Called after each transaction of the play, while the copy holds it: for a trace. */
+  readonly onPlayed?: ((fork: Fork, id: string, step: PlayedStep, hash: Hex) => Promise<void>) | undefined;
 }
 
 /** What a simulation found. */
@@ -89,8 +91,10 @@ export async function simulateProposal(
       for (const slot of slots) looked.add(slot);
     };
     const play: Play = { fork, stage, looked: look, onProgress, operation };
+    const { onPlayed } = options;
+    const told = onPlayed && ((step: PlayedStep, hash: Hex) => onPlayed(fork, operation.id, step, hash));
     const start = await fork.snapshot();
-    const played = await playPart(play, part, phase, before);
+    const played = await playPart({ ...play, played: told }, part, phase, before);
     onProgress(`proving what was read of ${stage.size} accounts`);
     await addLooked(fork, stage, looked);
     const basis = await proveClaims(client, block, claimsOf(stage), options);

@@ -1,6 +1,9 @@
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { expect } from "chai";
 import { createIo } from "../../src/cli/io.ts";
 import { run } from "../../src/cli/main.ts";
+import { SECRET_VARIABLE, SIGNATURE_HEADER, signWebhook, TIMESTAMP_HEADER } from "../../src/cli/webhook.ts";
 import { INTERFACES } from "../../src/governance/abis.ts";
 import { errorCodeOf, jsonOf } from "../helpers/cli.ts";
 import { DELAY, type GovernedChain, startGovernedChain } from "../helpers/governed-chain.ts";
@@ -63,6 +66,55 @@ describe("keystead verify --rpc, simulate, lint, status", function () {
     expect(text.stderr).to.include("the Safe schedules it");
     const back = await keystead("simulate", folder, "--rollback", "--json");
     expect([back.code, jsonOf(back).ok]).to.deep.equal([0, true]);
+  });
+
+  it("shows every call of the play with gas and events, by names, in 80 columns", async () => {
+    const traced = await keystead("simulate", folder, "--deployment", world.record, "--trace");
+    expect(traced.code, traced.stderr).to.equal(0);
+    const trace = traced.stdout.slice(traced.stdout.indexOf("Trace of 001-tdx, schedule"));
+    expect(trace).to.match(/^→ governance Safe: execTransaction\(/m);
+    expect(trace)
+      .to.match(/→ timelock: executeBatch\(/)
+      .and.match(/→ PlatformPolicy: enableTee\(1\) \[[\d,]+ gas\]/);
+    expect(trace)
+      .to.match(/• EnableTee\(kind: 1/)
+      .and.include("ExecutionSuccess(")
+      .and.include("CallExecuted(");
+    for (const line of trace.split("\n")) expect(line.length, line).to.be.at.most(80);
+    const json = await keystead("simulate", folder, "--trace", "--json");
+    const [schedule, execute] = jsonOf(json).traces;
+    expect([schedule.step, execute.step]).to.deep.equal(["schedule", "execute"]);
+    expect(Number(execute.trace.gasUsed)).to.be.greaterThan(Number(execute.trace.calls[0].gasUsed));
+  });
+
+  it("plays all pending proposals on top of each other, and shows which fails only there", async () => {
+    const stack = `${world.proposals}-stack`;
+    const propose = async (id: string, ...intent: string[]) => {
+      const chain = ["--id", id, "--deployment", world.record, "--out", stack, "--rpc", world.url];
+      const run = await keystead("propose", ...intent, ...chain);
+      expect(run.code, run.stderr).to.equal(0);
+    };
+    await propose("001-tdx", "enable-tee", "--kind", "tdx");
+    await propose("002-pause", "pause-release", "--duration", "1h", "--reason", "first");
+    await propose("003-snp", "enable-tee", "--kind", "snp");
+    const where = ["--deployment", world.record, "--proposals", stack];
+    const good = await keystead("preview", ...where, "--trace");
+    expect(good.code, good.stdout + good.stderr).to.equal(0);
+    expect(good.stdout).to.match(/^ALL 3 PENDING DO WHAT THEY SAY/);
+    // what is direct comes first
+    const places = ["1. 002-pause", "2. 001-tdx", "3. 003-snp", "Trace of 002-pause, execute"];
+    const found = places.map((text) => good.stdout.indexOf(text));
+    expect(
+      found.every((place, i) => place > (found[i - 1] ?? 0)),
+      good.stdout,
+    ).to.equal(true);
+    // alone it does what it says; after another pause it cannot
+    await propose("004-pause", "pause-release", "--duration", "2h", "--reason", "second");
+    const alone = await keystead("simulate", `${stack}/004-pause`, "--json");
+    expect(jsonOf(alone).ok).to.equal(true);
+    const bad = await keystead("preview", ...where, "--json");
+    const failed = jsonOf(bad).proposals.filter(({ differences }: { differences: [] }) => differences.length > 0);
+    expect([bad.code, failed.map(({ id }: { id: string }) => id)]).to.deep.equal([1, ["004-pause"]]);
   });
 
   it("lints this project's own deployment clean", async () => {
@@ -162,5 +214,43 @@ describe("keystead verify --rpc, simulate, lint, status", function () {
     await world.passTime(7200);
     const lapsed = await world.run("relayer", act);
     expect(lapsed.stdout).to.include("releases are not paused now: the last pause ended");
+  });
+
+  it("posts what is new to a webhook, signed: proposals that move, orphans, and that it sees nothing any more", async () => {
+    const secret = "a secret of the tests";
+    // biome-ignore lint/suspicious/noExplicitAny: a test reads whatever the document holds
+    const received: any[] = [];
+    const receiver = createServer((request, response) => {
+      let body = "";
+      request.on("data", (chunk) => {
+        body += chunk;
+      });
+      request.on("end", () => {
+        const stamp = String(request.headers[TIMESTAMP_HEADER]);
+        expect(request.headers[SIGNATURE_HEADER]).to.equal(signWebhook(secret, stamp, body));
+        received.push(JSON.parse(body));
+        response.end();
+      });
+    });
+    await new Promise<void>((resolve) => receiver.listen(0, "127.0.0.1", resolve));
+    const { port } = receiver.address() as AddressInfo;
+    const hook = ["--watch", "--interval", "1", "--webhook", `http://127.0.0.1:${port}/hook`];
+    const env = { ...world.environment(undefined), [SECRET_VARIABLE]: secret };
+    const first = await world.runWith(env, ["status", ...at(), ...anyTime, ...hook, "--rounds", "2"]);
+    expect(first.code, first.stderr).to.equal(1);
+    // the same is not told twice
+    expect(received).to.have.length(1);
+    expect(received[0]).to.include({ format: "keystead.status-change/1", chainId: "31337" });
+    const kinds = received[0].alerts.map(({ severity, kind }: Record<string, string>) => `${severity} ${kind}`);
+    expect([...new Set(kinds)].sort()).to.deep.equal(["alert orphan", "news proposal"]);
+    for (const { text } of received[0].alerts) expect(text).to.not.include("\u001b");
+    const blind = await world.runWith(env, ["status", ...at(), ...anyTime, ...hook, "--proposals", world.record]);
+    expect(blind.code).to.equal(2);
+    expect(received.at(-1).alerts[0]).to.include({ severity: "alert", kind: "cannot-check" });
+    const unsigned = await world.run(undefined, ["status", ...at(), ...anyTime, ...hook, "--json"]);
+    expect([unsigned.code, errorCodeOf(unsigned)]).to.deep.equal([2, "usage/webhook-secret"]);
+    const once = await world.runWith(env, ["status", ...at(), "--webhook", "http://127.0.0.1:1", "--json"]);
+    expect([once.code, errorCodeOf(once)]).to.deep.equal([2, "usage/webhook"]);
+    await new Promise((resolve) => receiver.close(resolve));
   });
 });

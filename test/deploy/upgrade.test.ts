@@ -9,7 +9,8 @@ import { deployKms } from "../../deploy/kms.ts";
 import { checkAppendOnly } from "../../deploy/layout.ts";
 import { parseParameters } from "../../deploy/parameters.ts";
 import { executeThroughSafe } from "../../deploy/safe/account.ts";
-import { applyUpgrade, isExecuted, prepareUpgrade, verifyUpgraded } from "../../deploy/upgrade.ts";
+import { keepDeploymentBefore, readDeploymentBefore } from "../../deploy/record.ts";
+import { applyUpgrade, findRolledBack, isExecuted, prepareUpgrade, verifyUpgraded } from "../../deploy/upgrade.ts";
 import type { Deployment } from "../../src/chain/deployment.ts";
 import { compareStates, computeStateDigest, POLICY_ABI, REGISTRY_ABI } from "../../src/chain/state-digest.ts";
 import { encodeImage } from "../../src/core/image.ts";
@@ -167,6 +168,13 @@ for (const client of CLIENTS) {
       expect((await verifyUpgraded(connection, upgraded)).differences).to.deep.equal([]);
       expect((await verifyUpgraded(connection, deployment)).differences.join("\n")).to.match(/implementation slot is/);
 
+      // recorded: what was before is kept, and nothing was rolled back yet
+      expect(readDeploymentBefore(deployment.network, V2.id, folder)).to.equal(undefined);
+      keepDeploymentBefore(deployment, V2.id, folder);
+      const before = readDeploymentBefore(deployment.network, V2.id, folder);
+      expect(before).to.deep.equal(deployment);
+      expect(await findRolledBack(connection, upgraded, before)).to.equal(undefined);
+
       const setGeneration = new Interface(["function setGeneration(uint256)"]).encodeFunctionData("setGeneration", [2]);
       await carryOut(
         buildTimelockOperation({
@@ -185,6 +193,18 @@ for (const client of CLIENTS) {
       expect(await versions()).to.deep.equal(["1.0.0", "1.0.0"]);
       expect(compareStates(await digestAt(back - 1), await digestAt(back))).to.deep.equal([]);
       expect((await verifyUpgraded(connection, deployment)).differences).to.deep.equal([]);
+      expect(await findRolledBack(connection, upgraded, before), "the record to put back").to.deep.equal(deployment);
+      // one proxy as recorded, the other as before
+      const { policyImplementation } = deployment.contracts;
+      const mixed = { ...upgraded, contracts: { ...upgraded.contracts, policyImplementation } };
+      await refusal(
+        findRolledBack(connection, mixed, {
+          ...deployment,
+          contracts: { ...deployment.contracts, policyImplementation: upgraded.contracts.policyImplementation },
+        }),
+        "upgrade/half-rolled-back",
+      );
+      expect(await findRolledBack(connection, upgraded, undefined)).to.equal(undefined);
     });
 
     async function checkOperationId({ calls, predecessor, salt, operationId, timelock }: TimelockOperation) {

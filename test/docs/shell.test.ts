@@ -121,6 +121,17 @@ describe("shell blocks of Markdown files", function () {
     await (await registry.addImageToService(service, toHex(encodeImage(parseImage(APP_V1.image.text))), "1.0")).wait();
     const policy = await ethers.deployContract("PlatformPolicyV2");
     await policy.waitForDeployment();
+    const next = await ethers.deployContract("KmsRegistryV2", [contracts.policy.address]);
+    await next.waitForDeployment();
+    const upgrade = (contract: string, implementation: string, previous: string) => ({
+      intent: "upgrade",
+      arguments: { contract, implementation, previous },
+    });
+    const upgrades = [
+      upgrade("policy", await policy.getAddress(), contracts.policyImplementation.address),
+      upgrade("registry", await next.getAddress(), contracts.registryImplementation.address),
+    ];
+    writeFileSync(join(folder, "upgrades.json"), JSON.stringify(upgrades));
     const { old, now } = await quotes();
     writeFileSync(join(folder, "old-quote.bin"), old);
     writeFileSync(join(folder, "quote.bin"), now);
@@ -138,8 +149,7 @@ describe("shell blocks of Markdown files", function () {
       ...PROGRAM_ENVIRONMENT,
       ...{ NO_COLOR: "1", KEYSTEAD_RPC_URL: chain.url, DEPLOYMENT: chain.record, SERVICE: service },
       ...(await keyFiles(folder)),
-      ...{ GUARDIAN: safes.guardian.address, NEW_POLICY: await policy.getAddress() },
-      OLD_POLICY: contracts.policyImplementation.address,
+      GUARDIAN: safes.guardian.address,
     };
   });
   after(async () => {

@@ -2,7 +2,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Hex } from "../../src/core/bytes.ts";
 import { KeysteadError } from "../../src/core/errors.ts";
-import { type Early, type Loaded, load, type Progress, type Standing, STEPS, toError } from "./data/load.ts";
+import { type Early, type Loaded, load, type Progress, STEPS, type Standing, toError } from "./data/load.ts";
 import { formatDuration, formatTime, shortHex } from "./format.ts";
 import { CheckPage } from "./pages/check.tsx";
 import { ConnectPage } from "./pages/connect.tsx";
@@ -23,6 +23,7 @@ const NAVIGATION: readonly (readonly [Page, string])[] = [
   ["services", "Services"],
   ["policy", "Policy"],
   ["check", "Check a quote"],
+  ["sign", "Sign"],
 ];
 
 /** How far the newest block's time may be from this machine's clock before it is remarked upon, in seconds. */
@@ -41,7 +42,9 @@ export function App() {
   const { settings } = checkDraft(route.draft);
   const [attempt, setAttempt] = useState(0);
   const state = useLoad(key, attempt);
-  const asksForm = route.page === "connect" || settings === undefined;
+  // a proposal is verified and signed without any endpoint
+  const signs = route.page === "sign";
+  const asksForm = !signs && (route.page === "connect" || settings === undefined);
   const standing = standingFor(state, route);
   const printing = usePrinting();
   const main = useRef<HTMLElement>(null);
@@ -63,7 +66,9 @@ export function App() {
       </button>
       <Header route={route} state={state} standing={standing} hidden={asksForm} />
       <main id="content" ref={main} tabIndex={-1}>
-        {asksForm ? (
+        {signs ? (
+          <LazySignPage />
+        ) : asksForm ? (
           <ConnectPage key={key} draft={route.draft} attempted={key !== ""} />
         ) : standing !== undefined ? (
           <ModelContext.Provider
@@ -105,6 +110,7 @@ function PageOf({ page }: { readonly page: Page }) {
   switch (page) {
     case "overview":
     case "connect":
+    case "sign":
       return <OverviewPage />;
     case "services":
       return <ServicesPage />;
@@ -119,8 +125,22 @@ function PageOf({ page }: { readonly page: Page }) {
 
 function titleOf({ page, argument }: Route): string {
   if (page === "service") return `Service ${shortHex(argument)}`;
+  if (page === "sign") return "Sign a proposal";
   if (page === "connect") return "Which deployment?";
   return NAVIGATION.find(([name]) => name === page)?.[1] ?? "Overview";
+}
+
+/** The signing page's code is as much as all the rest, so it is fetched when it is asked for. */
+function LazySignPage() {
+  const [page, setPage] = useState<{ readonly SignPage: () => ComponentChildren } | undefined>();
+  const [error, setError] = useState<KeysteadError | undefined>();
+  useEffect(() => {
+    import("./pages/sign.tsx").then(setPage, (cause: unknown) => setError(toError(cause)));
+  }, []);
+  if (error !== undefined) return <ErrorBox error={error} />;
+  if (page === undefined) return <p role="status">Reading the signing page…</p>;
+  const { SignPage } = page;
+  return <SignPage />;
 }
 
 function useRoute(): Route {

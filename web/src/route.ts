@@ -1,7 +1,7 @@
 import { type Draft, draftOf, paramsOf } from "./settings.ts";
 
 /** The pages, by their names in the fragment. */
-export const PAGES = ["overview", "services", "service", "policy", "check", "connect"] as const;
+export const PAGES = ["overview", "services", "service", "policy", "check", "sign", "connect"] as const;
 export type Page = (typeof PAGES)[number];
 
 /** Where the reader is: `#/service/0x…?rpc=…&registry=…`. */

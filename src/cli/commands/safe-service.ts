@@ -2,11 +2,11 @@ import type { Command } from "commander";
 import { isKeysteadError } from "../../core/errors.ts";
 import { writeSignature } from "../../governance/folder.ts";
 import {
+  fetchConfirmations,
   proposalBody,
   proposeToService,
-  fetchConfirmations,
-  serviceOf,
   type SafeService,
+  serviceOf,
 } from "../../governance/safe-service.ts";
 import { importSignature } from "../../governance/sign.ts";
 import type { FoundSignature } from "../../governance/signatures.ts";

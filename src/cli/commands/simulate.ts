@@ -1,4 +1,5 @@
 import type { Part } from "../../governance/life.ts";
+import { namesOf } from "../../governance/present/names.ts";
 import type { Simulation } from "../../governance/simulate.ts";
 import { simulateProposal } from "../../governance/simulate.ts";
 import { formatDuration, formatTime } from "../../governance/words.ts";
@@ -7,6 +8,7 @@ import type { CommandModule } from "../command.ts";
 import { type ExitCode, type Output, renderTable, safeText } from "../output.ts";
 import { addChainOptions, openProposalChain } from "../proposal-chain.ts";
 import { openProposal, progressOf } from "../proposal-input.ts";
+import { collectTraces, renderTraces, tracesJson } from "../trace-output.ts";
 
 const MARKS = { expected: "as expected", follows: "follows", extra: "NOT EXPECTED" } as const;
 
@@ -58,7 +60,7 @@ export const simulationJson = (found: Simulation): object =>
   JSON.parse(JSON.stringify(found, (_, value) => (typeof value === "bigint" ? value.toString() : value)));
 
 /** 1 where it differs, 2 where something could not be judged that should be, else 0. */
-const exitOf = (found: Simulation): ExitCode => {
+export const exitOf = (found: Pick<Simulation, "ok" | "unjudged">): ExitCode => {
   if (!found.ok) return 1;
   return found.unjudged.some((item) => item.includes("no expected state")) ? 2 : 0;
 };
@@ -68,7 +70,8 @@ export const command: CommandModule = {
   register(simulate, context) {
     simulate
       .argument("<folder>", "a proposal's folder")
-      .option("--rollback", "play the way back, after the operation itself");
+      .option("--rollback", "play the way back, after the operation itself")
+      .option("--trace", "show every call of the play, with events and gas");
     addChainOptions(simulate)
       .option("--deployment <file>", "the deployment's record, which the addresses must agree with")
       .option("--accept-warnings", "go on where a call is unsafe or could not be read")
@@ -92,13 +95,24 @@ Exits 0 where it does what it says, 1 where it fails, does something else, or th
           );
           const part: Part = options.rollback === true ? "rollback" : "operation";
           const signedNonces = verified.signatures.filter(({ step }) => step === "execute").map(({ nonce }) => nonce);
+          const { traces, onPlayed } = collectTraces();
           const found = await simulateProposal(chain.client, operation, {
+            ...(options.trace === true ? { onPlayed } : {}),
             ...{ block, witnesses, acceptUnproven, part, signedNonces, fromBlock: deployment?.block },
             onProgress: progressOf(context.io, output),
           });
           output.result(
-            { format: "keystead.simulation/1", headline: verified.headline ?? null, ...simulationJson(found) },
-            () => renderSimulation(found, verified.headline, output),
+            {
+              ...{ format: "keystead.simulation/1", headline: verified.headline ?? null, ...simulationJson(found) },
+              ...(options.trace === true ? { traces: tracesJson(traces) } : {}),
+            },
+            () =>
+              [
+                renderSimulation(found, verified.headline, output),
+                ...(traces.length === 0
+                  ? []
+                  : [renderTraces(traces, namesOf({ deployment }), new Map([[operation.id, operation]]), output)]),
+              ].join("\n\n"),
           );
           return exitOf(found);
         }),

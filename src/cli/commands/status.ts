@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { fetchBlock } from "../../chain/block.ts";
 import type { Deployment } from "../../chain/deployment.ts";
-import { KeysteadError } from "../../core/errors.ts";
 import type { Dismissal } from "../../chain/dismissal.ts";
+import { isKeysteadError, KeysteadError } from "../../core/errors.ts";
 import { readProposals } from "../../governance/folder.ts";
 import { requireWitnesses } from "../../governance/proven.ts";
 import { type GovernanceStatus, type ProposalStatus, readGovernance } from "../../governance/status.ts";
@@ -11,6 +11,8 @@ import { type OptionValues, wholeNumber } from "../chain-input.ts";
 import type { CommandContext, CommandModule } from "../command.ts";
 import { type ExitCode, type Output, renderTable, safeText } from "../output.ts";
 import { addChainOptions, openProposalChain, PROPOSALS_FOLDER } from "../proposal-chain.ts";
+import { alertsOf, STATUS_CHANGE_FORMAT, type StatusAlert } from "../status-alerts.ts";
+import { openWebhook } from "../webhook.ts";
 import { readDeploymentFile } from "./decode.ts";
 
 /** What comes next for a proposal, in words; times by the chain's clock, which goes on. */
@@ -139,6 +141,43 @@ function paceOf(options: OptionValues): Pace {
   return { interval, rounds };
 }
 
+/** Tells a webhook what is new. */
+interface Teller {
+  seen(found: GovernanceStatus): Promise<void>;
+  /** The watch ends because nothing can be seen: silence must not look like peace. */
+  blind(error: unknown): Promise<void>;
+  undelivered(): boolean;
+}
+
+function tellerOf(context: CommandContext, options: OptionValues, chainId: bigint): Teller {
+  const post = openWebhook(context.io, options.webhook);
+  let before: GovernanceStatus | undefined;
+  let undelivered = false;
+  const send = async (block: GovernanceStatus["block"] | null, alerts: readonly StatusAlert[]) => {
+    if (alerts.length === 0) return;
+    try {
+      await post({ format: STATUS_CHANGE_FORMAT, chainId: chainId.toString(), block, alerts });
+    } catch (error) {
+      if (!isKeysteadError(error)) throw error;
+      undelivered = true;
+      context.output().error(error);
+    }
+  };
+  return {
+    seen: async (found) => {
+      const alerts = alertsOf(before, found);
+      before = found;
+      await send(found.block, alerts);
+    },
+    blind: async (error) => {
+      const { code, message } = isKeysteadError(error) ? error : { code: "internal", message: String(error) };
+      const text = safeText(`the watch ended, nothing is seen any more: ${message}`);
+      await send(null, [{ severity: "alert", kind: "cannot-check", id: code, text }]);
+    },
+    undelivered: () => undelivered,
+  };
+}
+
 /** Home, and everything after it gone: one picture over the other. */
 const REDRAW = "\u001b[H\u001b[2J";
 
@@ -146,7 +185,12 @@ const REDRAW = "\u001b[H\u001b[2J";
  * Looks again and again. In a terminal the picture is drawn anew every second, so that times count down; elsewhere a line is printed where something
  * changed. It ends with the last look's exit code, after as many looks as were asked for.
  */
-async function watch(context: CommandContext, look: () => Promise<GovernanceStatus>, pace: Pace): Promise<ExitCode> {
+async function watch(
+  context: CommandContext,
+  look: () => Promise<GovernanceStatus>,
+  pace: Pace,
+  tell: Teller,
+): Promise<ExitCode> {
   const { io } = context;
   const output = context.output();
   const { interval, rounds } = pace;
@@ -154,8 +198,15 @@ async function watch(context: CommandContext, look: () => Promise<GovernanceStat
   let shown = new Set<string>();
   let exit: ExitCode = 0;
   for (let round = 1; ; round++) {
-    const found = await look();
-    exit = found.ok ? 0 : 1;
+    let found: GovernanceStatus;
+    try {
+      found = await look();
+    } catch (error) {
+      await tell.blind(error);
+      throw error;
+    }
+    await tell.seen(found);
+    exit = found.ok ? (tell.undelivered() ? 2 : 0) : 1;
     const seenAt = Date.now();
     if (output.json) io.print(`${JSON.stringify({ format: "keystead.status/1", ...statusJson(found) })}\n`);
     else if (!live) {
@@ -189,6 +240,7 @@ export const command: CommandModule = {
       .option("--watch", "look again and again; in a terminal with live ETAs, elsewhere a line for each change")
       .option("--interval <seconds>", "between two looks", "12")
       .option("--rounds <n>", "end after so many looks")
+      .option("--webhook <url>", "with --watch: post what is new there, signed with KEYSTEAD_WEBHOOK_SECRET")
       .addHelpText(
         "after",
         `
@@ -201,6 +253,12 @@ Exits 0 where there is no orphan, 1 where there is one, 2 where something could 
         context.action(async () => {
           const options = status.opts<Options>();
           const deployment = await readDeploymentFile(context.io, options.deployment);
+          if (options.webhook !== undefined && options.watch !== true) {
+            throw new KeysteadError("usage/webhook", "a webhook is for --watch", {
+              argument: "webhook",
+              remedy: "Add --watch, or leave --webhook out.",
+            });
+          }
           if (options.watch === true) {
             const pace = paceOf(options);
             const { chain, witnesses } = await openProposalChain(context.io, options, deployment.chainId);
@@ -212,6 +270,7 @@ Exits 0 where there is no orphan, 1 where there is one, 2 where something could 
                 return readGovernance(chain.client, block, deployment, await proposalsIn(options.proposals));
               },
               pace,
+              tellerOf(context, options, deployment.chainId),
             );
           }
           const found = await look(context, options, deployment);

@@ -8,7 +8,9 @@ const DIST = join(WEB, "dist");
 /** What the page is made of. */
 const SOURCES = [
   ...["web/src", "web/public", "web/index.html", "web/vite.config.ts"],
-  ...["src/core", "src/chain", "src/audit"],
+  ...["src/core", "src/chain", "src/audit", "src/protocol", "src/governance"].filter((path) =>
+    existsSync(join(ROOT, path)),
+  ),
 ];
 
 /** The page's files by their paths on the server, such as `/assets/index-….js`. */

@@ -32,6 +32,7 @@ const ADMIN: Readonly<Record<string, Direction | ((argument: (name: string) => s
   createService: "neither",
   createServiceWithImage: "neither",
   addSecretKeyByImage: "neither",
+  restrictServiceDevices: "tightens",
   retireImageFromService: "tightens",
   rotateServiceKey: "neither",
   publishSealedSecrets: "neither",

@@ -55,6 +55,9 @@ export function ConnectPage({ draft: given, attempted }: { readonly draft: Draft
       />
       {problem === undefined ? null : <ErrorBox error={problem} />}
       {taken ? <p role="status">The record was read. Give an endpoint of its chain.</p> : null}
+      <p>
+        To verify and sign a proposal no endpoint is needed: <a href="#/sign">sign a proposal</a>.
+      </p>
       <form
         class="connect"
         noValidate

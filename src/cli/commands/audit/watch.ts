@@ -8,11 +8,8 @@ import { type OptionValues, wholeNumber } from "../../chain-input.ts";
 import type { Io } from "../../io.ts";
 import type { ExitCode, Output } from "../../output.ts";
 import { untilStopped } from "../../serve.ts";
-import { createWebhook } from "../../webhook.ts";
+import { openWebhook } from "../../webhook.ts";
 import { exitCodeOf, inspectWith, printInspection, readAsked, readSince, type Warning } from "./run.ts";
-
-/** Where the webhook's secret is: in a command line other users of a machine could read it. */
-export const SECRET_VARIABLE = "KEYSTEAD_WEBHOOK_SECRET";
 
 /**
  * `keystead audit --watch`: prints the first report, then a line (with `--json` or `--format json` a JSON document on a line of its own) for each change, and
@@ -77,15 +74,6 @@ export async function runWatch(
   }
   if (worst !== 0 || latest === undefined) return worst;
   return lost || undelivered ? 2 : exitCodeOf(latest, chain.acceptUnproven);
-}
-
-function openWebhook(io: Io, url: unknown): (message: unknown) => Promise<void> {
-  if (url === undefined) return async () => {};
-  const secret = io.env[SECRET_VARIABLE];
-  if (secret === undefined || secret === "") {
-    throw usage("webhook-secret", "a webhook's messages are signed, and there is no key", `Set ${SECRET_VARIABLE}.`);
-  }
-  return createWebhook({ url: String(url), secret });
 }
 
 /** A sighting as JSON, for the line and for the webhook. */
