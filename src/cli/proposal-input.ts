@@ -1,15 +1,17 @@
 import { basename, resolve } from "node:path";
+import { parseEther } from "ethers";
 import { type Client, connect } from "../chain/client.ts";
 import type { Deployment } from "../chain/deployment.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { Acting } from "../governance/execute.ts";
 import { readProposal } from "../governance/folder.ts";
+import { warningsFor } from "../governance/judge.ts";
 import type { Operation } from "../governance/operation.ts";
-import { parseAddress, parseParameter } from "../governance/parameters.ts";
+import { parseNonce } from "../governance/parameters.ts";
 import { isRefusal } from "../governance/refusals.ts";
 import { requireRehearsal } from "../governance/rehearse.ts";
-import type { FoundSignature } from "../governance/signatures.ts";
-import { type PlannedTransaction, planStep, STEPS, type StepName } from "../governance/transactions.ts";
+import { type FoundSignature, SIGNATURES_FOLDER } from "../governance/signatures.ts";
+import { type PlannedTransaction, planStep, type StepName } from "../governance/transactions.ts";
 import { type Verification, verifyProposal } from "../governance/verify.ts";
 import { type ChainOption, type OptionValues, RPC_VARIABLE } from "./chain-input.ts";
 import type { CommandContext } from "./command.ts";
@@ -17,12 +19,14 @@ import { readDeploymentFile } from "./commands/decode.ts";
 import type { Io } from "./io.ts";
 import { RELAYER_VARIABLE, readKey } from "./key-input.ts";
 import { type ExitCode, type Output, safeText } from "./output.ts";
+import { BUILD_OPTION, buildsFor, NO_BUILD_OPTION } from "./proposal-builds.ts";
+import { addressOption, namesIn, stepOf } from "./proposal-options.ts";
 
 /** Options of the commands that act on a proposal. */
 export const PROPOSAL_OPTIONS: readonly ChainOption[] = [
   { flags: "--rpc <url>", description: `an endpoint of the chain (or ${RPC_VARIABLE} in the environment)` },
   { flags: "--deployment <file>", description: "the deployment's record, which the addresses must agree with" },
-  { flags: "--accept-warnings", description: "go on where a call is unsafe or could not be read" },
+  { flags: "--accept <names>", description: "go on over these warnings, by the names in brackets; commas between" },
 ];
 
 /** Options of the commands that send. */
@@ -30,7 +34,13 @@ export const SENDING_OPTIONS: readonly ChainOption[] = [
   ...PROPOSAL_OPTIONS,
   { flags: "--witness <url>", description: "another endpoint, which must have the same block" },
   { flags: "--accept-unproven", description: "take the endpoint's word where it offers no storage proof" },
-  { flags: "--accept-unrecorded", description: "go on where the proposal holds no start state to judge drift by" },
+  { flags: "--accept-drift <names>", description: "go on although these facts moved, by their names; commas between" },
+  {
+    flags: "--max-fee <ether>",
+    description: "pay at most this for a transaction, in the chain's currency (default: 1)",
+  },
+  BUILD_OPTION,
+  NO_BUILD_OPTION,
   { flags: "--skip-simulation", description: "send a revocation without playing it first: for an emergency" },
 ];
 
@@ -42,6 +52,8 @@ export interface VerifiedProposal {
   readonly found: Verification;
   readonly signatures: readonly FoundSignature[];
   readonly deployment: Deployment | undefined;
+  /** Files that are there and count for nothing, each with why. */
+  readonly ignored: readonly string[];
 }
 
 /**
@@ -51,16 +63,24 @@ export interface VerifiedProposal {
  * @example
  * const { operation } = await openProposal(io, "deploy/proposals/007-tdx", command.opts());
  */
-export async function openProposal(io: Io, folder: string, options: OptionValues): Promise<VerifiedProposal> {
-  const files = await readProposal(folder);
+export async function openProposal(
+  io: Io,
+  folder: string,
+  options: OptionValues,
+  step?: StepName,
+): Promise<VerifiedProposal> {
+  const skipped: string[] = [];
+  const files = await readProposal(folder, (path, why) => skipped.push(`${path} ${why}`));
   const { deployment: record } = options;
   const deployment = typeof record === "string" ? await readDeploymentFile(io, record) : undefined;
   const found = verifyProposal(files, {
     folder: basename(resolve(folder)),
     ...(deployment === undefined ? {} : { deployment }),
   });
-  const { operation, differences, warnings, signatures } = found;
-  if (!found.ok || operation === undefined) {
+  const { operation, signatures } = found;
+  // whoever can add files must not be able to stop anything: what does not count is left out, and said
+  const differences = found.differences.filter(({ code, field }) => !isAddedFile(code, field));
+  if (operation === undefined || differences.length > 0) {
     const named = differences.map(({ field, message }) => `${field}: ${message}`);
     throw new KeysteadError("proposal/not-verified", `the folder does not verify: ${named.join("; ")}`, {
       argument: "folder",
@@ -68,15 +88,27 @@ export async function openProposal(io: Io, folder: string, options: OptionValues
       details: { differences },
     });
   }
-  if (warnings.length > 0 && options.acceptWarnings !== true) {
-    throw new KeysteadError("proposal/unsafe", `${warnings.map(({ message }) => message).join("; ")}`, {
+  const ignored = [
+    ...found.differences
+      .filter((one) => !differences.includes(one))
+      .map(({ field, message }) => `${field}: ${message}`),
+    ...skipped,
+  ];
+  const warnings = warningsFor(found.warnings, step, namesIn(options.accept));
+  if (warnings.length > 0) {
+    const named = warnings.map(({ where, message, code }) => `${where}: ${message} (${code})`);
+    throw new KeysteadError("proposal/unsafe", named.join("; "), {
       argument: "folder",
-      remedy: "Read the calls with keystead verify; if they are meant, add --accept-warnings.",
+      remedy: `Read it with keystead verify. If it is meant: --accept ${[...new Set(warnings.map(({ code }) => code))].join(",")}`,
       details: { warnings },
     });
   }
-  return { folder, operation, files, found, signatures, deployment };
+  return { folder, operation, files, found, signatures, deployment, ignored };
 }
+
+/** A file that somebody added, and that changes nothing: one more name, or a signature that does not count. */
+const isAddedFile = (code: string, field: string): boolean =>
+  code === "verify/unexpected-file" || field.startsWith(SIGNATURES_FOLDER);
 
 /**
  * The endpoint that is named, on the proposal's chain; undefined where none is.
@@ -105,10 +137,16 @@ export const progressOf =
  * @example
  * const acting = await openActing(context, folder, command.opts());
  */
-export async function openActing(context: CommandContext, folder: string, options: OptionValues): Promise<Acting> {
+export async function openActing(
+  context: CommandContext,
+  folder: string,
+  options: OptionValues,
+  step?: StepName,
+): Promise<Acting> {
   const { io } = context;
   const progress = progressOf(io, context.output());
-  const { operation, signatures, deployment, found } = await openProposal(io, folder, options);
+  const { operation, signatures, deployment, found, ignored } = await openProposal(io, folder, options, step);
+  for (const line of ignored) progress(`does not count: ${line}`);
   const client = await openEndpoint(io, operation, options);
   if (client === undefined) {
     throw new KeysteadError("usage/no-endpoint", "no endpoint to ask", {
@@ -121,7 +159,8 @@ export async function openActing(context: CommandContext, folder: string, option
   return {
     ...{ client, operation, signatures, progress, relayer },
     fromBlock: deployment?.block ?? Number(operation.assumptions.block ?? 0n),
-    rehearse: await rehearsalBy(client, operation, options, progress),
+    ...{ deployment, maxFee: maxFeeOf(options) },
+    rehearse: await rehearsalBy(client, operation, options, progress, deployment),
   };
 }
 
@@ -131,6 +170,7 @@ async function rehearsalBy(
   operation: Operation,
   options: OptionValues,
   progress: (line: string) => void,
+  deployment: Deployment | undefined,
 ): Promise<Acting["rehearse"]> {
   if (options.skipSimulation === true) {
     if (operation.lane === "revoke") return async () => progress("sent without playing it first, as asked");
@@ -145,30 +185,30 @@ async function rehearsalBy(
   }
   const { witness } = options;
   const witnesses = typeof witness === "string" ? [await connect(witness, { chainId: Number(operation.chainId) })] : [];
+  const builds = await buildsFor(operation, options);
   const accepted = {
     acceptUnproven: options.acceptUnproven === true,
-    acceptUnrecorded: options.acceptUnrecorded === true,
+    accept: namesIn(options.accept),
+    acceptDrift: namesIn(options.acceptDrift),
   };
   return async (step, block) => {
-    await requireRehearsal(client, operation, step, { block, witnesses, onProgress: progress, ...accepted });
+    await requireRehearsal(client, operation, step, {
+      ...{ block, witnesses, onProgress: progress, deployment, builds },
+      ...accepted,
+    });
   };
 }
 
-/**
- * A step by its name.
- *
- * @throws KeysteadError `usage/step`
- * @example
- * stepOf("schedule");
- */
-export function stepOf(name: unknown): StepName | undefined {
-  if (name === undefined) return undefined;
-  const step = STEPS.find((known) => known === name);
-  if (step !== undefined) return step;
-  throw new KeysteadError("usage/step", `${JSON.stringify(name)} is no step`, {
-    argument: "step",
-    remedy: `Give one of ${STEPS.join(", ")}.`,
-  });
+/** The most that a transaction may cost, wei. */
+function maxFeeOf({ maxFee = "1" }: OptionValues): bigint {
+  try {
+    return parseEther(String(maxFee));
+  } catch {
+    throw new KeysteadError("usage/max-fee", `${JSON.stringify(maxFee)} is not an amount of the chain's currency`, {
+      argument: "max-fee",
+      remedy: "Give a decimal number, e.g. --max-fee 0.05.",
+    });
+  }
 }
 
 /**
@@ -189,15 +229,9 @@ export function plannedBy({ operation }: VerifiedProposal, options: OptionValues
   const { nonce } = options;
   return planStep(operation, step, {
     safe: addressOption(options, "safe"),
-    ...(typeof nonce === "string" ? { nonce: BigInt(String(parseParameter("wei", nonce, "nonce"))) } : {}),
+    ...(typeof nonce === "string" ? { nonce: parseNonce(nonce) } : {}),
   });
 }
-
-/** An address option, checked. */
-export const addressOption = (options: OptionValues, name: string): string | undefined => {
-  const value = options[name];
-  return typeof value === "string" ? parseAddress(value, name) : undefined;
-};
 
 /**
  * Runs an action whose refusals are exit 1: something is wrong, and not merely unknown.

@@ -1,6 +1,7 @@
 import { decodeUtf8 } from "./bytes.ts";
 import { isKeysteadError } from "./errors.ts";
 import type { Finding } from "./measurement.ts";
+import { visible } from "./printable.ts";
 
 /**
  * What is unusual about the bytes of a text file whose hash counts: things that an editor, a version control system or a copy over another
@@ -42,16 +43,14 @@ export function textFindings(bytes: Uint8Array, name: string): readonly Finding[
 }
 
 /**
- * Text from outside, fit for a terminal: control, format and bidirectional characters become visible escapes, so that no file can move the
- * cursor, change colours or reorder what is read.
+ * Text from outside, fit for a terminal: whatever is not seen as itself becomes a visible escape, so that no file can move the cursor, change colours,
+ * reorder or cover what is read. Line feeds stay.
  *
  * @example
  * safeText("a\u001b[2J"); // "a\\u{1b}[2J"
  */
 export function safeText(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cs}\u2028\u2029]/gu, (char) =>
-    char === "\n" ? char : `\\u{${(char.codePointAt(0) ?? 0).toString(16)}}`,
-  );
+  return visible(text, true);
 }
 
 /**

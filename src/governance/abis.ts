@@ -16,6 +16,8 @@ const SAFE_FUNCTIONS = [
   "function enableModule(address module)",
   "function disableModule(address prevModule, address module)",
   "function setGuard(address guard)",
+  "function setModuleGuard(address moduleGuard)",
+  "function changeMasterCopy(address _masterCopy)",
   "function setFallbackHandler(address handler)",
   "function approveHash(bytes32 hashToApprove)",
 ];

@@ -1,5 +1,6 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { Interface } from "ethers";
 import { type CompiledCode, compareCode } from "../chain/code.ts";
 import { KeysteadError } from "../core/errors.ts";
 
@@ -61,3 +62,22 @@ export function findBuild(code: string, builds: readonly Build[], immutables: re
 /** The build of a source, by `path:Name`. */
 export const buildOf = (builds: readonly Build[], source: string): Build | undefined =>
   builds.find((build) => build.source === source);
+
+/**
+ * Functions of a contract's interface that code does not dispatch: its selectors stand in the code. Another contract's implementation lacks most of them,
+ * whoever built it.
+ *
+ * @example
+ * missingFunctions(code, INTERFACES.policy); // [] for any version of the policy
+ */
+export function missingFunctions(code: string, abi: Interface): readonly string[] {
+  const missing: string[] = [];
+  const digits = code.toLowerCase();
+  abi.forEachFunction((item) => {
+    // PUSHn drops leading zero bytes
+    const selector = item.selector.slice(2).replace(/^(00)+/, "");
+    const push = (0x5f + selector.length / 2).toString(16);
+    if (!digits.includes(`${push}${selector}`)) missing.push(item.name);
+  });
+  return missing;
+}

@@ -1,7 +1,7 @@
-import { isKeysteadError, KeysteadError } from "../core/errors.ts";
-import { type DecodeContext, recogniseCall } from "./decode.ts";
 import { dismissalOf } from "../chain/dismissal.ts";
-import { LANE_RULES, type Lane, type LaneRule } from "./lanes.ts";
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
+import { type FunctionRecord, functionRecord, type Lane } from "../protocol/functions.ts";
+import { type DecodeContext, recogniseCall } from "./decode.ts";
 import { type Operation, rollbackId, type TimelockTerms, timelockSide } from "./operation.ts";
 import { type Call, hex } from "./safe-hash.ts";
 
@@ -13,7 +13,7 @@ export interface Difference {
 }
 
 /** A call's lane, or `unknown` where nobody here knows the call. */
-export type CallLane = LaneRule | "unknown";
+export type CallLane = FunctionRecord | "unknown";
 
 /**
  * The lanes of a call: one, but for a `multicall`, which has those of the calls inside.
@@ -30,7 +30,7 @@ export function lanesOf(call: Call, context: DecodeContext): readonly CallLane[]
   if (name === "multicall") {
     return [...values[0]].flatMap((data) => lanesOf({ to: call.to, value: 0n, data: hex(String(data)) }, context));
   }
-  return [LANE_RULES[contract][name] ?? "unknown"];
+  return [functionRecord(contract, name) ?? "unknown"];
 }
 
 /** What an operation's addresses are known to be. */
@@ -42,6 +42,12 @@ export function contextOf(operation: Operation): DecodeContext {
     safes: [safe, ...cancellers, ...(rollback === null ? [] : [rollback.safe])].map(({ address }) => address),
   };
 }
+
+/** Whether an operation or its rollback replaces a proxy's code. */
+export const replacesCode = (operation: Operation): boolean =>
+  [...operation.calls, ...(operation.rollback?.calls ?? [])].some(
+    (call) => recogniseCall(call, contextOf(operation))?.name.startsWith("upgradeTo") === true,
+  );
 
 /**
  * Checks that an operation makes sense in itself: its salt follows from its content, each call goes the way that its lane prescribes, no function

@@ -1,7 +1,9 @@
 import { type FunctionFragment, getAddress, type ParamType, type Result, ZeroAddress } from "ethers";
+import { SAFE_RELEASES } from "../chain/safe-releases.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { quoteText } from "../core/text.ts";
+import { dangersOf, etherDanger, type KnownParties } from "../protocol/dangers.ts";
 import { type ContractName, INTERFACES } from "./abis.ts";
 import type { OperationContracts } from "./operation.ts";
 import { hex, MULTI_SEND_CALL_ONLY, unpackMultiSend } from "./safe-hash.ts";
@@ -18,6 +20,8 @@ export interface DecodedArgument {
 /** What a signer must not overlook. `unsafe`: it fails or does more than it seems. `unsure`: it could not be read for certain. */
 export interface Warning {
   readonly severity: "unsafe" | "unsure";
+  /** Stable, e.g. `danger/safe-module`: by it somebody who knows better accepts the warning (`--accept`). */
+  readonly code: string;
   readonly message: string;
 }
 
@@ -44,10 +48,17 @@ export interface DecodeContext {
   /** Further timelocks and Safes. */
   readonly timelocks?: readonly string[] | undefined;
   readonly safes?: readonly string[] | undefined;
+  /** What the deployment's record says; without it, whatever depends on it is unsure. */
+  readonly known?: KnownParties | undefined;
 }
 
-const unsafe = (message: string): Warning => ({ severity: "unsafe", message });
-const unsure = (message: string): Warning => ({ severity: "unsure", message });
+const unsafe = (code: string, message: string): Warning => ({ severity: "unsafe", code, message });
+const unsure = (code: string, message: string): Warning => ({ severity: "unsure", code, message });
+
+/** Every fallback handler that Safe published. */
+const HANDLERS: readonly string[] = Object.values(SAFE_RELEASES).flatMap(({ fallbackHandlers }) =>
+  fallbackHandlers.flatMap(({ addresses }) => addresses),
+);
 
 /** Deeper than Safe → MultiSend → timelock → proxy → multicall. */
 const MAX_DEPTH = 12;
@@ -154,11 +165,16 @@ function decodeAt(
   const { contract, certain, name, signature, inputs, values, named } = recognised;
   const warnings: Warning[] = [];
   if (!certain && call.to !== undefined) {
-    warnings.push(unsure(`${call.to} is no contract known here: the function was recognised by its selector alone`));
+    const message = `${call.to} is not a contract known here: the function was recognised by its selector alone`;
+    warnings.push(unsure("danger/unknown-target", message));
   }
+  warnings.push(...dangersOf({ contract, name, named, to: call.to }, { handlers: HANDLERS, ...context.known }));
   if (call.value > 0n && !recognised.payable) {
-    warnings.push(unsafe(`sends ${call.value} wei to a function that takes none: it will revert`));
+    const message = `sends ${call.value} wei to a function that takes none: it will revert`;
+    warnings.push(unsafe("operation/value-to-nonpayable", message));
   }
+  // what carries other calls passes their ether on: it is judged where it leaves
+  if (call.value > 0n && !certain) warnings.push(etherDanger(call.value, call.to));
   const words = PHRASES[contract][name]?.(named);
   if (words === undefined) return unknownCall(call, context);
   let calls: readonly DecodedCall[] = [];
@@ -174,7 +190,7 @@ function decodeAt(
     });
   } catch (error) {
     if (!isKeysteadError(error)) throw error;
-    warnings.push(unsafe(`the calls inside cannot be read: ${error.message}`));
+    warnings.push(unsafe("danger/unknown-call", `the calls inside cannot be read: ${error.message}`));
   }
   return {
     ...{ to: call.to, value: call.value, data: call.data, contract: certain ? contract : undefined, signature, words },
@@ -195,9 +211,17 @@ function unknownCall(
   return {
     ...{ to: call.to, value: call.value, data: call.data, contract: known, signature: undefined, arguments: [] },
     words: { noun: transfer ? "transfer" : "unknown call", sentence },
-    warnings: transfer
-      ? []
-      : [unsure(`not understood: sign it only if you know what ${call.data.slice(0, 10)} does there`)],
+    warnings: [
+      ...(transfer
+        ? []
+        : [
+            unsure(
+              "danger/unknown-call",
+              `not understood: sign it only if you know what ${call.data.slice(0, 10)} does there`,
+            ),
+          ]),
+      ...(call.value > 0n ? [etherDanger(call.value, call.to)] : []),
+    ],
     calls: [],
   };
 }
@@ -208,17 +232,22 @@ function innerCalls({ contract, name, values }: RecognisedCall, to: string | und
   const bytesAt = (index: number): Hex => hex(String(values[index]));
   if (contract === "multiSend") {
     return unpackMultiSend(bytesAt(0)).map((packed, i) => {
-      if (packed.operation !== 0) warnings.push(unsafe(`call ${i} is a DELEGATECALL, which MultiSendCallOnly refuses`));
+      if (packed.operation !== 0) {
+        const message = `call ${i} is a DELEGATECALL, which MultiSendCallOnly refuses`;
+        warnings.push(unsafe("danger/delegatecall", message));
+      }
       return packed;
     });
   }
   if (contract === "safe" && name === "execTransaction") {
     const target = getAddress(String(values[0]));
     if (BigInt(values[3]) !== 0n && !Object.values(MULTI_SEND_CALL_ONLY).some((list) => list.includes(target))) {
-      warnings.push(unsafe(`DELEGATECALL to ${target}, which is no MultiSendCallOnly: it can do anything to the Safe`));
+      const message = `DELEGATECALL to ${target}, which is not MultiSendCallOnly: it can do anything to the Safe`;
+      warnings.push(unsafe("danger/delegatecall", message));
     }
     if (BigInt(values[6]) !== 0n || String(values[7]) !== ZeroAddress || String(values[8]) !== ZeroAddress) {
-      warnings.push(unsafe("the Safe pays gas back: gasPrice, gasToken or refundReceiver is set"));
+      const message = "the Safe pays gas back: gasPrice, gasToken or refundReceiver is set";
+      warnings.push(unsafe("danger/ether", message));
     }
     return [{ to: target, value: BigInt(values[1]), data: bytesAt(2) }];
   }
@@ -231,7 +260,8 @@ function innerCalls({ contract, name, values }: RecognisedCall, to: string | und
     const amounts: unknown[] = [...values[1]];
     const payloads: unknown[] = [...values[2]];
     if (targets.length !== amounts.length || targets.length !== payloads.length) {
-      warnings.push(unsafe("targets, values and payloads differ in number: it will revert"));
+      const message = "targets, values and payloads differ in number: it will revert";
+      warnings.push(unsafe("operation/uneven-batch", message));
     }
     return targets.map((target, i) => ({
       to: getAddress(String(target)),
@@ -266,7 +296,8 @@ export function renderCalls(calls: readonly DecodedCall[], indent = ""): readonl
     `${indent}${i + 1}. ${call.contract ?? "?"} ${call.to ?? "(no address)"}: ${call.words.sentence}`,
     ...(call.signature === undefined ? [`${indent}   data ${call.data}`] : [`${indent}   ${call.signature}`]),
     ...call.warnings.map(
-      (warning) => `${indent}   ${warning.severity === "unsafe" ? "UNSAFE" : "UNSURE"}: ${warning.message}`,
+      ({ severity, code, message }) =>
+        `${indent}   ${severity === "unsafe" ? "UNSAFE" : "UNSURE"}: ${message} (${code})`,
     ),
     ...renderCalls(call.calls, `${indent}   `),
   ]);

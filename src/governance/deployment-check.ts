@@ -6,9 +6,9 @@ import { DEPLOYED_CONTRACTS, type DeployedContractName, type Deployment } from "
 import { callView } from "../chain/reads.ts";
 import { foldRoles, type RoleLog, type RoleState, scanRoleLogs } from "../chain/roles.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
+import { compareRoles, type GovernedContract, type Party, ROLE_MATRIX } from "../protocol/roles.ts";
 import { INTERFACES } from "./abis.ts";
 import type { Build } from "./build.ts";
-import { compareRoles, type GovernedContract, type Party, ROLE_MATRIX } from "./role-matrix.ts";
 import {
   holdsRoleIn,
   INITIALIZERS_DISABLED,

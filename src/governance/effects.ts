@@ -71,6 +71,9 @@ const GOVERNED: Readonly<Record<string, (a: Arguments) => Derivation>> = {
   upgradeToAndCall: (a) => [equals("implementation()", [], "", a.newImplementation)],
 };
 
+/** Why nothing is derived of a call that nobody here knows. */
+export const UNKNOWN_CALL = "nobody here knows this call";
+
 const TIME = "it depends on when it is executed";
 
 const EFFECTS: Readonly<Partial<Record<ContractName, Readonly<Record<string, (a: Arguments) => Derivation>>>>> = {
@@ -139,7 +142,7 @@ export function deriveExpectedState(calls: readonly Call[], context: DecodeConte
   for (const [index, call] of calls.entries()) {
     const recognised = recogniseCall(call, context);
     if (recognised === undefined || !recognised.certain) {
-      underived.push({ call: index, why: "nobody here knows this call" });
+      underived.push({ call: index, why: UNKNOWN_CALL });
       continue;
     }
     const { contract, name, named } = recognised;

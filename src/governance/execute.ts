@@ -1,10 +1,13 @@
 import { type Block, blockParameter, fetchBlock } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
+import type { Deployment } from "../chain/deployment.ts";
 import { DISMISSAL_DELAYS, dismissalOf } from "../chain/dismissal.ts";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { contextOf } from "./check.ts";
+import { renderCalls } from "./decode.ts";
 import { askView, deriveExpectedState, type ExpectedView } from "./effects.ts";
+import { stepCalls } from "./judge.ts";
 import { type Observation, observeCalls } from "./observe.ts";
 import { rollbackId, type TimelockTerms, timelockSide } from "./operation.ts";
 import { expired, notReady, notScheduled, whenExpired } from "./refusals.ts";
@@ -25,6 +28,8 @@ import { formatDuration } from "./words.ts";
 
 /** What a command that acts works with. */
 export interface Acting extends Sending {
+  /** The deployment's record, by which calls are read. */
+  readonly deployment?: Deployment | undefined;
   /** Pays for gas; it needs no rights. */
   readonly relayer: Key;
   /** A block before which nothing of this proposal can have happened, where logs have to be searched. */
@@ -259,6 +264,7 @@ async function send(acting: Acting, block: Block, step: StepName, safe?: string)
   const ready = await prepareStep(acting, block, step, { safe, from: relayer.address });
   await requireFunds(acting.client, relayer.address);
   progress(`${ready.planned.step}: signed by ${ready.signers.join(", ")}`);
+  for (const line of renderCalls(stepCalls(acting.operation, ready.planned, acting.deployment))) progress(line);
   await rehearse(step, block);
   return sendStep(acting, ready, relayer);
 }

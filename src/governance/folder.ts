@@ -1,27 +1,46 @@
-import type { Dirent } from "node:fs";
+import type { Dirent, Stats } from "node:fs";
 import { lstat, mkdir, open, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { decodeUtf8 } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { GIT_ATTRIBUTES } from "./checkout.ts";
 import { type Operation, parseOperation } from "./operation.ts";
-import { formatSignature, SIGNATURES_FOLDER, type SignatureRecord, signaturePath } from "./signatures.ts";
+import {
+  type FoundSignature,
+  formatSignature,
+  SIGNATURES_FOLDER,
+  type SignatureRecord,
+  signaturePath,
+} from "./signatures.ts";
 
 /** Larger than any file of a proposal, sources of measurements included. */
 const MAX_FILE_BYTES = 16 * 1024 * 1024;
 const MAX_FILES = 256;
 
 /**
- * Every file of a proposal's folder, by its path in it with `/`. Links and anything else that is no plain file are refused.
+ * Every file of a proposal's folder, by its path in it with `/`. Links and anything else that is no plain file are refused, or, where `skip` is told of
+ * them, left out: whoever can add files to a folder must not be able to stop those who act on it.
  *
+ * @param skip told each path that is not read, and why
  * @throws KeysteadError `proposal/not-found`, `proposal/not-readable` {path}
  * @example
  * const files = await readProposal("deploy/proposals/007-tdx");
  */
-export async function readProposal(folder: string): Promise<ReadonlyMap<string, Uint8Array>> {
+export async function readProposal(
+  folder: string,
+  skip?: (path: string, why: string) => void,
+): Promise<ReadonlyMap<string, Uint8Array>> {
   const files = new Map<string, Uint8Array>();
-  await readInto(folder, "", files);
+  await readInto(folder, "", { files, signatures: 0, others: 0, skip });
   return files;
+}
+
+/** A reading of a folder under way. */
+interface Reading {
+  readonly files: Map<string, Uint8Array>;
+  readonly skip: ((path: string, why: string) => void) | undefined;
+  signatures: number;
+  others: number;
 }
 
 const notReadable = (path: string, why: string, cause?: unknown) =>
@@ -32,7 +51,7 @@ const notReadable = (path: string, why: string, cause?: unknown) =>
     cause,
   });
 
-async function readInto(root: string, inside: string, files: Map<string, Uint8Array>): Promise<void> {
+async function readInto(root: string, inside: string, reading: Reading): Promise<void> {
   const folder = join(root, inside);
   let names: readonly string[];
   try {
@@ -47,19 +66,33 @@ async function readInto(root: string, inside: string, files: Map<string, Uint8Ar
   for (const name of names) {
     const path = inside === "" ? name : `${inside}/${name}`;
     const stats = await lstat(join(root, path));
-    if (stats.isDirectory() && inside.split("/").length < 4) await readInto(root, path, files);
-    else if (!stats.isFile()) throw notReadable(path, "is neither a plain file nor a folder");
+    const why = stats.isDirectory()
+      ? inside.split("/").length < 4
+        ? undefined
+        : "is a folder too deep"
+      : notTaken(stats, path, reading);
+    if (why !== undefined) {
+      if (reading.skip === undefined) throw notReadable(path, why);
+      reading.skip(path, why);
+    } else if (stats.isDirectory()) await readInto(root, path, reading);
     else {
-      if (stats.size > MAX_FILE_BYTES) throw notReadable(path, `has ${stats.size} bytes, more than are read`);
-      if (files.size >= MAX_FILES) throw notReadable(path, "is one file too many");
       const handle = await open(join(root, path));
       try {
-        files.set(path, await handle.readFile());
+        reading.files.set(path, await handle.readFile());
       } finally {
         await handle.close();
       }
     }
   }
+}
+
+/** Why a path is not read. Signatures are counted apart: many of them must not keep a proposal's own files from being read. */
+function notTaken(stats: Stats, path: string, reading: Reading): string | undefined {
+  if (!stats.isFile()) return "is neither a plain file nor a folder";
+  if (stats.size > MAX_FILE_BYTES) return `has ${stats.size} bytes, more than are read`;
+  const signature = path.startsWith(SIGNATURES_FOLDER);
+  const count = signature ? ++reading.signatures : ++reading.others;
+  return count > MAX_FILES ? "is one file too many" : undefined;
 }
 
 /** One committed proposal. */
@@ -91,7 +124,7 @@ export async function readProposals(
   for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
     if (!/^\d{3}-/.test(entry.name)) continue;
     if (!entry.isDirectory()) throw notReadable(join(folder, entry.name), "is no folder");
-    const files = await readProposal(join(folder, entry.name));
+    const files = await readProposal(join(folder, entry.name), () => {});
     const operation = files.get("operation.json");
     if (operation === undefined) throw notReadable(join(folder, entry.name), "holds no operation.json");
     proposals.set(entry.name, { operation: parseOperation(decodeUtf8(operation, "operation.json")), files });
@@ -158,20 +191,33 @@ async function writeInto(folder: string, path: string, bytes: Uint8Array | strin
 }
 
 /**
- * Adds a signature to a proposal's folder. A signer who has signed the same already, in whichever form, is left as is.
+ * Adds a signature to a proposal's folder. A signer who has signed the same already, in whichever form, is left as is, provided that the file which is there
+ * counts; a signature that proves its signer takes the place of one that does not.
  *
- * @param files the folder's files, as they were read
+ * @param found the folder's signatures, as `readSignatures` read them
  * @returns the signature's file, and whether it was written
  * @example
- * await writeSignature(folder, files, record);
+ * await writeSignature(folder, signatures, record);
  */
 export async function writeSignature(
   folder: string,
-  files: ReadonlyMap<string, Uint8Array>,
+  found: readonly FoundSignature[],
   record: SignatureRecord,
 ): Promise<{ readonly file: string; readonly written: boolean }> {
   const file = signaturePath(record);
-  if (files.has(file)) return { file, written: false };
-  await writeInto(folder, file, formatSignature(record));
+  const there = found.find((one) => one.file === file);
+  if (there !== undefined && (there.recovered || record.kind === "contract")) return { file, written: false };
+  try {
+    await writeInto(folder, file, formatSignature(record));
+  } catch (cause) {
+    const code = cause instanceof Error && "code" in cause ? String(cause.code) : "";
+    if (!["ENOTDIR", "EISDIR", "EEXIST", "ENOTEMPTY"].includes(code)) throw cause;
+    throw new KeysteadError("signature/place-taken", `something else is where ${file} belongs`, {
+      argument: "folder",
+      remedy: `Remove it (git shows who added it), and sign again.`,
+      details: { file },
+      cause,
+    });
+  }
   return { file, written: true };
 }

@@ -1,12 +1,15 @@
 import { keccak256, ZeroAddress } from "ethers";
 import type { Block } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
-import { isFallbackHandler, recogniseSafe } from "../chain/safe-releases.ts";
 import { DEPLOYED_CONTRACTS, type DeployedContractName, type Deployment } from "../chain/deployment.ts";
+import { dismissalOf } from "../chain/dismissal.ts";
+import { isFallbackHandler, recogniseSafe } from "../chain/safe-releases.ts";
 import { isLocalChain } from "../core/chain-id.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
+import { LONGEST_DELAY } from "../protocol/dangers.ts";
 import { type Build, buildOf } from "./build.ts";
 import { checkOperation, lanesOf } from "./check.ts";
+import { decodeCall, flattenCalls } from "./decode.ts";
 import {
   checkDeployedCode,
   checkDeployedRoles,
@@ -16,7 +19,7 @@ import {
   type ObservedRoles,
   PUBLISHED_SOURCES,
 } from "./deployment-check.ts";
-import { dismissalOf } from "../chain/dismissal.ts";
+import { judgeOperation, knownParties } from "./judge.ts";
 import type { Operation } from "./operation.ts";
 import { type Basis, type BasisOptions, requireWitnesses } from "./proven.ts";
 import { addressIn, SINGLETON_SLOT } from "./safe-setup.ts";
@@ -102,14 +105,18 @@ export const LINT_RULES = {
     "what loosens waits in the timelock, and what tightens never does",
     "Propose it again the other way; cancel it if it is scheduled.",
   ],
+  "lint/dangerous-call": [
+    "no proposal and nothing that waits hands over control, rollbacks included",
+    "Cancel it if it is scheduled, unless somebody can explain it: keystead verify shows the call.",
+  ],
 } as const satisfies Readonly<Record<string, readonly [string, string]>>;
 export type LintCode = keyof typeof LINT_RULES;
 
 /** What is linted beside the chain. */
 export interface LintInput extends BasisOptions {
   readonly deployment: Deployment;
-  /** This build's contracts: what stands on chain must be among them. */
-  readonly builds: readonly Build[];
+  /** This build's contracts: what stands on chain must be among them. Without, code is not compared. */
+  readonly builds?: readonly Build[] | undefined;
   /** Proposals, by the name of their folder. */
   readonly proposals?: ReadonlyMap<string, Operation> | undefined;
 }
@@ -127,7 +134,6 @@ export interface LintReport {
 }
 
 const DAY = 86_400n;
-const LONGEST_DELAY = 30n * DAY;
 
 interface Lint {
   readonly reader: WitnessedReader;
@@ -159,6 +165,27 @@ export async function lintDeployment(client: Client, block: Block, input: LintIn
   }
   await requireWitnesses(input.witnesses ?? [], block);
   const reader = openReader(client, block);
+  const { findings, roles } = await applyRules(reader, input);
+  const basis = await reader.prove(input);
+  const { number, hash, timestamp } = block;
+  return {
+    ok: findings.every(({ severity }) => severity !== "unsafe"),
+    ...{ block: { number, hash, timestamp }, findings, roles, basis },
+    checked: Object.keys(LINT_RULES) as LintCode[],
+  };
+}
+
+/**
+ * Applies every rule to the state that a reader reads, and proves nothing: for a copy of a chain, whose state no block commits to.
+ *
+ * @throws KeysteadError as {@link lintDeployment}
+ * @example
+ * (await applyRules(openReader(fork.client, await fetchBlock(fork.client, "latest")), { deployment, builds })).findings;
+ */
+export async function applyRules(
+  reader: WitnessedReader,
+  input: LintInput,
+): Promise<Pick<LintReport, "findings" | "roles">> {
   const findings = new Map<string, LintFinding>();
   const lint: Lint = {
     ...{ reader, input },
@@ -173,7 +200,7 @@ export async function lintDeployment(client: Client, block: Block, input: LintIn
     },
   };
   await lintCode(lint);
-  const { deviations, roles } = await checkDeployedRoles(reader, deployment);
+  const { deviations, roles } = await checkDeployedRoles(reader, input.deployment);
   for (const { message } of deviations) addDeviation(lint, "lint/roles", message);
   await lintHolders(lint, roles);
   await lintDelay(lint);
@@ -182,14 +209,41 @@ export async function lintDeployment(client: Client, block: Block, input: LintIn
   lintExecutors(lint, roles, pending);
   lintDismissals(lint, pending);
   lintLanes(lint, pending);
-  const basis = await reader.prove(input);
-  const found = [...findings.values()];
-  const { number, hash, timestamp } = block;
-  return {
-    ok: found.every(({ severity }) => severity !== "unsafe"),
-    ...{ block: { number, hash, timestamp }, findings: found, roles, basis },
-    checked: Object.keys(LINT_RULES) as LintCode[],
+  lintDangers(lint, pending);
+  return { findings: [...findings.values()], roles };
+}
+
+/** What waits in the timelock, and the proposals that may: their calls by the catalogue of dangerous ones, rollbacks included. */
+function lintDangers(lint: Lint, pending: readonly LoggedOperation[]): void {
+  const { deployment, proposals = new Map<string, Operation>() } = lint.input;
+  for (const [folder, operation] of proposals) {
+    for (const { severity, where, message, code } of judgeOperation(operation, deployment).warnings) {
+      lint.add(
+        "lint/dangerous-call",
+        folder,
+        `${where}: ${message} (${code})`,
+        severity === "unsafe" ? "unsafe" : "warning",
+      );
+    }
+  }
+  const { contracts, safes } = deployment;
+  const context = {
+    contracts: {
+      policy: contracts.policy.address,
+      registry: contracts.registry.address,
+      timelock: contracts.timelock.address,
+    },
+    safes: [safes.governance.address, safes.guardian.address],
+    known: knownParties(deployment),
   };
+  for (const { id, calls } of pending) {
+    for (const { severity, code, message } of flattenCalls(calls.map((call) => decodeCall(call, context))).flatMap(
+      ({ warnings }) => warnings,
+    )) {
+      const graver = severity === "unsafe" ? "unsafe" : "warning";
+      lint.add("lint/dangerous-call", `operation ${id}`, `it waits in the timelock: ${message} (${code})`, graver);
+    }
+  }
 }
 
 /** Messages of deviations start with the contract's name. */
@@ -210,9 +264,8 @@ const DEVIATION_CODES: Readonly<Record<Deviation["code"], LintCode>> = {
 async function lintCode(lint: Lint): Promise<void> {
   const { reader, input } = lint;
   const { deployment, builds } = input;
-  for (const { code, message } of await checkDeployedCode(reader, deployment, buildsOf(deployment, builds))) {
-    addDeviation(lint, DEVIATION_CODES[code], message);
-  }
+  const found = builds === undefined ? [] : await checkDeployedCode(reader, deployment, buildsOf(deployment, builds));
+  for (const { code, message } of found) addDeviation(lint, DEVIATION_CODES[code], message);
   try {
     for (const { code, message } of await checkDeployedState(reader, deployment)) {
       addDeviation(lint, DEVIATION_CODES[code], message);

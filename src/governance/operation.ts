@@ -1,9 +1,9 @@
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { type JsonValue, parseJson } from "../core/json.ts";
+import { LANES, type Lane } from "../protocol/functions.ts";
 import { fieldReaders } from "./fields.ts";
-import { LANES, type Lane } from "./lanes.ts";
-import { type Call, hex, MULTI_SEND_CALL_ONLY, SAFE_VERSIONS, type SafeRef } from "./safe-hash.ts";
+import { type Call, hex, MAX_NONCE, MULTI_SEND_CALL_ONLY, SAFE_VERSIONS, type SafeRef } from "./safe-hash.ts";
 import { buildTimelockOperation, type TimelockOperation } from "./timelock.ts";
 
 /** The `format` of `operation.json`. */
@@ -225,12 +225,10 @@ function safeRef(value: JsonValue | undefined, field: string): SafeRef {
   if (!MULTI_SEND_CALL_ONLY[version].includes(multiSend)) {
     throw refuse(`${field}.multiSend`, `must be Safe ${version}'s MultiSendCallOnly`, multiSend);
   }
-  return {
-    address: address(given.address, `${field}.address`),
-    version,
-    multiSend,
-    nonce: uint(given.nonce, `${field}.nonce`, 256n),
-  };
+  const nonce = uint(given.nonce, `${field}.nonce`, 256n);
+  if (nonce > MAX_NONCE)
+    throw refuse(`${field}.nonce`, `must be at most ${MAX_NONCE}: no Safe has got so far`, given.nonce);
+  return { address: address(given.address, `${field}.address`), version, multiSend, nonce };
 }
 
 function timelock(value: JsonValue | undefined, field: string): TimelockTerms | null {

@@ -2,6 +2,7 @@ import { getAddress, isAddress } from "ethers";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { decodeImage, encodeImage, IMAGE_KINDS, type ImageUse, parseImage, TEE_KINDS } from "../core/image.ts";
+import { MAX_NONCE } from "./safe-hash.ts";
 import { roleIdByName, TCB_STATUSES } from "./words.ts";
 
 /** What an argument of an intent may be. */
@@ -114,6 +115,15 @@ export function parseAddress(text: string, name: string): string {
   }
   return getAddress(text);
 }
+
+/**
+ * A nonce of a Safe.
+ *
+ * @throws KeysteadError `intent/bad-argument`
+ * @example
+ * parseNonce("12"); // 12n
+ */
+export const parseNonce = (text: string, name = "nonce"): bigint => whole(MAX_NONCE, "a nonce")(text, name) as bigint;
 
 const PARSERS: Readonly<Record<ParameterKind, Parser>> = {
   "image:platform": image("platform"),

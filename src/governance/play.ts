@@ -2,7 +2,9 @@ import { fetchBlock } from "../chain/block.ts";
 import { fromHex, toHex } from "../core/bytes.ts";
 import { isKeysteadError } from "../core/errors.ts";
 import { contextOf, type Difference } from "./check.ts";
+import type { Warning } from "./decode.ts";
 import { deriveExpectedState } from "./effects.ts";
+import type { PlayedTransaction } from "./fork.ts";
 import { executionOf, type Life, lifeOf, type Part } from "./life.ts";
 import { type Play, type PlayedStep, playSafe, RELAYER } from "./play-safe.ts";
 import { compareEffects, type DomainChange, observe, type SlotChange, watchedOf } from "./state-diff.ts";
@@ -71,7 +73,11 @@ export interface Played {
   readonly changes: readonly DomainChange[];
   readonly slots: readonly SlotChange[];
   readonly differences: readonly Difference[];
+  /** What could not be judged and should be. */
+  readonly warnings: readonly Warning[];
   readonly unjudged: readonly string[];
+  /** Everything that the execution logged. */
+  readonly logs: PlayedTransaction["logs"];
 }
 
 /**
@@ -111,7 +117,7 @@ async function playLife(play: Play, life: Life, phase: TimelockPhase): Promise<P
     });
     if (typeof after === "string") {
       const failure = { field: "execute", code: "simulate/view-fails", message: `afterwards a view fails: ${after}` };
-      return { steps, changes: [], slots: [], differences: [failure], unjudged: ["what else changes: a view fails"] };
+      return { ...failed(steps, failure), unjudged: ["what else changes: a view fails"] };
     }
     const { changes: raw } = await fork.trace(transaction.hash);
     const expected = deriveExpectedState(life.calls, contextOf(operation));
@@ -119,12 +125,16 @@ async function playLife(play: Play, life: Life, phase: TimelockPhase): Promise<P
       ...{ operation, calls: life.calls, expected, before, after, raw },
       own: { safe: life.safe.address, timelock: terms?.address, operationId: side?.operationId, value },
     });
-    return { steps, ...compared };
+    return { steps, ...compared, logs: transaction.logs };
   } catch (error) {
     if (!isKeysteadError(error, "fork/reverted")) throw error;
     const next =
       steps.length === 0 && terms !== null && (phase === "unset" || phase === "expired") ? "schedule" : "execute";
     const failure = { field: next, code: "simulate/reverted", message: error.message };
-    return { steps, changes: [], slots: [], differences: [failure], unjudged: ["what it would change: it fails"] };
+    return { ...failed(steps, failure), unjudged: ["what it would change: it fails"] };
   }
 }
+
+const failed = (steps: readonly PlayedStep[], failure: Difference): Played => ({
+  ...{ steps, changes: [], slots: [], differences: [failure], warnings: [], unjudged: [], logs: [] },
+});

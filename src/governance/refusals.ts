@@ -47,6 +47,7 @@ const REFUSALS: ReadonlySet<string> = new Set([
     "execute/was-cancelled",
     "simulate/drifted",
     "simulate/differs",
+    "sign/not-its-own",
     "simulate/other-hash",
     "safe/hashes-differ",
   ],

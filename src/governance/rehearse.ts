@@ -8,7 +8,8 @@ import type { StepName } from "./transactions.ts";
 /**
  * Plays what is left of a proposal before one of its steps is sent, and refuses to go on unless all is as signed for. Fits `Acting.rehearse`.
  *
- * @throws KeysteadError `simulate/drifted` {moved}, `simulate/not-recorded`, `simulate/differs` {differences}; as {@link simulateProposal}
+ * @param options.accept names of warnings that somebody who knows better accepts
+ * @throws KeysteadError `simulate/drifted` {moved}, `simulate/differs` {differences}, `simulate/not-explained` {warnings}; as {@link simulateProposal}
  * @example
  * await requireRehearsal(client, operation, "schedule", { block });
  */
@@ -16,29 +17,21 @@ export async function requireRehearsal(
   client: Client,
   operation: Operation,
   step: StepName,
-  options: SimulateOptions & { readonly acceptUnrecorded?: boolean | undefined } = {},
+  options: SimulateOptions & { readonly accept?: readonly string[] | undefined } = {},
 ): Promise<Simulation | undefined> {
   // a cancellation changes nothing but the timelock's own entry: it must never wait for a simulation
   if (step === "cancel") return undefined;
   const part: Part = step === "rollback" || step === "rollback-execute" ? "rollback" : "operation";
   // whoever takes the way back has made sure that there is something to undo
   const simulation = await simulateProposal(client, operation, { ...options, part, executed: true });
-  if (!simulation.drift.recorded && options.acceptUnrecorded !== true) {
-    throw new KeysteadError(
-      "simulate/not-recorded",
-      "the proposal holds no start state, so nobody can say what moved",
-      {
-        argument: "operation",
-        remedy: "Propose with --rpc; or accept that drift is not judged.",
-      },
-    );
-  }
-  if (simulation.drift.moved.length > 0) {
-    const moved = simulation.drift.moved.map(({ name, was, is }) => `${name} was ${was} and is ${is}`);
+  const { accept = [], acceptDrift = [] } = options;
+  const drifted = simulation.drift.moved.filter(({ name }) => !acceptDrift.includes(name));
+  if (drifted.length > 0) {
+    const moved = drifted.map(({ name, was, is }) => `${name} was ${was} and is ${is}`);
     throw new KeysteadError("simulate/drifted", `the state moved since it was proposed: ${moved.join("; ")}`, {
       argument: "operation",
-      remedy: "Propose again on the state that is there now, and have it signed.",
-      details: { moved: simulation.drift.moved },
+      remedy: `Propose again on the present state. If what moved is meant: --accept-drift ${drifted.map(({ name }) => name).join(",")}`,
+      details: { moved: drifted },
     });
   }
   if (!simulation.ok) {
@@ -51,6 +44,15 @@ export async function requireRehearsal(
         details: { differences: simulation.differences },
       },
     );
+  }
+  const warnings = simulation.warnings.filter(({ code }) => !accept.includes(code));
+  if (warnings.length > 0) {
+    const named = warnings.map(({ message, code }) => `${message} (${code})`);
+    throw new KeysteadError("simulate/not-explained", `it could not be judged whole: ${named.join("; ")}`, {
+      argument: "operation",
+      remedy: `Find out what it is. If it is meant: --accept ${[...new Set(warnings.map(({ code }) => code))].join(",")}`,
+      details: { warnings },
+    });
   }
   return simulation;
 }

@@ -1,4 +1,4 @@
-import { BrowserProvider, keccak256, type TransactionLike, VoidSigner } from "ethers";
+import { BrowserProvider, formatEther, keccak256, type TransactionLike, VoidSigner } from "ethers";
 import type { Client } from "../chain/client.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
@@ -35,7 +35,8 @@ const GAS_MARGIN = 25n;
  * knows it all the same, it counts as sent.
  *
  * @param announce told the hash before it is sent: from then on the transaction may be mined, whatever happens here
- * @throws KeysteadError `relay/no-funds`, `relay/would-fail` (the estimate reverts), `relay/not-sent`; as `Client.request`
+ * @param fee what it may cost
+ * @throws KeysteadError `relay/no-funds`, `relay/fee-too-high` {most, max}, `relay/would-fail` (the estimate reverts), `relay/not-sent`; as `Client.request`
  * @example
  * const receipt = await waitForReceipt(client, await sendTransaction(client, key, { to, data }));
  */
@@ -44,6 +45,7 @@ export async function sendTransaction(
   key: Key,
   { to, value = 0n, data }: Outgoing,
   announce: (hash: Hex) => void = () => {},
+  fee: FeeRule = {},
 ): Promise<Hex> {
   await requireFunds(client, key.address, value);
   const provider = new BrowserProvider(
@@ -64,6 +66,7 @@ export async function sendTransaction(
   }
   const { from: _, gasLimit, ...rest } = populated;
   const gas = (BigInt(gasLimit ?? 0) * (100n + GAS_MARGIN)) / 100n;
+  requireFee(gas * BigInt(populated.maxFeePerGas ?? populated.gasPrice ?? 0), fee);
   const raw = key.signTransaction({ ...rest, gasLimit: gas });
   const hash = hex(keccak256(raw));
   announce(hash);
@@ -81,6 +84,29 @@ export async function sendTransaction(
     }
   }
   return hash;
+}
+
+/** What a transaction may cost. The endpoint proposes the price: a lying one must not be able to burn what the account holds. */
+export interface FeeRule {
+  /** The most that it may cost, wei. Default: no limit. */
+  readonly max?: bigint | undefined;
+  /** Told the most that it will cost, before it is signed. */
+  readonly show?: ((line: string) => void) | undefined;
+}
+
+function requireFee(most: bigint, { max, show }: FeeRule): void {
+  show?.(`it costs at most ${formatEther(most)} of the chain's currency`);
+  if (max === undefined || most <= max) return;
+  throw new KeysteadError(
+    "relay/fee-too-high",
+    `it would cost up to ${formatEther(most)}, the cap is ${formatEther(max)}`,
+    {
+      argument: "max-fee",
+      remedy: "Nothing was sent. Wait for lower fees, ask another endpoint, or raise the cap with --max-fee.",
+      retryable: true,
+      details: { most, max },
+    },
+  );
 }
 
 /**

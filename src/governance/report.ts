@@ -1,7 +1,8 @@
 import { quoteText } from "../core/text.ts";
 import { contextOf } from "./check.ts";
-import { type DecodedCall, decodeCall, flattenCalls, renderCalls } from "./decode.ts";
+import { type DecodedCall, decodeCall, renderCalls } from "./decode.ts";
 import type { ExpectedState } from "./effects.ts";
+import { judgeOperation } from "./judge.ts";
 import type { Operation } from "./operation.ts";
 import { renderSummary, summarise } from "./present/summary.ts";
 import type { Provenance } from "./provenance.ts";
@@ -34,10 +35,10 @@ export function headline(operation: Operation): Headline {
     }
   }
   const effect = `${operation.lane.toUpperCase()} ${[...counts].map(([noun, count]) => `${count} ${plural(noun, count)}`).join(", ")}`;
-  const alarms = flattenCalls(decoded).filter(({ warnings }) => warnings.length > 0).length;
+  const alarms = judgeOperation(operation).warnings.length;
   const { timelock, safe, cancellers, assumptions } = operation;
   const parts = [effect];
-  if (alarms > 0) parts.push(`${alarms} ${plural("call", alarms)} WITH WARNINGS`);
+  if (alarms > 0) parts.push(`${alarms} ${plural("WARNING", alarms)}`);
   if (timelock === null) parts.push("at once, no delay", `by Safe ${safe.address}`, "cannot be cancelled");
   else {
     parts.push(
@@ -80,7 +81,7 @@ export function formatReport({ operation, planned, expected, provenance }: Repor
   const context = contextOf(operation);
   const sections: [string, readonly string[]][] = [
     ["What the hardware wallet shows", planned.flatMap(renderHashes)],
-    ["What it does", fence([`title ${quoteText(title)}`, "", ...renderCalls(decodeOperation(operation))])],
+    ["What it does", fence(renderWhole(operation))],
     ["What changes", fence(renderChanges(operation, expected))],
     ["What must hold afterwards", fence(renderExpected(expected))],
     ["Where the measurements come from", fence(renderProvenance(operation, provenance))],
@@ -98,7 +99,12 @@ export function formatReport({ operation, planned, expected, provenance }: Repor
             "",
             ...rollBackCommands(operation),
             "",
-            ...fence(renderCalls(rollback.calls.map((call) => decodeCall(call, context)))),
+            ...fence([
+              ...renderCalls(rollback.calls.map((call) => decodeCall(call, context))),
+              ...judgeOperation(operation)
+                .warnings.filter(({ code }) => code.startsWith("rollback/"))
+                .map(({ where, message, code }) => `UNSAFE ${where}: ${message} (${code})`),
+            ]),
           ],
     ],
     ["What was assumed", renderAssumptions(operation)],
@@ -121,15 +127,28 @@ export function formatReport({ operation, planned, expected, provenance }: Repor
   return `${lines.join("\n").trimEnd()}\n`;
 }
 
-/** The first line: whether anything has to be read before anything else. */
+/** The first line: whether anything has to be read before anything else, in the operation or in its rollback. */
 function verdictOf(operation: Operation, { differences, reports }: Provenance): string {
-  const warnings = flattenCalls(decodeOperation(operation)).flatMap((call) => call.warnings);
-  const unsafe = warnings.filter(({ severity }) => severity === "unsafe").length;
+  const { warnings } = judgeOperation(operation);
+  const unsafe = warnings.filter(({ severity }) => severity === "unsafe");
+  const inRollback = unsafe.length > 0 && unsafe.every(({ part }) => part === "rollback");
   if (differences.length > 0) return "DON'T SIGN: a measurement does not agree with the calls";
-  if (unsafe > 0) return `DON'T SIGN before the ${unsafe} UNSAFE below ${unsafe === 1 ? "is" : "are"} explained`;
+  if (unsafe.length > 0) {
+    const verb = unsafe.length === 1 ? "is" : "are";
+    return `DON'T SIGN before the ${unsafe.length} UNSAFE below${inRollback ? ", in the rollback," : ""} ${verb} explained`;
+  }
   if (warnings.length > 0) return "COULD NOT BE READ WHOLE: sign only what somebody explains";
-  const measured = reports.length > 0 ? ", and the images are the measured ones" : "";
-  return `READ WHOLE: every call is known and goes its prescribed way${measured}`;
+  return `READ WHOLE: every call is known and goes its prescribed way${standingWords(reports)}`;
+}
+
+/** What stands behind the images: only what was measured again here is called measured. */
+function standingWords(reports: Provenance["reports"]): string {
+  const standings = reports.flatMap((report) => report.standings.map(({ standing }) => standing));
+  if (standings.length === 0) return "";
+  if (standings.every((standing) => standing === "measured"))
+    return ", and the images were measured again from sources";
+  if (standings.includes("stated")) return ". Where the images come from is somebody's word";
+  return ". The images are claimed by evidence whose signature is not checked here";
 }
 
 /** Before → after as people read it, as far as the start was recorded. */
@@ -151,6 +170,15 @@ function renderChanges(operation: Operation, expected: ExpectedState): readonly 
     start === null
       ? "(what it was before is not recorded: proposed without looking at a chain)"
       : `(before: block ${start.block}, ${start.hash})`,
+  ];
+}
+
+/** Title and calls, and what is to be said of neither a call nor the rollback. */
+function renderWhole(operation: Operation): readonly string[] {
+  const others = judgeOperation(operation).warnings.filter(({ code }) => /^(terms|text)\//.test(code));
+  return [
+    ...[`title ${quoteText(operation.title)}`, "", ...renderCalls(decodeOperation(operation))],
+    ...others.map(({ severity, where, message, code }) => `${severity.toUpperCase()} ${where}: ${message} (${code})`),
   ];
 }
 
@@ -198,20 +226,26 @@ function renderProvenance(operation: Operation, { reports, differences }: Proven
   if (operation.measurements.length === 0)
     return ["no measurement was given: where images come from is not shown here"];
   return [
-    ...reports.flatMap(({ call, file, measurement, registers, kept }) => [
-      `call ${call + 1}, ${file}: ${measurement.kind}, read as ${quoteText(measurement.input)}`,
-      ...registers.map((name) => {
+    ...reports.flatMap(({ call, file, measurement, standings, kept }) => [
+      `call ${call + 1}, ${file}: ${measurement.kind}, by its own words read as ${quoteText(measurement.input)}`,
+      ...standings.flatMap(({ name, standing, why }) => {
         const register = measurement.registers[name];
-        return register === undefined
-          ? `  ${name}: NOT MEASURED`
-          : `  ${name} = ${register.value}\n    ${register.how} from ${quoteText(register.source.name)} (sha256 ${register.source.sha256}): ${quoteText(register.formula)}`;
+        if (register === undefined) return [`  ${name}: NOT MEASURED`];
+        return [
+          `  ${name} = ${register.value}`,
+          `    ${standing.toUpperCase()}: ${why}`,
+          ...(standing === "measured" ? [] : [`    whoever measured it says: ${quoteText(register.formula)}`]),
+        ];
       }),
       ...measurement.sources.map(
         (source) =>
           `  source ${quoteText(source.name)}, ${source.bytes} bytes, sha256 ${source.sha256}${kept.includes(source.sha256) ? ", kept here" : ", not kept here"}`,
       ),
-      ...measurement.findings.map((finding) => `  ${finding.severity}: ${finding.code}: ${quoteText(finding.message)}`),
-      ...measurement.unchecked.map((item) => `  not checked: ${quoteText(item)}`),
+      ...measurement.findings.map(
+        (finding) =>
+          `  whoever measured it found: ${finding.severity}: ${quoteText(finding.code)}: ${quoteText(finding.message)}`,
+      ),
+      ...measurement.unchecked.map((item) => `  whoever measured it did not check: ${quoteText(item)}`),
     ]),
     ...differences.map(({ field, message }) => `MISMATCH ${field}: ${message}`),
   ];

@@ -15,6 +15,9 @@ export const MULTI_SEND_CALL_ONLY: Readonly<Record<SafeVersion, readonly string[
 
 export { SAFE_VERSIONS, type SafeVersion };
 
+/** Safe's own tools count nonces in numbers of JavaScript, and a plan goes a few steps beyond the first. */
+export const MAX_NONCE = 2n ** 53n - 16n;
+
 /** One call, as a Safe or a timelock makes it. */
 export interface Call {
   readonly to: string;

@@ -4,11 +4,12 @@ import { type Block, blockParameter, fetchBlock } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
+import { findContractRefusal } from "./contract-signatures.ts";
 import type { Operation } from "./operation.ts";
 import { requireAnswerable, requireVersion } from "./owners.ts";
 import { lowerAddress, type Receipt, sendTransaction, waitForReceipt } from "./relay.ts";
 import { hex } from "./safe-hash.ts";
-import { fetchApprovals, fetchSafe, type SafeOnChain } from "./safe-state.ts";
+import { fetchApprovals, fetchSafe, findExecution, type SafeOnChain } from "./safe-state.ts";
 import type { Key } from "./sign.ts";
 import type { FoundSignature } from "./signatures.ts";
 import { type PlannedTransaction, planStep, type StepName } from "./transactions.ts";
@@ -29,6 +30,8 @@ export interface Sending {
   readonly signatures: readonly FoundSignature[];
   /** Told each thing that was done, one line at a time. */
   readonly progress: (line: string) => void;
+  /** The most that a transaction may cost, wei. Default: no limit. */
+  readonly maxFee?: bigint | undefined;
 }
 
 /** A step as it can be sent now: the Safe's present nonce, and enough signatures. */
@@ -39,6 +42,8 @@ export interface ReadyStep {
   readonly signers: readonly string[];
   /** Calldata of `execTransaction`, by protocol-kit. */
   readonly data: Hex;
+  /** The block that was looked at. */
+  readonly block: number;
 }
 
 /** What was sent. */
@@ -78,52 +83,131 @@ export async function prepareStep(
   const kit = await openKit(client, planned, safe, options.from);
   const transaction = await buildKitTransaction(kit, planned);
   const signers = new Set(approvals);
-  for (const signature of await usableSignatures(sending, block, safe, found)) {
+  const ignored: string[] = [];
+  const note = (line: string) => {
+    ignored.push(line);
+    sending.progress(line);
+  };
+  for (const signature of await usableSignatures({ ...sending, note }, block, safe, planned, found)) {
     if (signers.has(signature.signer)) continue;
     transaction.addSignature(signature);
     signers.add(signature.signer);
   }
-  if (signers.size < safe.threshold) throw tooFew(sending, planned, safe, [...signers]);
+  if (signers.size < safe.threshold) throw tooFew(sending, planned, safe, [...signers], ignored);
   for (const owner of approvals) transaction.addSignature(approvalOf(owner));
   const data = hex(await kit.getEncodedTransaction(transaction));
   await requireSignatures(client, block, safe, data, options.from);
-  return { planned, safe, signers: [...signers], data };
+  return { planned, safe, signers: [...signers], data, block: block.number };
 }
 
 /**
  * Sends a prepared step, waits for it and sees that the Safe executed it.
+ *
+ * Where another operator has sent it, or does so meanwhile, that one counts.
  *
  * @throws KeysteadError `safe/would-fail` {reason} before anything is paid for; `safe/execution-failed` {transactionHash}; those of `sendTransaction` and `waitForReceipt`
  * @example
  * await sendStep(sending, await prepareStep(sending, block, "schedule"), relayer);
  */
 export async function sendStep(sending: Sending, ready: ReadyStep, relayer: Key): Promise<SentStep> {
-  const { client, progress } = sending;
+  const { client, progress, maxFee } = sending;
   const { planned, safe, data } = ready;
-  const refusal = await findRefusal(client, await fetchLatest(client), safe, data, relayer.address);
+  const block = await fetchLatest(client);
+  const refusal = await findRefusal(client, block, safe, data, relayer.address);
   if (refusal !== undefined) {
+    const other = await findOther(sending, ready);
+    if (other !== undefined) return other;
     throw new KeysteadError("safe/would-fail", `Safe ${safe.address} would fail to execute it: ${refusal}`, {
       remedy:
         "Run the same command again: the chain may have moved. Simulate the proposal to see which call fails, and why.",
       details: { safe: safe.address, reason: refusal },
     });
   }
+  const pending = await findPending(client, safe.address, data);
+  if (pending !== undefined && pending.from !== lowerAddress(relayer.address)) {
+    progress(`${planned.step}: another operator sent it: pending in ${pending.hash}; waiting for that`);
+    return settled(sending, ready, pending.hash);
+  }
   progress(`${planned.step}: sending from ${relayer.address}, nonce ${safe.nonce} of Safe ${safe.address}`);
-  const hash = await sendTransaction(client, relayer, { to: safe.address, data }, (sent) =>
-    progress(`${planned.step}: sent ${sent}`),
-  );
+  const show = (line: string) => progress(`${planned.step}: ${line}`);
+  const announce = (sent: Hex) => progress(`${planned.step}: sent ${sent}`);
+  const hash = await sendTransaction(client, relayer, { to: safe.address, data }, announce, {
+    ...{ max: maxFee, show },
+  });
+  return settled(sending, ready, hash);
+}
+
+/** Waits for a transaction; where it came too late, another operator's counts. */
+async function settled(sending: Sending, ready: ReadyStep, hash: Hex): Promise<SentStep> {
+  const { client, progress } = sending;
+  const { planned, safe } = ready;
   const receipt = await waitForReceipt(client, hash);
   if (!receipt.succeeded || !executed(receipt, safe.address, planned.hashes.safeTxHash)) {
+    const other = await findOther(sending, ready);
+    if (other !== undefined) return other;
     throw new KeysteadError("safe/execution-failed", `Safe ${safe.address} did not execute it in ${hash}`, {
-      remedy: "Run the same command again: it looks at the chain first. Someone else may have been faster.",
+      remedy: "Run the same command again: it looks at the chain first.",
       details: { transactionHash: hash },
     });
   }
   progress(`${planned.step}: executed by the Safe in block ${receipt.block}, ${receipt.gasUsed} gas`);
-  return {
-    ...{ step: planned.name, safe: safe.address, nonce: safe.nonce, safeTxHash: planned.hashes.safeTxHash },
-    ...{ transactionHash: hash, block: receipt.block, gasUsed: receipt.gasUsed },
-  };
+  return sentOf(ready, hash, receipt);
+}
+
+const sentOf = ({ planned, safe }: ReadyStep, hash: Hex, receipt: Pick<Receipt, "block" | "gasUsed">): SentStep => ({
+  ...{ step: planned.name, safe: safe.address, nonce: safe.nonce, safeTxHash: planned.hashes.safeTxHash },
+  ...{ transactionHash: hash, block: receipt.block, gasUsed: receipt.gasUsed },
+});
+
+/** The same Safe transaction, executed by somebody else since this command looked. */
+async function findOther({ client, progress }: Sending, ready: ReadyStep): Promise<SentStep | undefined> {
+  const { planned, safe } = ready;
+  const found = await findExecution(
+    client,
+    await fetchLatest(client),
+    safe.address,
+    planned.hashes.safeTxHash,
+    ready.block,
+  );
+  if (found === undefined) return undefined;
+  progress(`${planned.step}: another operator sent it: executed in ${found.transactionHash}, block ${found.block}`);
+  return sentOf(ready, found.transactionHash, { block: found.block, gasUsed: 0n });
+}
+
+/** The same call to the Safe, waiting to be mined, as far as the endpoint shows what waits. */
+async function findPending(
+  client: Client,
+  safe: string,
+  data: Hex,
+): Promise<{ readonly hash: Hex; readonly from: string } | undefined> {
+  let block: unknown;
+  try {
+    block = await client.request("eth_getBlockByNumber", ["pending", true]);
+  } catch (error) {
+    // endpoints need not offer it; then the race is settled when it is over
+    if (!isKeysteadError(error)) throw error;
+    return undefined;
+  }
+  const transactions: unknown = Reflect.get(Object(block), "transactions");
+  if (!Array.isArray(transactions)) return undefined;
+  // signatures may differ in number and order: what the Safe is to do comes before them (ten words; the last of them says where they start)
+  const head = data.slice(0, 10 + 9 * 64);
+  for (const transaction of transactions) {
+    const { to, input, hash, from } = Object(transaction);
+    const call = typeof input === "string" ? input.toLowerCase() : "";
+    if (typeof to !== "string" || to.toLowerCase() !== safe.toLowerCase() || !call.startsWith(head)) continue;
+    if (bodyOf(call) !== bodyOf(data)) continue;
+    if (typeof hash === "string" && typeof from === "string") return { hash: hex(hash), from: from.toLowerCase() };
+  }
+  return undefined;
+}
+
+/** The bytes of `data` inside an encoded `execTransaction`: its offset stands in the third word. */
+function bodyOf(call: string): string {
+  const words = call.slice(10);
+  const at = 2 * Number(BigInt(`0x${words.slice(128, 192) || "0"}`));
+  const length = 2 * Number(BigInt(`0x${words.slice(at, at + 64) || "0"}`));
+  return words.slice(at + 64, at + 64 + length);
 }
 
 const executed = (receipt: Receipt, safe: string, safeTxHash: Hex): boolean =>
@@ -180,37 +264,65 @@ async function buildKitTransaction(kit: Kit, planned: PlannedTransaction): Promi
 const approvalOf = (owner: string): EthSafeSignature =>
   new EthSafeSignature(owner, `0x${owner.slice(2).toLowerCase().padStart(64, "0")}${"00".repeat(32)}01`);
 
-/** The folder's signatures that count now: of present owners, an owner that is a Safe where enough of its own present owners signed. */
+/** Where signatures are looked at, and whoever is told of those that do not count. */
+type Noting = Pick<Sending, "client" | "progress"> & { readonly note: (line: string) => void };
+
+/**
+ * The folder's signatures that count now: of present owners, a contract's only where it answers for it, an owner that is a Safe where enough of its own
+ * present owners signed. What does not count is said and left out: a file that anybody can add must not stop a transaction.
+ */
 async function usableSignatures(
-  { client, progress }: Sending,
+  { client, progress, note }: Noting,
   block: Block,
   safe: SafeOnChain,
+  planned: PlannedTransaction,
   found: readonly FoundSignature[],
 ): Promise<readonly EthSafeSignature[]> {
   const usable: EthSafeSignature[] = [];
   for (const { through, signer, kind, signature } of found) {
     if (through !== null) continue;
-    if (safe.owners.includes(signer)) usable.push(new EthSafeSignature(signer, signature, kind === "contract"));
-    else progress(`the signature of ${signer} does not count: no owner of Safe ${safe.address}`);
-  }
-  for (const child of new Set(found.flatMap(({ through }) => (through === null ? [] : [through])))) {
-    if (!safe.owners.includes(child)) {
-      progress(`signatures for ${child} do not count: no owner of Safe ${safe.address}`);
+    if (!safe.owners.includes(signer)) {
+      note(`the signature of ${signer} does not count: it is not an owner of Safe ${safe.address}`);
       continue;
     }
-    const inner = await fetchSafe(client, block, child);
-    const own = found.filter(({ through, signer }) => through === child && inner.owners.includes(signer));
-    progress(`Safe ${child}, itself an owner: ${own.length} of ${inner.threshold} signatures`);
-    if (own.length < inner.threshold) continue;
-    requireAnswerable(safe, inner);
-    usable.push(
-      (await buildContractSignature(
-        own.map(({ signer, signature }) => new EthSafeSignature(signer, signature)),
-        child,
-      )) as EthSafeSignature,
-    );
+    const refusal =
+      kind === "contract" ? await findContractRefusal(client, block, planned, signer, signature) : undefined;
+    if (refusal === undefined) usable.push(new EthSafeSignature(signer, signature, kind === "contract"));
+    else note(`the signature of ${signer} does not count: ${refusal}`);
+  }
+  for (const child of new Set(found.flatMap(({ through }) => (through === null ? [] : [through])))) {
+    const signature = await signatureOfSafe({ client, progress, note }, block, safe, child, found);
+    if (signature !== undefined) usable.push(signature);
   }
   return usable;
+}
+
+/** What an owner that is itself a Safe signs, once enough of its owners did. */
+async function signatureOfSafe(
+  { client, progress, note }: Noting,
+  block: Block,
+  safe: SafeOnChain,
+  child: string,
+  found: readonly FoundSignature[],
+): Promise<EthSafeSignature | undefined> {
+  const ignored = (why: string): undefined => void note(`signatures for ${child} do not count: ${why}`);
+  if (!safe.owners.includes(child)) return ignored(`it is not an owner of Safe ${safe.address}`);
+  let inner: SafeOnChain;
+  try {
+    inner = await fetchSafe(client, block, child);
+    requireAnswerable(safe, inner);
+  } catch (error) {
+    const expected = ["safe/not-a-safe", "safe/owner-cannot-answer", "chain/not-this-contract", "chain/reverted"];
+    if (!isKeysteadError(error) || !expected.includes(error.code)) throw error;
+    return ignored(error.message);
+  }
+  const own = found.filter(({ through, signer }) => through === child && inner.owners.includes(signer));
+  progress(`Safe ${child}, itself an owner: ${own.length} of ${inner.threshold} signatures`);
+  if (own.length < inner.threshold) return undefined;
+  return (await buildContractSignature(
+    own.map(({ signer, signature }) => new EthSafeSignature(signer, signature)),
+    child,
+  )) as EthSafeSignature;
 }
 
 /** Says what to sign again where signatures are for another nonce, else who is missing. */
@@ -219,6 +331,7 @@ function tooFew(
   planned: PlannedTransaction,
   safe: SafeOnChain,
   signers: readonly string[],
+  ignored: readonly string[],
 ): KeysteadError {
   const { name, hashes } = planned;
   const missing = safe.owners.filter((owner) => !signers.includes(owner));
@@ -233,7 +346,7 @@ function tooFew(
       .at(-1) ?? -1n;
   const details = {
     ...{ step: name, safe: safe.address, nonce: safe.nonce, have: signers, need: safe.threshold, missing },
-    ...{ signed: [...new Set(others.map(({ nonce }) => nonce))], sign: { ...hashes, command } },
+    ...{ signed: [...new Set(others.map(({ nonce }) => nonce))], sign: { ...hashes, command }, ignored },
   };
   const again = `domain hash ${hashes.domainHash}, message hash ${hashes.messageHash}`;
   if (last > safe.nonce) {
@@ -260,7 +373,7 @@ function tooFew(
   }
   return new KeysteadError(
     "safe/too-few-signatures",
-    `Safe ${safe.address} needs ${safe.threshold} signatures for ${name}, ${signers.length} are there`,
+    `Safe ${safe.address} needs ${safe.threshold} signatures for ${name}, ${[`${signers.length} are there`, ...ignored].join("; ")}`,
     {
       argument: "signatures",
       remedy: `Have more owners sign (${missing.join(", ")}): ${command}.`,

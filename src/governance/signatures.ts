@@ -6,7 +6,7 @@ import { type Difference, differenceOf } from "./check.ts";
 import { changedLineEnds, strayFile } from "./checkout.ts";
 import { fieldReaders } from "./fields.ts";
 import { formatJson, type Operation } from "./operation.ts";
-import { hex, type SafeHashes, type SafeVersion } from "./safe-hash.ts";
+import { hex, MAX_NONCE, type SafeHashes, type SafeVersion } from "./safe-hash.ts";
 import { type PlannedTransaction, planStep, STEPS, type StepName } from "./transactions.ts";
 
 /** The `format` of a signature's file. */
@@ -78,10 +78,12 @@ export function parseSignature(text: string): SignatureRecord {
   const kind = oneOf(document.kind, "kind", SIGNATURE_KINDS);
   const signature = bytes(document.signature, "signature", kind === "contract" ? undefined : 65);
   if (signature.length > 2 + 2 * MAX_SIGNATURE_BYTES) throw refuse("signature", "is too long", signature.length);
+  const nonce = uint(document.nonce, "nonce", 256n);
+  if (nonce > MAX_NONCE) throw refuse("nonce", `must be at most ${MAX_NONCE}`, document.nonce);
   return {
     step: oneOf(document.step, "step", STEPS),
     safe: address(document.safe, "safe"),
-    nonce: uint(document.nonce, "nonce", 256n),
+    nonce,
     safeTxHash: bytes(document.safeTxHash, "safeTxHash", 32),
     through: document.through === null ? null : address(document.through, "through"),
     signer: address(document.signer, "signer"),

@@ -11,7 +11,13 @@ import { openReader, safeIn, type WitnessedReader } from "./witnessed.ts";
 export interface Drift {
   /** Whether the state that it was proposed on was recorded: without it nothing can be said. */
   readonly recorded: boolean;
+  /** What the operation rests on, or changes, and that is otherwise now: nobody signed for that. */
   readonly moved: readonly Moved[];
+  /**
+   * What moved and takes nothing away from what was signed: owners of a Safe (whose own code checks its present owners' signatures), and whatever a Safe that
+   * does not act here, the guardian above all, can move by itself. Else it could hold up its own removal.
+   */
+  readonly noted: readonly Moved[];
 }
 
 /** One fact that is no longer what it was. */
@@ -108,17 +114,30 @@ export async function findDrift(
   reader: WitnessedReader = openReader(client, block),
 ): Promise<Drift> {
   const { start } = operation.assumptions;
-  if (start === null) return { recorded: false, moved: [] };
+  if (start === null) return { recorded: false, moved: [], noted: [] };
   const own =
     part === "operation" ? [] : footprintOf(operation.calls, operation).map((q) => nameQuestion(q, operation));
   const now = new Map(
     (await readStartState(client, block, operation, reader)).facts.map(({ name, value }) => [name, value]),
   );
   const then = new Map(start.facts.map(({ name, value }) => [name, value]));
-  const moved = [...new Set([...then.keys(), ...now.keys()])].flatMap((name): Moved[] => {
+  const all = [...new Set([...then.keys(), ...now.keys()])].flatMap((name): Moved[] => {
     const [before, after] = [then.get(name) ?? "not recorded", now.get(name) ?? "gone"];
     if (before === after || own.some((question) => name === question || name.startsWith(`${question}.`))) return [];
     return [{ name, was: before, is: after }];
   });
-  return { recorded: true, moved };
+  const actor = part === "rollback" ? (operation.rollback?.safe ?? operation.safe) : operation.safe;
+  const idle = safesOf(operation).filter((address) => address !== actor.address);
+  const noted = all.filter((one) => isNoted(one, actor.address, idle, now));
+  return { recorded: true, moved: all.filter((one) => !noted.includes(one)), noted };
+}
+
+/** Whether a fact that moved takes nothing away from what was signed. */
+function isNoted({ name }: Moved, actor: string, idle: readonly string[], now: ReadonlyMap<string, string>): boolean {
+  if (idle.some((safe) => name.startsWith(`safe@${safe}.`) || (name.includes(".hasRole(") && name.includes(safe)))) {
+    return true;
+  }
+  // a lost owner replaced, with nobody less deciding
+  const decided = Number(now.get(`safe@${actor}.threshold`) ?? 0) >= 2;
+  return name === `safe@${actor}.owners` && decided;
 }

@@ -4,8 +4,8 @@ import { IMPLEMENTATION_SLOT, namespaceSlot, policySlots } from "../chain/slots.
 import type { Hex } from "../core/bytes.ts";
 import { INTERFACES } from "./abis.ts";
 import { contextOf, type Difference } from "./check.ts";
-import { recogniseCall } from "./decode.ts";
-import type { ExpectedState, ExpectedView } from "./effects.ts";
+import { recogniseCall, type Warning } from "./decode.ts";
+import { type ExpectedState, type ExpectedView, UNKNOWN_CALL } from "./effects.ts";
 import { type Answer, askQuestion, footprintOf, sentinelsOf, standingOf } from "./footprint.ts";
 import type { Change } from "./fork.ts";
 import type { Operation } from "./operation.ts";
@@ -127,6 +127,7 @@ export function compareEffects(comparison: Comparison): {
   readonly changes: readonly DomainChange[];
   readonly slots: readonly SlotChange[];
   readonly differences: readonly Difference[];
+  readonly warnings: readonly Warning[];
   readonly unjudged: readonly string[];
 } {
   const { operation, calls, expected, before, after, raw } = comparison;
@@ -172,21 +173,39 @@ export function compareEffects(comparison: Comparison): {
     }
   }
   const slots = explainSlots(comparison, raw);
-  const unknown = expected.underived.map(({ call, why }) => `call ${call + 1}: ${why}`);
+  const warnings: Warning[] = [];
+  const open = (code: string, message: string) => warnings.push({ severity: "unsure", code, message });
+  const unjudged: string[] = [];
+  for (const { call, why } of expected.underived) {
+    if (why === UNKNOWN_CALL) open("simulate/unknown-call", `call ${call + 1}: ${why}`);
+    else unjudged.push(`call ${call + 1}: ${why}`);
+  }
   const opaque = calls.some((call) => isOpaque(call, operation));
-  for (const { address, kind, slot, explained } of slots) {
+  for (const { address, kind, slot, before: was, after: is, explained } of slots) {
     if (explained.length > 0) continue;
     const what = kind === "slot" ? `${address} slot ${slot}` : `${address} ${kind}`;
-    if (opaque) unknown.push(`${what} changes, and no expected state says anything about it`);
-    else
-      differences.push({
-        field: what,
-        code: "simulate/extra-slot",
-        message: "it changes, and nothing expected reads it",
-      });
+    if (kind === "balance" && BigInt(is) < BigInt(was) && isOwn(address, operation)) {
+      const message = `${BigInt(was) - BigInt(is)} wei leave it`;
+      differences.push({ field: what, code: "simulate/ether-leaves", message });
+    } else if (opaque) open("simulate/unexplained-slot", `${what} changes, and nothing expected reads it`);
+    else {
+      const message = "it changes, and nothing expected reads it";
+      differences.push({ field: what, code: "simulate/extra-slot", message });
+    }
   }
-  return { changes, slots, differences, unjudged: unknown };
+  return { changes, slots, differences, warnings, unjudged };
 }
+
+/** Whether an account is the deployment's own, or a Safe of the proposal. */
+const isOwn = (address: string, operation: Operation): boolean => {
+  const { contracts, safe, cancellers, rollback } = operation;
+  const own = [
+    ...[contracts.policy, contracts.registry, contracts.timelock, safe.address],
+    ...cancellers.map((one) => one.address),
+    ...(rollback === null ? [] : [rollback.safe.address]),
+  ];
+  return own.some((one) => one.toLowerCase() === address);
+};
 
 /** Whether a call may change what no view here tells: one that nobody knows, one that makes something new, an upgrade that runs an initialiser. */
 function isOpaque(call: Call, operation: Operation): boolean {

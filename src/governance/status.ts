@@ -10,6 +10,7 @@ import { isGovernedLog, type RawLog, topicOf } from "../core/events.ts";
 import { foldAll } from "../core/history.ts";
 import { INTERFACES } from "./abis.ts";
 import { attributeEvents, type GovernanceEvent } from "./attribution.ts";
+import { findContractRefusal } from "./contract-signatures.ts";
 import type { StoredProposal } from "./folder.ts";
 import { type Operation, rollbackId, timelockSide } from "./operation.ts";
 import { headline } from "./report.ts";
@@ -357,14 +358,17 @@ async function countSignatures(
   }
   const signers = new Set<string>(await fetchApprovals(client, block, safe, planned.hashes.safeTxHash));
   const inner = new Map<string, Set<string>>();
-  for (const { signer, through, nonce: signed } of own) {
+  for (const { signer, through, nonce: signed, kind, signature } of own) {
     if (signed !== nonce) continue;
     const owner = through ?? signer;
     if (!safe.owners.includes(owner)) {
       notes.push(`${owner} signed and is no owner of Safe ${safe.address}`);
       continue;
     }
-    if (through === null) signers.add(signer);
+    const refusal =
+      kind === "contract" ? await findContractRefusal(client, block, planned, signer, signature) : undefined;
+    if (refusal !== undefined) notes.push(`the signature of ${signer} does not count: ${refusal}`);
+    else if (through === null) signers.add(signer);
     else inner.set(through, new Set([...(inner.get(through) ?? []), signer]));
   }
   for (const [owner, people] of inner) {

@@ -1,22 +1,23 @@
 import { keccak256 } from "ethers";
-import type { Block } from "../chain/block.ts";
+import { type Block, fetchBlock } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import type { Deployment } from "../chain/deployment.ts";
-import { recogniseSafe, SAFE_RELEASES } from "../chain/safe-releases.ts";
 import { DISMISSAL_DELAYS, dismissalOf } from "../chain/dismissal.ts";
+import { recogniseSafe, SAFE_RELEASES } from "../chain/safe-releases.ts";
 import { fromHex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
-import { type Build, findBuild } from "./build.ts";
-import { contextOf, type Difference } from "./check.ts";
+import { INTERFACES } from "./abis.ts";
+import { type Build, findBuild, missingFunctions } from "./build.ts";
+import { contextOf, type Difference, replacesCode } from "./check.ts";
 import { recogniseCall } from "./decode.ts";
 import { type Operation, timelockSide } from "./operation.ts";
 import { type Basis, type BasisOptions, requireWitnesses } from "./proven.ts";
-import type { SafeRef } from "./safe-hash.ts";
-
+import type { Call, SafeRef } from "./safe-hash.ts";
 import { addressIn, SINGLETON_SLOT } from "./safe-setup.ts";
 import { fetchSafe } from "./safe-state.ts";
 import { type Drift, findDrift } from "./start-state.ts";
 import { fetchGracePeriod, fetchTimelockState, holdsRole, type TimelockPhase } from "./timelock-state.ts";
+import { type PlannedTransaction, planAt, planTransactions } from "./transactions.ts";
 import {
   holdsRoleIn,
   INITIALIZERS_DISABLED,
@@ -51,6 +52,10 @@ export interface ChainVerification {
   readonly drift: Drift;
   readonly basis: Basis;
   readonly unchecked: readonly string[];
+  /** The steps that are left, with the nonces that the Safes have now: where those moved, so did the hashes. */
+  readonly transactions: readonly PlannedTransaction[];
+  /** What differs from the plan and takes nothing away from it, e.g. a nonce that moved on. */
+  readonly notes: readonly string[];
 }
 
 /** What a proposal is compared with beside itself. */
@@ -59,6 +64,8 @@ export interface VerifyChainOptions extends BasisOptions {
   readonly deployment?: Deployment | undefined;
   /** The contracts of this build: then new implementations must be one of them. */
   readonly builds?: readonly Build[] | undefined;
+  /** Names of facts that may have moved since it was proposed. */
+  readonly acceptDrift?: readonly string[] | undefined;
 }
 
 interface Check {
@@ -66,6 +73,7 @@ interface Check {
   readonly operation: Operation;
   readonly options: VerifyChainOptions;
   fact(what: string, found: string): void;
+  note(line: string): void;
   differs(field: string, code: string, message: string): void;
 }
 
@@ -100,21 +108,33 @@ export async function verifyOnChain(
   const reader = openReader(client, block);
   const facts: ChainFact[] = [];
   const differences: Difference[] = [];
+  const notes: string[] = [];
   const check: Check = {
     ...{ reader, operation, options },
     fact: (what, found) => void facts.push({ what, found }),
+    note: (line) => void notes.push(line),
     differs: (field, code, message) => void differences.push({ field, code, message }),
   };
   check.fact("chain", `${client.chainId}, block ${block.number} of ${formatTime(BigInt(block.timestamp))}`);
+  await checkTimes(check);
   const { phase, readyAt } = await checkTimelock(check);
-  await checkSafes(check, phase);
+  const nonces = await checkSafes(check);
   await checkContracts(check);
-  await checkTargets(check);
+  await checkTargets(check, phase);
   const sound = differences.every(({ code }) => code !== "verify/no-code" && code !== "verify/not-a-safe");
   const part = phase === "done" ? "rollback" : "operation";
-  const drift = sound ? await findDrift(client, block, operation, part, reader) : { recorded: false, moved: [] };
+  const drift = sound
+    ? await findDrift(client, block, operation, part, reader)
+    : { recorded: false, moved: [], noted: [] };
   const basis = await reader.prove(options);
+  for (const { name, was, is } of drift.noted) {
+    check.note(`${name} was ${JSON.stringify(was)} when proposed and is ${JSON.stringify(is)}: it stands all the same`);
+  }
   for (const { name, was, is } of drift.moved) {
+    if (options.acceptDrift?.includes(name) === true) {
+      check.note(`${name} was ${JSON.stringify(was)} when proposed and is ${JSON.stringify(is)}: accepted by name`);
+      continue;
+    }
     check.differs(name, "verify/drifted", `it was ${JSON.stringify(was)} when proposed and is ${JSON.stringify(is)}`);
   }
   const { number, hash, timestamp } = block;
@@ -128,8 +148,13 @@ export async function verifyOnChain(
       differences,
       drift,
       basis,
+      notes,
     },
+    transactions: remainingSteps(operation, phase, nonces, notes),
     unchecked: [
+      ...(options.builds === undefined && replacesCode(operation)
+        ? ["that new implementations are what was built here: code was NOT compared with a build"]
+        : []),
       ...basis.reasons,
       ...(drift.recorded
         ? ["the contracts' own answers about what moved: views, which nothing proves (Safes and code are proven)"]
@@ -225,29 +250,97 @@ async function checkTimelock(
   return { phase: state.phase, readyAt: state.readyAt ?? null };
 }
 
-async function checkSafes(check: Check, phase: TimelockPhase | null): Promise<void> {
-  const { operation } = check;
-  const { safe, cancellers, rollback, timelock } = operation;
-  // what was used up is used up: after scheduling the next nonce is the execution's
-  const used = timelock !== null && (phase === "waiting" || phase === "ready" || phase === "expired") ? 1n : 0n;
-  await checkSafe(check, safe, "safe", phase === "done" ? undefined : safe.nonce + used);
-  const others: [SafeRef, string][] = cancellers.map((ref, i) => [ref, `cancellers[${i}]`]);
-  if (rollback !== null) others.push([rollback.safe, "rollback.safe"]);
-  const seen = new Set([safe.address]);
-  for (const [ref, field] of others) {
-    if (seen.has(ref.address)) continue;
-    seen.add(ref.address);
-    await checkSafe(check, ref, field, phase === "done" && field !== "rollback.safe" ? undefined : ref.nonce);
+/** Each Safe of the proposal, looked at once; gives their present nonces. */
+async function checkSafes(check: Check): Promise<ReadonlyMap<string, bigint>> {
+  const { safe, cancellers, rollback } = check.operation;
+  const all: [SafeRef, string][] = [
+    [safe, "safe"],
+    ...cancellers.map((ref, i): [SafeRef, string] => [ref, `cancellers[${i}]`]),
+  ];
+  if (rollback !== null) all.push([rollback.safe, "rollback.safe"]);
+  const nonces = new Map<string, bigint>();
+  for (const [ref, field] of all) {
+    if (nonces.has(ref.address)) continue;
+    const nonce = await checkSafe(check, ref, field);
+    if (nonce !== undefined) nonces.set(ref.address, nonce);
+  }
+  return nonces;
+}
+
+/**
+ * What is still to be signed, with the nonces that it is to be signed with now. Two proposals in flight are normal: a Safe that moved on gives other hashes,
+ * and nothing of what was proposed is wrong.
+ */
+function remainingSteps(
+  operation: Operation,
+  phase: TimelockPhase | null,
+  nonces: ReadonlyMap<string, bigint>,
+  notes: string[],
+): readonly PlannedTransaction[] {
+  // a timelock's entry that expired is scheduled again
+  const scheduled = phase === "waiting" || phase === "ready";
+  const done = phase === "done";
+  const left = planTransactions(operation).filter(({ name }) => {
+    if (name === "schedule") return !scheduled && !done;
+    if (name === "execute" || name === "cancel") return !done;
+    return true;
+  });
+  const next = new Map(nonces);
+  const step = (address: string) => next.set(address, (next.get(address) ?? 0n) + 1n);
+  // a cancellation takes the place of the execution
+  const afterSchedule = new Map(nonces);
+  if (left[0]?.name === "schedule")
+    afterSchedule.set(left[0].safe.address, (nonces.get(left[0].safe.address) ?? 0n) + 1n);
+  return left.map((planned) => {
+    const { address } = planned.safe;
+    const nonce = (planned.name === "cancel" ? afterSchedule : next).get(address);
+    if (nonce === undefined) return planned;
+    if (planned.name !== "cancel") step(address);
+    const { nonce: assumed } = planned.transaction;
+    if (nonce === assumed) return planned;
+    const where = nonce > assumed ? "moved on" : "has not got so far";
+    notes.push(
+      `Safe ${address} ${where}: ${planned.name} has nonce ${nonce} now, planned was ${assumed}; sign with --nonce ${nonce}`,
+    );
+    return planAt(planned, operation.chainId, nonce);
+  });
+}
+
+/** How far the proposal's own time may be from the block that it says it looked at: clocks differ, days do not. */
+const CLOCK_SLACK = 86_400n;
+
+/** Times and blocks that a proposal states, compared with the chain's. */
+async function checkTimes(check: Check): Promise<void> {
+  const { reader, operation } = check;
+  const { client, block } = reader;
+  const { time, start } = operation.assumptions;
+  const now = BigInt(block.timestamp);
+  if (time > now + CLOCK_SLACK) {
+    const message = `it says that it was proposed at ${formatTime(time)}, and the chain is at ${formatTime(now)}`;
+    check.differs("assumptions.time", "verify/time-ahead", message);
+  }
+  if (start === null) return;
+  if (start.block > BigInt(block.number)) {
+    const message = `it says that it looked at block ${start.block}, and the chain is at ${block.number}`;
+    return check.differs("assumptions.start.block", "verify/block-ahead", message);
+  }
+  const looked = await fetchBlock(client, Number(start.block));
+  if (looked.hash !== start.hash) {
+    const message = `block ${start.block} is ${looked.hash} on this chain, not ${start.hash}`;
+    check.differs("assumptions.start.hash", "verify/other-block", message);
+  } else if (time > BigInt(looked.timestamp) + CLOCK_SLACK) {
+    const message = `it says ${formatTime(time)}, and its block is of ${formatTime(BigInt(looked.timestamp))}`;
+    check.differs("assumptions.time", "verify/time-lies", message);
   }
 }
 
-async function checkSafe(check: Check, ref: SafeRef, field: string, nonce: bigint | undefined): Promise<void> {
+async function checkSafe(check: Check, ref: SafeRef, field: string): Promise<bigint | undefined> {
   const { reader } = check;
   const { address, version, multiSend } = ref;
   const code = await reader.code(address);
   const kind = kindOfCode(code);
-  const notASafe = (why: string) =>
-    check.differs(`${field}.address`, "verify/not-a-safe", `${address} is no Safe: ${why}`);
+  const notASafe = (why: string): undefined =>
+    void check.differs(`${field}.address`, "verify/not-a-safe", `${address} is not a Safe: ${why}`);
   if (kind !== "contract")
     return notASafe(kind === "nothing" ? "it has no code" : "it is one key that delegates (EIP-7702)");
   const singleton = addressIn(await reader.slot(address, SINGLETON_SLOT));
@@ -278,14 +371,8 @@ async function checkSafe(check: Check, ref: SafeRef, field: string, nonce: bigin
       `the code at ${multiSend} is not MultiSendCallOnly ${version}`,
     );
   }
-  if (nonce !== undefined && safe.nonce !== nonce) {
-    check.differs(
-      `${field}.nonce`,
-      "verify/nonce",
-      `the next nonce of Safe ${address} is ${safe.nonce}, the hashes are for ${nonce}`,
-    );
-  }
   check.fact("Safe", `${address}: ${found.version}, ${safe.threshold} of ${safe.owners.length}, nonce ${safe.nonce}`);
+  return safe.nonce;
 }
 
 async function checkContracts(check: Check): Promise<void> {
@@ -333,65 +420,102 @@ async function checkContracts(check: Check): Promise<void> {
   }
 }
 
-async function checkTargets(check: Check): Promise<void> {
+/** The contracts that calls go to, of the operation and of its rollback. */
+async function checkTargets(check: Check, phase: TimelockPhase | null): Promise<void> {
+  const { calls, rollback, safe, timelock } = check.operation;
+  await checkCalls(check, calls, { field: "calls", safe: safe.address, direct: timelock === null, phase });
+  if (rollback === null) return;
+  const direct = rollback.timelock === null;
+  await checkCalls(check, rollback.calls, { field: "rollback.calls", safe: rollback.safe.address, direct, phase });
+}
+
+interface Way {
+  readonly field: "calls" | "rollback.calls";
+  readonly safe: string;
+  readonly direct: boolean;
+  readonly phase: TimelockPhase | null;
+}
+
+async function checkCalls(check: Check, calls: readonly Call[], way: Way): Promise<void> {
   const { reader, operation } = check;
-  const { contracts, calls } = operation;
+  const { contracts } = operation;
   const context = contextOf(operation);
+  const seen = new Set<string>();
   for (const [i, call] of calls.entries()) {
     const kind = kindOfCode(await reader.code(call.to));
-    const field = `calls[${i}]`;
+    const field = `${way.field}[${i}]`;
     if (kind === "delegation")
       check.differs(field, "verify/target-is-a-key", `${call.to} is one key that delegates (EIP-7702)`);
     if (kind === "nothing" && call.data !== "0x") {
-      check.differs(
-        field,
-        "verify/no-code",
-        `there is no contract at ${call.to}: the call would do nothing and succeed`,
-      );
+      const message = `there is no contract at ${call.to}: the call would do nothing and succeed`;
+      check.differs(field, "verify/no-code", message);
     }
     const recognised = recogniseCall(call, context);
     if (recognised === undefined || !recognised.certain) continue;
     const { contract, name, named } = recognised;
-    const direct = operation.timelock === null && contract === "policy";
-    if (
-      direct &&
-      !(await holdsRoleIn(reader, contracts.policy, true, roleIdOf("GUARDIAN_ROLE"), operation.safe.address))
-    ) {
-      check.differs(
-        "safe",
-        "verify/no-role",
-        `Safe ${operation.safe.address} does not hold GUARDIAN_ROLE of the policy`,
-      );
+    if (way.direct && contract === "policy" && !seen.has(way.safe)) {
+      seen.add(way.safe);
+      if (!(await holdsRoleIn(reader, contracts.policy, true, roleIdOf("GUARDIAN_ROLE"), way.safe))) {
+        const message = `Safe ${way.safe} does not hold GUARDIAN_ROLE of the policy`;
+        check.differs(way.field === "calls" ? "safe" : "rollback.safe", "verify/no-role", message);
+      }
     }
-    if (name === "upgradeTo" || name === "upgradeToAndCall") {
-      await checkImplementation(check, field, String(named.newImplementation));
+    if ((name === "upgradeTo" || name === "upgradeToAndCall") && (contract === "policy" || contract === "registry")) {
+      const next = String(named.newImplementation);
+      await checkImplementation(check, field, contract, next);
+      if (way.field === "rollback.calls") await checkRestored(check, field, call.to, next, way.phase);
     }
   }
 }
 
-/** A new implementation: it has code, nobody can initialise it, and, where a build is given, it was built from it. */
-async function checkImplementation(check: Check, field: string, address: string): Promise<void> {
+/** A rollback of an upgrade puts back the implementation that is there before the upgrade. */
+async function checkRestored(
+  check: Check,
+  field: string,
+  proxy: string,
+  next: string,
+  phase: TimelockPhase | null,
+): Promise<void> {
+  if (phase === "done") return;
+  const present = await implementationIn(check.reader, proxy);
+  if (present === next) return check.fact("rollback restores", `${next}, the present implementation`);
+  const message = `it would set the implementation ${next}, and the present one is ${present}: that undoes nothing`;
+  check.differs(field, "verify/rollback-not-back", message);
+}
+
+/**
+ * A new implementation of one proxy: it has code, which is that contract's and nobody else's; nobody can initialise it; and, where a build is given, it was
+ * built from it.
+ */
+async function checkImplementation(
+  check: Check,
+  field: string,
+  contract: "policy" | "registry",
+  address: string,
+): Promise<void> {
   const { reader, options, operation } = check;
   const code = await reader.code(address);
   if (kindOfCode(code) !== "contract") {
-    return check.differs(
-      field,
-      "verify/no-implementation",
-      `there is no contract at the new implementation ${address}`,
-    );
+    const message = `there is no contract at the new implementation ${address}`;
+    return check.differs(field, "verify/no-implementation", message);
+  }
+  const missing = missingFunctions(code, INTERFACES[contract]);
+  if (missing.length > 0) {
+    const some = `${missing.slice(0, 3).join(", ")}${missing.length > 3 ? ` and ${missing.length - 3} more` : ""}`;
+    const message = `the code of ${address} is not the ${contract}'s: it has no ${some}`;
+    check.differs(field, "verify/other-contract", message);
   }
   if ((await initializedIn(reader, address)) !== INITIALIZERS_DISABLED) {
     check.differs(field, "verify/open-initializer", `anyone can initialise the new implementation ${address} itself`);
   }
   const hash = keccak256(code);
-  if (options.builds === undefined) return check.fact("new implementation", `${address}, code hash ${hash}`);
+  if (options.builds === undefined) {
+    return check.fact("new implementation", `${address}, code hash ${hash}, NOT compared with a build`);
+  }
   const built = findBuild(code, options.builds, [address, operation.contracts.policy]);
   if (built === undefined) {
-    return check.differs(
-      field,
-      "verify/not-built-here",
-      `the code of ${address} (hash ${hash}) is none of this build's contracts`,
-    );
+    const message = `the code of ${address} (hash ${hash}) is none of this build's contracts`;
+    return check.differs(field, "verify/not-built-here", message);
   }
   check.fact("new implementation", `${address}, built from ${built.source}, code hash ${hash}`);
 }

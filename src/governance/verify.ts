@@ -5,11 +5,12 @@ import { isJsonArray, isJsonObject, type JsonValue, parseJson } from "../core/js
 import { readBatch } from "./batch.ts";
 import { checkOperation, contextOf, type Difference, differenceOf } from "./check.ts";
 import { changedLineEnds, strayFile } from "./checkout.ts";
-import { type DecodedCall, decodeCall, flattenCalls, type Warning } from "./decode.ts";
+import { type DecodedCall, decodeCall } from "./decode.ts";
+import { type JudgedWarning, judgeOperation } from "./judge.ts";
 import { type Operation, parseOperation } from "./operation.ts";
 import { attachmentNames, deriveProposal } from "./proposal.ts";
-import { readProvenance } from "./provenance.ts";
-import { decodeOperation, headline } from "./report.ts";
+import { type ProvenanceReport, readProvenance } from "./provenance.ts";
+import { headline } from "./report.ts";
 import { type FoundSignature, readSignatures, SIGNATURES_FOLDER } from "./signatures.ts";
 import { type PlannedTransaction, planTransactions } from "./transactions.ts";
 
@@ -22,8 +23,11 @@ export interface Verification {
   readonly operation: Operation | undefined;
   readonly headline: string | undefined;
   readonly calls: readonly DecodedCall[];
-  /** Warnings of the calls: not differences, but nobody should sign over them. */
-  readonly warnings: readonly Warning[];
+  /** The rollback's calls; empty where there is none. */
+  readonly rollback: readonly DecodedCall[];
+  /** What must not be overlooked in the operation and in its rollback: not differences, but nobody should sign over them. */
+  readonly warnings: readonly JudgedWarning[];
+  readonly provenance: readonly ProvenanceReport[];
   readonly transactions: readonly PlannedTransaction[];
   /** Signatures of its steps that are in the folder. */
   readonly signatures: readonly FoundSignature[];
@@ -53,7 +57,9 @@ export function verifyProposal(
     operation: undefined,
     headline: undefined,
     calls: [],
+    rollback: [],
     warnings: [],
+    provenance: [],
     transactions: [],
     signatures: [],
   };
@@ -79,7 +85,8 @@ export function verifyProposal(
     });
   }
   if (options.deployment !== undefined) differences.push(...compareDeployment(operation, options.deployment));
-  differences.push(...readProvenance(operation, files).differences);
+  const provenance = readProvenance(operation, files);
+  differences.push(...provenance.differences);
   let derived: ReadonlyMap<string, string>;
   try {
     derived = deriveProposal(operation, files);
@@ -108,11 +115,10 @@ export function verifyProposal(
   const found = readSignatures(operation, files);
   differences.push(...found.differences);
   const { signatures } = found;
-  const calls = decodeOperation(operation);
+  const { calls, rollback, warnings } = judgeOperation(operation, options.deployment);
   return {
-    ...{ ok: differences.length === 0, differences, operation, calls, transactions, signatures },
-    headline: headline(operation).line,
-    warnings: flattenCalls(calls).flatMap(({ warnings }) => warnings),
+    ...{ ok: differences.length === 0, differences, operation, calls, rollback, transactions, signatures },
+    ...{ headline: headline(operation).line, warnings, provenance: provenance.reports },
     unchecked: [
       ...(options.deployment === undefined
         ? ["that the addresses are those of the deployment: name its record with --deployment"]
@@ -122,11 +128,16 @@ export function verifyProposal(
         .filter(({ recovered }) => !recovered)
         .map(({ file }) => `${file}: only the signer's contract can say whether it is valid`),
       ...(signatures.length === 0 ? [] : ["whether the signers are owners of the Safes"]),
-      ...[...new Set(operation.measurements.map(({ file }) => file))].map(
-        (file) => `that ${file} follows from its sources: measure them again and compare`,
-      ),
+      ...provenance.reports.flatMap(uncheckedOf),
     ],
   };
+}
+
+/** Registers of a proposed image that nobody measured again, each with what stands behind it. */
+function uncheckedOf({ file, standings }: ProvenanceReport): readonly string[] {
+  return standings
+    .filter(({ standing }) => standing !== "measured")
+    .map(({ name, standing, why }) => `${file}: ${name} is ${standing}, not measured here: ${why}`);
 }
 
 function compareDeployment(operation: Operation, deployment: Deployment): readonly Difference[] {

@@ -3,8 +3,8 @@ import { TCB_STATUS_NAMES } from "../core/decision.ts";
 import { isKeysteadError } from "../core/errors.ts";
 import { decodeImage, formatImage, IMAGE_KINDS, type ImageUse, TEE_KINDS } from "../core/image.ts";
 import { quoteText } from "../core/text.ts";
+import { ROLE_MATRIX } from "../protocol/roles.ts";
 import type { ContractName } from "./abis.ts";
-import { ROLE_MATRIX } from "./role-matrix.ts";
 
 /** TCB statuses by bit position, as texts: what people type is looked up among them. */
 export const TCB_STATUSES: readonly string[] = TCB_STATUS_NAMES;
@@ -259,6 +259,8 @@ export const PHRASES: Readonly<Record<ContractName, Readonly<Record<string, Phra
     enableModule: (a) => words("Safe module", `let ${raw(a.module)} act for this Safe WITHOUT ANY SIGNATURE`),
     disableModule: (a) => words("Safe module", `no longer let ${raw(a.module)} act for this Safe`),
     setGuard: (a) => words("Safe guard", `let ${raw(a.guard)} judge every transaction of this Safe`),
+    setModuleGuard: (a) => words("Safe guard", `let ${raw(a.moduleGuard)} judge every module of this Safe`),
+    changeMasterCopy: (a) => words("Safe singleton", `let this Safe run the code of ${raw(a._masterCopy)}`),
     setFallbackHandler: (a) => words("Safe handler", `let ${raw(a.handler)} answer other calls to this Safe`),
     approveHash: (a) => words("approval", `approve the Safe transaction hash ${raw(a.hashToApprove)}`),
   },

@@ -160,7 +160,7 @@ describe("keystead propose, verify, decode", () => {
       ...nonces,
     ]);
     expect([run.code, jsonOf(run).headline]).to.satisfy(
-      ([code, line]: [number, string]) => code === 0 && line.includes("WITH WARNINGS"),
+      ([code, line]: [number, string]) => code === 0 && line.includes("1 WARNING"),
     );
     const found = verify("007-call");
     expect([found.code, jsonOf(found).ok]).to.deep.equal([2, true]);

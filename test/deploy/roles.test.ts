@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { expect } from "chai";
 import { id, zeroPadValue } from "ethers";
 import { foldRoles, type RoleLog } from "../../src/chain/roles.ts";
-import { compareRoles, type GovernedContract, ROLE_MATRIX } from "../../src/governance/role-matrix.ts";
+import { compareRoles, type GovernedContract, ROLE_MATRIX } from "../../src/protocol/roles.ts";
 
 const PARTIES = {
   timelock: "0x1111111111111111111111111111111111111111",

@@ -250,12 +250,12 @@ describe("commands that act", function () {
     ]);
     expect(code).to.equal(0);
     expect(await refused("alice", "sign", "004-call", "--step", "schedule")).to.deep.equal([1, "proposal/unsafe"]);
-    await on("alice", "sign", "004-call", "--step", "schedule", "--accept-warnings");
+    await on("alice", "sign", "004-call", "--step", "schedule", "--accept", "danger/unknown-call");
     const file = join(folderOf("004-call"), "schedule.safe.json");
     const good = readFileSync(file, "utf8");
     writeFileSync(file, good.replace("172800", "172801"));
     for (const [command, ...more] of [["sign", "--step", "schedule"], ["execute"], ["cancel"], ["rollback"]] as const) {
-      const got = await refused("relayer", command, "004-call", ...more, "--accept-warnings");
+      const got = await refused("relayer", command, "004-call", ...more, "--accept", "danger/unknown-call");
       expect(got, command).to.deep.equal([1, "proposal/not-verified"]);
     }
     writeFileSync(file, good);

@@ -66,7 +66,7 @@ describe("decode", () => {
     for (const data of ["0xdeadbeef", "0x01", `0x${"00".repeat(36)}`] as const) {
       const decoded = decodeCall({ to: addressOf(9), value: 1n, data }, context);
       expect(decoded.words.sentence).to.match(/^UNKNOWN CALL/);
-      expect(warnings(decoded)).to.deep.equal(["unsure"]);
+      expect(warnings(decoded), "unknown, and ether leaves").to.deep.equal(["unsure", "unsafe"]);
     }
   });
 

@@ -3,7 +3,7 @@ import hre from "hardhat";
 import type { Connection } from "../../deploy/connection.ts";
 import { askView, deriveExpectedState, type ExpectedView, identityId } from "../../src/governance/effects.ts";
 import { buildIntent, INTENTS } from "../../src/governance/intents.ts";
-import { LANE_RULES } from "../../src/governance/lanes.ts";
+import { functionRecord } from "../../src/protocol/functions.ts";
 import { addressOf } from "../helpers/governance.ts";
 import { imageId, PLATFORM, tdxImage } from "../helpers/images.ts";
 import { contractSigner, deploy, deploySuite, type Suite } from "../helpers/suite.ts";
@@ -72,7 +72,7 @@ describe("expected state", () => {
     for (const [intent, given] of STEPS) {
       const { call } = buildIntent({ intent, arguments: given }, contracts);
       const name = suite.policy.interface.parseTransaction({ data: call.data })?.name ?? "";
-      const from = LANE_RULES.policy[name]?.by === "guardian" ? suite.guardian : suite.governor;
+      const from = functionRecord("policy", name)?.by === "guardian" ? suite.guardian : suite.governor;
       const { before, after, derived, underived } = await play(intent, given, from);
       expect(derived > 0 || underived === 1, intent).to.equal(true);
       if (derived > 0)

@@ -1,9 +1,9 @@
 import { expect } from "chai";
 import { recogniseCall } from "../../src/governance/decode.ts";
 import { buildIntent, INTENTS } from "../../src/governance/intents.ts";
-import { LANE_RULES } from "../../src/governance/lanes.ts";
 import type { Operation } from "../../src/governance/operation.ts";
 import { verifyProposal } from "../../src/governance/verify.ts";
+import { FUNCTIONS, type FunctionRecord } from "../../src/protocol/functions.ts";
 import { errorOf } from "../helpers/errors.ts";
 import { addressOf, CONTRACTS, folderOf, PARTIES, propose, SERVICE, safeRef } from "../helpers/governance.ts";
 import { PLATFORM, tdxImage } from "../helpers/images.ts";
@@ -77,8 +77,8 @@ describe("intents", () => {
           build(name, contract === undefined ? {} : { contract, ...role }, optional);
       }
     }
-    const wanted = Object.entries(LANE_RULES).flatMap(([contract, rules]) =>
-      Object.entries(rules)
+    const wanted = Object.entries(FUNCTIONS).flatMap(([contract, rules]) =>
+      Object.entries<FunctionRecord>(rules)
         .filter(([, { by }]) => by !== "nobody")
         .map(([name]) => `${contract}.${name}`),
     );

@@ -4,8 +4,8 @@ import hre from "hardhat";
 import type { Connection } from "../../deploy/connection.ts";
 import { extractRevertData } from "../../deploy/safe/account.ts";
 import { INTERFACES } from "../../src/governance/abis.ts";
-import { LANE_RULES } from "../../src/governance/lanes.ts";
 import { PHRASES } from "../../src/governance/words.ts";
+import { FUNCTIONS, type FunctionRecord } from "../../src/protocol/functions.ts";
 import { addressOf } from "../helpers/governance.ts";
 import { PLATFORM, tdxImage } from "../helpers/images.ts";
 import { deploySuite, type Suite } from "../helpers/suite.ts";
@@ -32,11 +32,11 @@ describe("lanes", () => {
     it(`judge every function of the ${contract} that changes state, and none besides`, () => {
       const names = functionsOf(INTERFACES[contract]);
       expect(new Set(names).size, "an overload would share a lane").to.equal(names.length);
-      expect(Object.keys(LANE_RULES[contract]).sort()).to.deep.equal(names);
+      expect(Object.keys(FUNCTIONS[contract]).sort()).to.deep.equal(names);
     });
 
     it(`have words for every function of the ${contract} that a proposal can hold`, () => {
-      const wordless = Object.keys(LANE_RULES[contract]).filter((name) => PHRASES[contract][name] === undefined);
+      const wordless = Object.keys(FUNCTIONS[contract]).filter((name) => PHRASES[contract][name] === undefined);
       expect(wordless.filter((name) => name !== "initialize" && !name.startsWith("onERC"))).to.deep.equal([]);
       for (const name of Object.keys(PHRASES[contract])) expect(functionsOf(INTERFACES[contract])).to.include(name);
     });
@@ -81,7 +81,7 @@ describe("lanes", () => {
 
     for (const contract of ["policy", "registry"] as const) {
       it(`of the ${contract}`, async () => {
-        for (const [name, { by }] of Object.entries(LANE_RULES[contract])) {
+        for (const [name, { by }] of Object.entries<FunctionRecord>(FUNCTIONS[contract])) {
           if (by !== "governor" && by !== "guardian") continue;
           const expected = contract === "registry" && by === "guardian" ? "KmsRegistry_ServiceUnknown" : REFUSALS[by];
           expect(await refusal(contract, name), name).to.equal(expected);

@@ -2,16 +2,16 @@ import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { expect } from "chai";
-import { run } from "../../src/cli/main.ts";
 import { createIo } from "../../src/cli/io.ts";
+import { run } from "../../src/cli/main.ts";
 import { writeProposal } from "../../src/governance/folder.ts";
 import { INTENTS } from "../../src/governance/intents.ts";
 import type { Operation } from "../../src/governance/operation.ts";
-import { LANE_RULES } from "../../src/governance/lanes.ts";
 import { DIRECTION_WORDS, directionOf } from "../../src/governance/present/direction.ts";
 import { COLUMNS } from "../../src/governance/present/layout.ts";
 import { SCREEN_LINES } from "../../src/governance/present/summary.ts";
 import { decodeOperation } from "../../src/governance/report.ts";
+import { FUNCTIONS, type FunctionRecord } from "../../src/protocol/functions.ts";
 import {
   ALLOW_TDX,
   addressOf,
@@ -165,8 +165,8 @@ describe("REPORT.md", () => {
 
 describe("directions", () => {
   it("are known of every function that a proposal can call", () => {
-    const unknown = Object.entries(LANE_RULES).flatMap(([contract, rules]) =>
-      Object.entries(rules).flatMap(([name, { lane, by }]) => {
+    const unknown = Object.entries(FUNCTIONS).flatMap(([contract, rules]) =>
+      Object.entries<FunctionRecord>(rules).flatMap(([name, { lane, by }]) => {
         if (by === "nobody") return [];
         const direction = directionOf({
           ...{

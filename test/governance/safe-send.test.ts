@@ -154,7 +154,9 @@ describe("Safe transactions on the real contracts", function () {
     const oldParent = operationOf(oldSafe);
     const planned = planStep(oldParent, "execute");
     const records = signed(oldParent, newer.address);
-    expect(await codeOf(() => prepare(oldParent, records))).to.equal("safe/owner-cannot-answer");
+    const told: string[] = [];
+    expect(await codeOf(() => prepare(oldParent, records, told))).to.equal("safe/too-few-signatures");
+    expect(told.join()).to.include(`signatures for ${newer.address} do not count`);
     expect(await codeOf(() => requireSignable(client, planned, newer.address))).to.equal("safe/owner-cannot-answer");
     // the way that the error names
     const approve = HANDLER.encodeFunctionData("approveHash", [planned.hashes.safeTxHash]);
@@ -177,13 +179,15 @@ describe("Safe transactions on the real contracts", function () {
     expect(await codeOf(async () => checkSigner(check, stranger))).to.equal("sign/not-an-owner");
     expect(await codeOf(() => requireSignable(client, planned, dave.address))).to.equal("sign/not-an-owner");
 
-    // a contract's signature is only looked at by the contract, on the chain
+    // a contract's signature counts where the contract says so, on the chain; else it is left out, and stops nobody
     const child = await newSafe("1.5.0", [carol.address], 1);
     const wallet = operationOf(await newSafe("1.5.0", [alice.address, child.address]));
     const walletPlan = planStep(wallet, "execute");
     const bad = importSignature(wallet, walletPlan, { signature: "0x1234", signer: child.address, contract: true });
     const mine = signStep(wallet, walletPlan, keyOf(alice));
-    expect(await codeOf(() => prepare(wallet, [mine, bad]))).to.equal("safe/bad-signatures");
+    const told: string[] = [];
+    expect(await codeOf(() => prepare(wallet, [mine, bad], told))).to.equal("safe/too-few-signatures");
+    expect(told.join()).to.include(`${child.address} does not count`).and.to.include("EIP-1271");
     const { safeTxHash } = hashesToSign(31337n, walletPlan, child.address);
     const good: Hex = keyOf(carol).sign(safeTxHash);
     const eip1271 = importSignature(wallet, walletPlan, { signature: good, signer: child.address, contract: true });

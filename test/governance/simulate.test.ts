@@ -103,7 +103,8 @@ describe("simulate", function () {
     const call = { to: world.contracts.timelock, data: "0x", value: "0" };
     const plain = await world.propose({ id: "004-call", intents: [{ intent: "call", arguments: call }] });
     const found = await simulateProposal(world.client, plain);
-    expect(found.unjudged.join()).to.include("nobody here knows this call");
+    expect(found.verdict).to.equal("unsure");
+    expect(found.warnings.map(({ code }) => code)).to.deep.equal(["simulate/unknown-call"]);
     // an upgrade to a contract that answers otherwise is not what the expected state says
     const wrong: Operation = {
       ...grant,
@@ -129,8 +130,10 @@ describe("simulate", function () {
       },
     );
     const blind = await world.proposeBlind({ id: "005-tdx", intents: [ALLOW_TDX] });
-    await refusal(requireRehearsal(world.client, blind, "schedule"), "simulate/not-recorded");
-    expect((await requireRehearsal(world.client, blind, "schedule", { acceptUnrecorded: true }))?.ok).to.equal(true);
+    await refusal(requireRehearsal(world.client, blind, "schedule"), "simulate/not-explained");
+    expect((await requireRehearsal(world.client, blind, "schedule", { accept: ["start/not-recorded"] }))?.ok).to.equal(
+      true,
+    );
   });
 
   it("refuses an endpoint that lies about what the play reads", async () => {

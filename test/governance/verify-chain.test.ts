@@ -6,6 +6,7 @@ import { INTERFACES } from "../../src/governance/abis.ts";
 import { readBuilds } from "../../src/governance/build.ts";
 import type { Operation } from "../../src/governance/operation.ts";
 import { mappingSlot } from "../../src/governance/slots.ts";
+import { planStep } from "../../src/governance/transactions.ts";
 import { type VerifyChainOptions, verifyOnChain } from "../../src/governance/verify-chain.ts";
 import { setCode, setSlot } from "../deploy/chains.ts";
 import { refusal } from "../deploy/refusal.ts";
@@ -50,7 +51,7 @@ describe("verify with a chain", function () {
       true,
       "unset",
       true,
-      { recorded: true, moved: [] },
+      { recorded: true, moved: [], noted: [] },
     ]);
     expect(found.facts.map(({ what }) => what)).to.include.members([
       "minimum delay",
@@ -143,7 +144,15 @@ describe("verify with a chain", function () {
   describe("given a chain that is not as assumed", () => {
     it("it names a nonce that moved, and what was proposed for another Safe release", async () => {
       const used = { ...grant, safe: { ...grant.safe, nonce: 3n } };
-      expect(await codes(used)).to.deep.equal(["safe.nonce verify/nonce"]);
+      // two proposals in flight: other nonces give other hashes, and nothing that was proposed is wrong
+      const { differences, transactions, notes } = await verify(used);
+      expect(differences).to.deep.equal([]);
+      expect(transactions.map(({ name, transaction }) => `${name} ${transaction.nonce}`).slice(0, 2)).to.deep.equal([
+        "schedule 0",
+        "execute 1",
+      ]);
+      expect(transactions[0]?.hashes).to.deep.equal(planStep(used, "schedule", { nonce: 0n }).hashes);
+      expect(notes.join()).to.include("--nonce 0");
       const other = { ...grant, safe: { ...grant.safe, version: "1.5.0" as const } };
       expect(await codes(other)).to.include.members([
         "safe.version verify/safe-version",
@@ -227,7 +236,16 @@ describe("verify with a chain", function () {
         () => setCode(world.chain, addressOf(69), "0x6001600255"),
         () => codes(stranger, { builds }),
       );
-      expect(strange).to.have.members(["calls[0] verify/open-initializer", "calls[0] verify/not-built-here"]);
+      expect(strange).to.have.members([
+        "calls[0] verify/other-contract",
+        "calls[0] verify/open-initializer",
+        "calls[0] verify/not-built-here",
+      ]);
+      // the other proxy's own implementation is built here, and is still the wrong one
+      const swapped = await upgrade(world.deployment.contracts.registryImplementation.address);
+      expect(await codes(swapped, { builds })).to.deep.equal(["calls[0] verify/other-contract"]);
+      expect(await codes(swapped)).to.deep.equal(["calls[0] verify/other-contract"]);
+      expect((await verify(current)).unchecked.join()).to.include("NOT compared with a build");
     });
 
     it("it names what moved since it was proposed", async () => {

@@ -60,7 +60,7 @@ describe("rollout: where a proposal's images come from", () => {
     const operation = buildOperation({ ...proposalInput(plan, step), parties: PARTIES, measurements: claims });
     const { reports, differences } = readProvenance(operation, files);
     expect([reports.length, differences]).to.deep.equal([3, []]);
-    expect(reports[2]?.registers).to.deep.equal(["mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"]);
+    expect(reports[2]?.standings.map(({ name }) => name)).to.deep.equal(["mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"]);
   });
 
   it("writes measurements that read back the same", async () => {

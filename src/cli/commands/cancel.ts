@@ -1,7 +1,8 @@
 import { cancelProposal } from "../../governance/execute.ts";
 import type { OptionValues } from "../chain-input.ts";
 import type { CommandModule } from "../command.ts";
-import { addressOption, openActing, refusing } from "../proposal-input.ts";
+import { openActing, refusing } from "../proposal-input.ts";
+import { addressOption } from "../proposal-options.ts";
 import { addActingOptions, reportStanding } from "../standing.ts";
 
 /** `keystead cancel DIR`. */
@@ -14,7 +15,10 @@ export const command: CommandModule = {
           refusing(context, async () => {
             const options = command.opts<OptionValues & Record<string, unknown>>();
             const safe = addressOption(options, "safe");
-            return reportStanding(context, await cancelProposal(await openActing(context, folder, options), safe));
+            return reportStanding(
+              context,
+              await cancelProposal(await openActing(context, folder, options, "cancel"), safe),
+            );
           }),
         ),
       );

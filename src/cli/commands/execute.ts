@@ -1,7 +1,8 @@
 import { executeProposal } from "../../governance/execute.ts";
 import type { OptionValues } from "../chain-input.ts";
 import type { CommandModule } from "../command.ts";
-import { openActing, refusing, stepOf } from "../proposal-input.ts";
+import { openActing, refusing } from "../proposal-input.ts";
+import { stepOf } from "../proposal-options.ts";
 import { addActingOptions, reportStanding } from "../standing.ts";
 
 /** `keystead execute DIR`. */
@@ -14,7 +15,10 @@ export const command: CommandModule = {
           refusing(context, async () => {
             const options = command.opts<OptionValues & Record<string, unknown>>();
             const step = stepOf(options.step);
-            return reportStanding(context, await executeProposal(await openActing(context, folder, options), step));
+            return reportStanding(
+              context,
+              await executeProposal(await openActing(context, folder, options, step), step),
+            );
           }),
         ),
       );

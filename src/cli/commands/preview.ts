@@ -1,6 +1,7 @@
 import { KeysteadError } from "../../core/errors.ts";
 import { readProposals } from "../../governance/folder.ts";
 import { type Pending, type Preview, type PreviewedProposal, previewProposals } from "../../governance/preview.ts";
+import { verdictOf } from "../../governance/judge.ts";
 import { verifyProposal } from "../../governance/verify.ts";
 import { formatTime } from "../../governance/words.ts";
 import type { OptionValues } from "../chain-input.ts";
@@ -92,7 +93,9 @@ async function preview(context: CommandContext, options: Options): Promise<ExitC
     },
     () => render(found, renderTraces(traces, names, operations, output), output),
   );
-  const exits = found.proposals.map(({ differences, unjudged }) => exitOf({ ok: differences.length === 0, unjudged }));
+  const exits = found.proposals.map(({ differences, warnings }) =>
+    exitOf({ verdict: differences.length > 0 ? "unsafe" : verdictOf(warnings) }),
+  );
   return exits.includes(1) ? 1 : exits.includes(2) ? 2 : 0;
 }
 

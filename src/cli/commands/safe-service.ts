@@ -16,6 +16,7 @@ import type { CommandContext, CommandModule } from "../command.ts";
 import { ADDRESS_BOOK_OPTION, readNames } from "../names-input.ts";
 import { type ExitCode, safeText } from "../output.ts";
 import { openProposal, PROPOSAL_OPTIONS, plannedBy, refusing, type VerifiedProposal } from "../proposal-input.ts";
+import { stepOf } from "../proposal-options.ts";
 
 const KEY_VARIABLE = "SAFE_API_KEY";
 
@@ -28,7 +29,7 @@ interface Opened {
 }
 
 async function open({ io }: CommandContext, folder: string, options: OptionValues): Promise<Opened> {
-  const proposal = await openProposal(io, folder, options);
+  const proposal = await openProposal(io, folder, options, stepOf(options.step));
   const planned = plannedBy(proposal, options);
   const url = typeof options.service === "string" ? options.service : undefined;
   const key = io.env[KEY_VARIABLE];
@@ -74,7 +75,7 @@ async function collect(context: CommandContext, folder: string, options: OptionV
     try {
       const given = { signature, signer: owner, through: null };
       const record = importSignature(proposal.operation, planned, given);
-      if ((await writeSignature(folder, proposal.files, record)).written) added.push(owner);
+      if ((await writeSignature(folder, proposal.signatures, record)).written) added.push(owner);
     } catch (error) {
       // what a stranger put there must not keep the others' signatures out
       if (!isKeysteadError(error)) throw error;

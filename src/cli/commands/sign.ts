@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { decodeUtf8, fromHex, type Hex, toHex } from "../../core/bytes.ts";
 import { KeysteadError } from "../../core/errors.ts";
+import { requireContract } from "../../governance/contract-signatures.ts";
 import { writeSignature } from "../../governance/folder.ts";
 import { describeApproval, planApproval } from "../../governance/nested.ts";
 import { checkSigner, requireSignable, type SignerCheck } from "../../governance/owners.ts";
@@ -15,7 +16,6 @@ import { keyOptions, readKey, SIGNER_VARIABLE } from "../key-input.ts";
 import { ADDRESS_BOOK_OPTION, readNames } from "../names-input.ts";
 import type { ExitCode } from "../output.ts";
 import {
-  addressOption,
   openEndpoint,
   openProposal,
   PROPOSAL_OPTIONS,
@@ -23,6 +23,7 @@ import {
   refusing,
   type VerifiedProposal,
 } from "../proposal-input.ts";
+import { addressOption, stepOf } from "../proposal-options.ts";
 import { type Asked, renderAsked, requireYes } from "../sign-screen.ts";
 
 const SIGNATURE_LIMIT = 64 * 1024;
@@ -67,7 +68,7 @@ function signingAs(
 async function sign(context: CommandContext, folder: string, options: OptionValues): Promise<ExitCode> {
   const { io } = context;
   const output = context.output();
-  const proposal = await openProposal(io, folder, options);
+  const proposal = await openProposal(io, folder, options, stepOf(options.step));
   const { operation, deployment } = proposal;
   const planned = plannedBy(proposal, options);
   const through = addressOption(options, "through") ?? null;
@@ -101,7 +102,8 @@ async function sign(context: CommandContext, folder: string, options: OptionValu
     record = signStep(operation, planned, key, { through });
   }
   if (check !== undefined) checkSigner(check, record);
-  const { file, written } = await writeSignature(folder, proposal.files, record);
+  if (client !== undefined && check !== undefined) await requireContract(client, check.block, planned, record);
+  const { file, written } = await writeSignature(folder, proposal.signatures, record);
   const unchecked =
     check === undefined ? ["whether the signer is an owner, and the nonce the Safe's: no endpoint was named"] : [];
   const who = names.get(record.signer) ?? record.signer;

@@ -1,5 +1,5 @@
+import { functionRecord, type Direction as RecordedDirection } from "../../protocol/functions.ts";
 import type { DecodedCall } from "../decode.ts";
-import { LANE_RULES } from "../lanes.ts";
 
 /**
  * What a call does to trust, as a signer asks it. `code` replaces what decides from then on; `power` changes who may decide or how long
@@ -20,30 +20,17 @@ export const DIRECTION_WORDS: Readonly<Record<Direction, string>> = {
 /** Directions in the order in which they are shown. */
 export const DIRECTIONS = Object.keys(DIRECTION_WORDS).filter((word): word is Direction => word in DIRECTION_WORDS);
 
-/** Functions of the lane `admin`, whose direction their lane does not tell. Arguments are as `DecodedCall` shows them. */
-const ADMIN: Readonly<Record<string, Direction | ((argument: (name: string) => string) => Direction)>> = {
-  grantRole: "power",
-  revokeRole: "power",
-  renounceRole: "power",
-  updateDelay: "power",
-  extendPause: "tightens",
-  setGatewayAppId: "neither",
-  setAppImplementation: "neither",
-  createService: "neither",
-  createServiceWithImage: "neither",
-  addSecretKeyByImage: "neither",
-  restrictServiceDevices: "tightens",
-  retireImageFromService: "tightens",
-  rotateServiceKey: "neither",
-  publishSealedSecrets: "neither",
-  extendNoticePeriod: "tightens",
-  setServiceGuardian: "power",
+/** Functions whose arguments tell the direction. Arguments are as `DecodedCall` shows them. */
+const BY_ARGUMENT: Readonly<Record<string, (argument: (name: string) => string) => Direction>> = {
   setDevice: (argument) => (argument("allowed") === "true" ? "loosens" : "tightens"),
   setRequireUpToDateTcb: (argument) => (argument("required") === "true" ? "tightens" : "loosens"),
-  transferServiceAdmin: "power",
-  acceptServiceAdmin: "power",
-  renounceServiceAdmin: "power",
 };
+
+/** The protocol's directions by the words that signers see. */
+const SHOWN = {
+  ...{ loosens: "loosens", tightens: "tightens", neither: "neither" },
+  ...{ upgrades: "code", roles: "power" },
+} as const satisfies Readonly<Record<RecordedDirection, Direction>>;
 
 /**
  * What one call does to trust. Calls that only carry others (a MultiSend, a timelock's batch) have the direction of what they carry: ask
@@ -59,16 +46,12 @@ export function directionOf(call: DecodedCall): Direction {
   if (contract === "safe") return "power";
   if (contract === "multiSend") return "unknown";
   const name = signature.slice(0, signature.indexOf("("));
-  const rule = LANE_RULES[contract][name];
-  if (rule === undefined) return "unknown";
-  if (rule.lane === "grant") return "loosens";
-  if (rule.lane === "revoke") return "tightens";
-  if (rule.lane === "upgrade") return "code";
-  const own = ADMIN[name];
-  if (own === undefined) return "unknown";
-  return typeof own === "string"
-    ? own
-    : own((wanted) => call.arguments.find((argument) => argument.name === wanted)?.value ?? "");
+  const record = functionRecord(contract, name);
+  if (record === undefined) return "unknown";
+  return (
+    BY_ARGUMENT[name]?.((wanted) => call.arguments.find((argument) => argument.name === wanted)?.value ?? "") ??
+    SHOWN[record.direction]
+  );
 }
 
 const CARRIERS = new Set(["multicall", "multiSend", "schedule", "scheduleBatch", "execute", "executeBatch"]);

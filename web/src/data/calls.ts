@@ -4,11 +4,13 @@ import { TIMELOCK_ABI } from "../../../src/chain/abi/timelock.ts";
 import { POLICY, REGISTRY } from "../../../src/chain/reads.ts";
 import type { Hex } from "../../../src/core/bytes.ts";
 import type { Image } from "../../../src/core/image.ts";
+import { type Danger, dangersOf } from "../../../src/protocol/dangers.ts";
+import { type Direction, functionRecord } from "../../../src/protocol/functions.ts";
 import { formatDuration } from "../format.ts";
 import { kindName, readImageBytes, tcbNames } from "./images.ts";
 
 /** Which way a call moves what is trusted. */
-export type Lane = "loosens" | "tightens" | "upgrade" | "roles" | "unknown";
+export type Lane = "loosens" | "tightens" | "upgrade" | "roles" | "neither" | "unknown";
 
 /** One argument, for people. `text` is untrusted. */
 export interface CallArgument {
@@ -25,6 +27,8 @@ export interface CallView {
   /** e.g. `allowPlatform`; undefined: nobody here can read it. */
   readonly name: string | undefined;
   readonly lane: Lane;
+  /** What hands over control or takes protection away, by the one catalogue. */
+  readonly dangers: readonly Danger[];
   readonly arguments: readonly CallArgument[];
   readonly value: bigint;
   readonly data: Hex;
@@ -32,12 +36,11 @@ export interface CallView {
 
 const TIMELOCK = new AbiInterface(TIMELOCK_ABI);
 
-const LANES: readonly (readonly [pattern: RegExp, lane: Lane])[] = [
-  [/^(allow|enable|accept|unrestrict|publish|set|resume|extend)/, "loosens"],
-  [/^(suspend|reject|restrict|pause|cancel)|^revoke(?!Role)/, "tightens"],
-  [/^upgradeTo/, "upgrade"],
-  [/Role$|^updateDelay$/, "roles"],
-];
+/** The protocol's directions by this page's words. What no one can propose here is not understood. */
+const LANES = {
+  ...{ loosens: "loosens", tightens: "tightens", neither: "neither" },
+  ...{ upgrades: "upgrade", roles: "roles" },
+} as const satisfies Readonly<Record<Direction, Lane>>;
 
 /**
  * Takes a call of the timelock apart. It counts as understood only where it goes to a contract of the suite, and where encoding its arguments again
@@ -52,18 +55,30 @@ export function readCall(
 ): CallView {
   const places = { policy: POLICY, registry: REGISTRY, timelock: TIMELOCK };
   const contract = (["policy", "registry", "timelock"] as const).find((name) => addresses[name] === target);
-  const unknown: CallView = { target, contract, name: undefined, lane: "unknown", arguments: [], value, data };
+  const unknown: CallView = {
+    target,
+    contract,
+    name: undefined,
+    lane: "unknown",
+    dangers: [],
+    arguments: [],
+    value,
+    data,
+  };
   if (contract === undefined) return unknown;
   const decoded = decode(places[contract], data);
   if (decoded === undefined) return unknown;
   const { name, values, inputs } = decoded;
-  const lane = LANES.find(([pattern]) => pattern.test(name))?.[1] ?? "unknown";
+  const record = functionRecord(contract, name);
+  const lane = record === undefined || record.by === "nobody" ? "unknown" : LANES[record.direction];
+  const named = Object.fromEntries(inputs.map((input, index) => [input.name, values[index]]));
+  const dangers = dangersOf({ contract, name, named, to: target }, {});
   const list = inputs.map(({ name: argument, type }, index) => {
     const raw: unknown = values[index];
     const image = type === "bytes" && /image$/i.test(argument) ? readImageBytes(String(raw)) : undefined;
     return { name: argument, text: words(argument, raw), image };
   });
-  return { ...unknown, name, lane, arguments: list };
+  return { ...unknown, name, lane, dangers, arguments: list };
 }
 
 function decode(abi: Interface, data: Hex) {

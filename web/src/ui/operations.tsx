@@ -20,6 +20,7 @@ const LANES: Readonly<Record<Lane, readonly [Tone, string]>> = {
   tightens: ["ok", "tightens"],
   upgrade: ["bad", "replaces code"],
   roles: ["bad", "changes who governs"],
+  neither: ["idle", "neither loosens nor tightens"],
   unknown: ["bad", "not understood"],
 };
 
@@ -127,6 +128,13 @@ function Call({ call }: { readonly call: CallView }) {
         )}
         {call.value > 0n ? ` with ${call.value} wei` : ""}
       </p>
+      {call.dangers
+        .filter(({ severity }) => severity === "unsafe")
+        .map(({ code, message }) => (
+          <p key={code}>
+            <Badge tone="bad">danger</Badge> {message}
+          </p>
+        ))}
       {call.name === undefined ? (
         <HexText value={call.data} what="calldata" />
       ) : (

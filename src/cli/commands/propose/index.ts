@@ -19,7 +19,7 @@ import {
   type Parameter,
 } from "../../../governance/intents.ts";
 import type { MeasurementClaim, Operation } from "../../../governance/operation.ts";
-import { parseAddress, parseDuration, parseParameter } from "../../../governance/parameters.ts";
+import { parseAddress, parseDuration, parseNonce, parseParameter } from "../../../governance/parameters.ts";
 import { deriveProposal } from "../../../governance/proposal.ts";
 import { buildOperation, type Parties, type ProposalInput } from "../../../governance/propose.ts";
 import { decodeOperation, headline } from "../../../governance/report.ts";
@@ -70,7 +70,7 @@ function safeRef(address: string, version: string, nonce: string | undefined, mu
     throw bad("safe-version", `Safe version ${version} is not known`, `Give one of ${SAFE_VERSIONS.join(", ")}.`);
   }
   return {
-    ...{ address, version: known, nonce: nonce === undefined ? 0n : whole(nonce, "nonce") },
+    ...{ address, version: known, nonce: nonce === undefined ? 0n : parseNonce(nonce) },
     multiSend: multiSend === undefined ? fallback : parseAddress(multiSend, "safe-multi-send"),
   };
 }

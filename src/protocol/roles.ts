@@ -1,4 +1,5 @@
-import { getAddress, id } from "ethers";
+import { getAddress } from "ethers/address";
+import { id } from "ethers/hash";
 import type { RoleState } from "../chain/roles.ts";
 
 /** The contracts that have roles. */
