@@ -31,12 +31,14 @@ const TARGET = addressOf(41);
 describe("Safe, as people have it", function () {
   this.timeout(240_000);
   const folder = makeFolder();
-  after(() => folder.remove());
   let chain: Chain;
   before(async () => {
     chain = await startChain("hardhat");
   });
-  after(() => chain?.stop());
+  after(async () => {
+    folder.remove();
+    await chain?.stop();
+  });
   let salt = 100;
   const newSafe = async (version: "1.4.1" | "1.5.0") => {
     const { alice, bob, carol } = await fetchActors(chain.connection);

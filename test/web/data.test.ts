@@ -9,7 +9,6 @@ import type { ServiceEvent } from "../../src/core/events.ts";
 import type { Image } from "../../src/core/image.ts";
 import type { TimedEntry } from "../../src/core/state.ts";
 import { PlatformPolicy__factory } from "../../typechain-types/index.ts";
-import {} from "../../web/src/data/accounts.ts";
 import { readCall } from "../../web/src/data/calls.ts";
 import { compareRegisters } from "../../web/src/data/check.ts";
 import { readEvidence } from "../../web/src/data/evidence.ts";
