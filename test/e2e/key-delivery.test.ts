@@ -251,11 +251,15 @@ describe("key delivery, end to end", function () {
       await world.finalize();
 
       const at = (name: string) => join(world.folder.path, name);
-      const run = await agent(
-        machine("snp", "v2"),
+      const wanted = [
         ...["--service", serviceId, "--node", node.url, "--out", at("keys.json"), "--all-epochs"],
         ...["--secret", `env=${at("secrets.env")}`, "--environment", at("app.env"), "--receipt", at("receipt.json")],
-      );
+      ];
+      const early = await agent(machine("snp", "v2"), ...wanted);
+      expect(early.stderr, "secrets wait out the notice period").to.match(/no secrets in force under "env" yet/);
+      await world.pass(NOTICE);
+      await world.finalize();
+      const run = await agent(machine("snp", "v2"), ...wanted);
       expect(run.code, run.stderr).to.equal(0);
       const keys = JSON.parse(readFileSync(at("keys.json"), "utf8"));
       expect(keys).to.include({ service_id: serviceId, key_epoch: 1 });

@@ -68,7 +68,8 @@ export async function detectDevice(system: System, choice: DeviceChoice = {}): P
   }
   throw new KeysteadError("device/none", "no attestation device was found in this machine", {
     argument: "device",
-    remedy: "Run the agent inside a confidential VM with its guest driver loaded, or give --command.",
+    remedy:
+      "Run the agent inside a confidential VM with its guest driver loaded, or give --command. Azure's confidential VMs, which show a vTPM alone, are not supported.",
     details: { looked: [...Object.values(places), ...IOCTL_ONLY.map(([path]) => path)] },
   });
 }

@@ -1,7 +1,6 @@
-import { encode } from "cbor2";
+import { decode, encode } from "cbor2";
 import { type Binding, buildReportData } from "../../core/binding.ts";
 import { KeysteadError } from "../../core/errors.ts";
-import { type CborValue, decodeCbor } from "../../core/evidence/cbor.ts";
 import { hasErrno, type System } from "../system.ts";
 import { DEVICE_TIMEOUT_MS, type Device, deviceError, requireBinding } from "./device.ts";
 
@@ -61,12 +60,15 @@ export function encodeNsmRequest(binding: Binding): Uint8Array {
 /**
  * The document in the module's answer, `{"Attestation": {"document"}}`.
  *
- * @throws KeysteadError `device/nsm-refused` {error} where the module refused, `device/nsm-answer`, and those of `decodeCbor`
+ * The answer around the document is nobody's proof, and the module has changed how it writes maps before: a general decoder reads it. The document itself is
+ * parsed strictly by whoever gets it.
+ *
+ * @throws KeysteadError `device/nsm-refused` {error} where the module refused, `device/nsm-answer`
  * @example
  * const document = decodeNsmAnswer(stdout);
  */
 export function decodeNsmAnswer(bytes: Uint8Array): Uint8Array {
-  const answer = decodeCbor(bytes, "answer of the security module");
+  const answer = readAnswer(bytes);
   const refused = field(answer, "Error");
   if (typeof refused === "string") {
     throw new KeysteadError("device/nsm-refused", `the Nitro security module refused: ${JSON.stringify(refused)}`, {
@@ -83,7 +85,15 @@ export function decodeNsmAnswer(bytes: Uint8Array): Uint8Array {
   });
 }
 
-function field(value: CborValue | undefined, name: string): CborValue | undefined {
+function readAnswer(bytes: Uint8Array): unknown {
+  try {
+    return decode(bytes, { preferMap: true });
+  } catch {
+    return undefined;
+  }
+}
+
+function field(value: unknown, name: string): unknown {
   return value instanceof Map ? value.get(name) : undefined;
 }
 

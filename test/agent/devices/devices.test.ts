@@ -9,14 +9,14 @@ import { findConfigfs } from "../../../src/agent/devices/configfs-tsm.ts";
 import { detectDevice } from "../../../src/agent/devices/detect.ts";
 import type { Device } from "../../../src/agent/devices/device.ts";
 import { createDstackDevice } from "../../../src/agent/devices/dstack.ts";
-import { createNitroDevice, encodeNsmRequest } from "../../../src/agent/devices/nitro.ts";
+import { createNitroDevice, decodeNsmAnswer, encodeNsmRequest } from "../../../src/agent/devices/nitro.ts";
 import { createSystem } from "../../../src/agent/system.ts";
 import { type Binding, buildReportData } from "../../../src/core/binding.ts";
 import { createTestNitro, type TestNitro } from "../../../src/node/test-tee/nitro.ts";
 import { createTestSnp, type TestSnp } from "../../../src/node/test-tee/snp.ts";
 import { createTestTdx, type TestTdx } from "../../../src/node/test-tee/tdx.ts";
 import { type Folder, makeFolder } from "../../helpers/cli.ts";
-import { rejectionOf } from "../../helpers/errors.ts";
+import { errorOf, rejectionOf } from "../../helpers/errors.ts";
 import { fill } from "../../helpers/evidence.ts";
 import { certificateTable, createFakeKernel, type FakeDriver, type FakeMachine } from "../../helpers/fake-kernel.ts";
 
@@ -249,6 +249,19 @@ describe("attestation devices", function () {
       const device = await detectDevice(createFakeKernel(honest));
       expect(device.name).to.equal("Nitro security module");
       expect((await device.attest(binding)).kind).to.equal("nitro");
+    });
+
+    it("reads the answer around the document however the module writes its maps, and garbage as none", () => {
+      const document = fill(40, 7);
+      const text = (value: string) => encode(value);
+      const open = (...parts: Uint8Array[]) => Buffer.concat([Uint8Array.of(0xbf), ...parts, Uint8Array.of(0xff)]);
+      for (const answer of [
+        encode(new Map([["Attestation", new Map([["document", document]])]])),
+        open(text("Attestation"), open(text("document"), encode(document))),
+      ])
+        expect(decodeNsmAnswer(answer)).to.deep.equal(document);
+      for (const garbage of [fill(0, 0), fill(9, 0xff), fill(30, 0xbf)])
+        expect(errorOf(() => decodeNsmAnswer(garbage)).code).to.equal("device/nsm-answer");
     });
 
     it("refuses what is no document of ours", async () => {

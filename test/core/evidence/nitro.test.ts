@@ -34,7 +34,7 @@ describe("core/evidence/cbor", () => {
     ["a length in two bytes that fits one", "580100", "cbor/not-canonical"],
     ["a byte string of indefinite length", "5f4101ff", "cbor/not-canonical"],
     ["an array of indefinite length", "9f01ff", "cbor/not-canonical"],
-    ["a map of indefinite length", "bf0101ff", "cbor/not-canonical"],
+    ["a map of indefinite length where none is asked for", "bf0101ff", "cbor/not-canonical"],
     ["a reserved length", "1c", "cbor/not-canonical"],
     ["a break", "ff", "cbor/unsupported"],
     ["a tag", "c100", "cbor/unsupported"],
