@@ -1,8 +1,9 @@
 import protocolKit, { type SafeConfig } from "@safe-global/protocol-kit";
 import { getAddress, Interface, keccak256 } from "ethers";
+import { SAFE_VERSIONS, type SafeVersion as KnownSafeVersion, recogniseSafe } from "../../src/chain/safe-releases.ts";
 import { KeysteadError } from "../../src/core/errors.ts";
 import { type Connection, fetchSigner, type Log, sendAndWait, silent } from "../connection.ts";
-import { ensureSafeContracts, SAFE_VERSIONS, type SafeVersion, safeProxyCodeHash, safeRelease } from "./contracts.ts";
+import { ensureSafeContracts, type SafeVersion } from "./contracts.ts";
 
 /** Who a new Safe belongs to. */
 export interface SafeSpec {
@@ -17,7 +18,8 @@ export interface SafeSpec {
 /** What a Safe is on chain, read from it and from its proxy's storage. */
 export interface SafeState {
   readonly address: string;
-  readonly version: SafeVersion;
+  /** Of its singleton: its proxy may be of an earlier release. */
+  readonly version: KnownSafeVersion;
   readonly owners: readonly string[];
   readonly threshold: number;
   readonly nonce: bigint;
@@ -53,13 +55,14 @@ const SafeKit = protocolKit as unknown as typeof protocolKit.default;
 
 type KitTarget = { readonly safeAddress: string } | { readonly spec: SafeSpec };
 
-async function openKit(connection: Connection, version: SafeVersion, target: KitTarget, signer?: string) {
-  const contractNetworks = await ensureSafeContracts(connection, version);
+async function openKit(connection: Connection, version: KnownSafeVersion, target: KitTarget, signer?: string) {
+  // 1.3.0 is deployed nowhere by these tools: where its Safes are, protocol-kit knows its contracts.
+  const networks = version === "1.3.0" ? {} : { contractNetworks: await ensureSafeContracts(connection, version) };
   const common = {
     provider: connection.provider as SafeConfig["provider"],
     ...(signer === undefined ? {} : { signer }),
     isL1SafeSingleton: false,
-    contractNetworks,
+    ...networks,
   };
   if ("safeAddress" in target) return SafeKit.init({ ...common, safeAddress: target.safeAddress });
   const { owners, threshold, saltNonce } = target.spec;
@@ -116,7 +119,7 @@ export async function createSafe(connection: Connection, spec: SafeSpec, log: Lo
 
 /**
  * Reads what stands at an address and proves that it is a Safe: the account's code is Safe's proxy of a known release, and its
- * singleton is that release's contract, by code hash.
+ * singleton is a known release's contract, by code hash ({@link recogniseSafe}).
  *
  * @throws KeysteadError `safe/not-a-safe`, naming what is there instead
  */
@@ -126,7 +129,7 @@ export async function inspectSafe(connection: Connection, account: string): Prom
   const refuse = (why: string) =>
     new KeysteadError("safe/not-a-safe", `${address} is not a Safe: ${why}`, {
       argument: "address",
-      remedy: `use a Safe of version ${SAFE_VERSIONS.join(" or ")} that exists on this chain`,
+      remedy: `use a Safe of version ${SAFE_VERSIONS.join(", ")} that exists on this chain`,
       details: { address },
     });
   const code = await provider.getCode(address);
@@ -134,15 +137,13 @@ export async function inspectSafe(connection: Connection, account: string): Prom
   if (code.toLowerCase().startsWith("0xef0100")) throw refuse("it is an EOA that delegates its code (EIP-7702)");
 
   const singleton = getAddress(`0x${(await provider.getStorage(address, 0)).slice(-40)}`);
-  const version = SAFE_VERSIONS.find((candidate) =>
-    safeRelease(candidate).some((c) => (c.name === "safe" || c.name === "safe_l2") && c.address === singleton),
-  );
-  if (version === undefined) throw refuse(`slot 0 points to ${singleton}, which is no Safe singleton known here`);
-  if (keccak256(code) !== safeProxyCodeHash(version)) throw refuse(`its code is not Safe ${version}'s proxy`);
-  const published = safeRelease(version).find((c) => c.address === singleton);
-  if (keccak256(await provider.getCode(singleton)) !== published?.codeHash) {
-    throw refuse(`the code of its singleton ${singleton} is not Safe ${version}'s`);
-  }
+  const found = recogniseSafe({
+    codeHash: keccak256(code),
+    singleton,
+    singletonCodeHash: keccak256(await provider.getCode(singleton)),
+  });
+  if (found.version === undefined) throw refuse(found.why);
+  const { version } = found;
 
   const read = async (name: string, args: readonly unknown[] = []) => {
     const data = await provider.call({ to: address, data: SAFE_ABI.encodeFunctionData(name, args) });

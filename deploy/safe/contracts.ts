@@ -2,6 +2,7 @@ import { createRequire } from "node:module";
 import type { ContractNetworksConfig } from "@safe-global/protocol-kit";
 import { getSingletonFactoryInfo } from "@safe-global/safe-singleton-factory";
 import { concat, getCreate2Address, keccak256, ZeroHash } from "ethers";
+import type { SafeVersion as KnownSafeVersion } from "../../src/chain/safe-releases.ts";
 import { KeysteadError } from "../../src/core/errors.ts";
 import {
   type Connection,
@@ -13,8 +14,8 @@ import {
   silent,
 } from "../connection.ts";
 
-/** The Safe versions that Keystead deploys and recognises. */
-export const SAFE_VERSIONS = ["1.4.1", "1.5.0"] as const;
+/** The Safe releases that Keystead deploys. It recognises those of src/chain/safe-releases.ts, of which 1.3.0 has no creation code on npm. */
+export const SAFE_VERSIONS = ["1.4.1", "1.5.0"] as const satisfies readonly KnownSafeVersion[];
 export type SafeVersion = (typeof SAFE_VERSIONS)[number];
 
 /** One contract of a Safe release: where it lives on every chain, and the hash of its code there. */

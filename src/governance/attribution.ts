@@ -8,8 +8,11 @@ import { quoteText } from "../core/text.ts";
 import { INTERFACES } from "./abis.ts";
 import { recogniseCall } from "./decode.ts";
 import type { StoredProposal } from "./folder.ts";
+import type { Operation } from "./operation.ts";
 import { type Call, hex, MULTI_SEND_CALL_ONLY, unpackMultiSend } from "./safe-hash.ts";
+import { type FoundSignature, readSignatures } from "./signatures.ts";
 import type { LoggedOperation } from "./timelock-log.ts";
+import { planStep } from "./transactions.ts";
 import { roleName } from "./words.ts";
 
 /** One thing that happened, and the proposal that it belongs to. */
@@ -97,7 +100,11 @@ export async function attributeEvents(client: Client, ledger: Ledger): Promise<r
   const creations = new Set(Object.values(deployment.contracts).map(({ transaction }) => transaction.toLowerCase()));
   const transactions = new Map<Hex, Transaction>();
   const found: GovernanceEvent[] = [];
-  for (const { contract, address, log, event } of eventsOf(ledger)) {
+  const spent = knownExecutions(ledger);
+  const inOrder = [...eventsOf(ledger)].sort(
+    (a, b) => a.log.blockNumber - b.log.blockNumber || a.log.logIndex - b.log.logIndex,
+  );
+  for (const { contract, address, log, event } of inOrder) {
     const base = {
       ...{ contract, name: event.name, words: describe(event), block: log.blockNumber },
       ...{ transactionHash: log.transactionHash, logIndex: log.logIndex },
@@ -115,7 +122,7 @@ export async function attributeEvents(client: Client, ledger: Ledger): Promise<r
     }
     let transaction = transactions.get(log.transactionHash);
     if (transaction === undefined) {
-      transaction = await readTransaction(client, ledger, log.transactionHash);
+      transaction = await readTransaction(client, ledger, log.transactionHash, spent);
       transactions.set(log.transactionHash, transaction);
     }
     const left = transaction.explained.get(`${address.toLowerCase()}/${event.name}`) ?? [];
@@ -205,7 +212,56 @@ function describe({ name, fields }: Found["event"]): string {
   return [name, ...shown].join(" ");
 }
 
-async function readTransaction(client: Client, ledger: Ledger, hash: Hex): Promise<Transaction> {
+/** The direct parts of proposals, each with the one transaction that explains what it did. */
+type Spent = Map<string, Hex>;
+
+/**
+ * The Safe transaction hashes that a proposal's direct transaction may have: of the planned nonce, and of those that it was signed with.
+ *
+ * @example
+ * directHashes(operation, "execute", signatures).has(log.topics[1]);
+ */
+export function directHashes(
+  operation: Operation,
+  step: "execute" | "rollback",
+  signatures: readonly FoundSignature[],
+): ReadonlySet<string> {
+  const nonces = new Set([
+    planStep(operation, step).transaction.nonce,
+    ...signatures.filter((one) => one.step === step).map(({ nonce }) => nonce),
+  ]);
+  return new Set([...nonces].map((nonce) => planStep(operation, step, { nonce }).hashes.safeTxHash));
+}
+
+/** Executions with a nonce that was planned or signed: each is its proposal's own, and the same calls made again are nobody's. */
+function knownExecutions({ proposals, safes }: Ledger): Spent {
+  const spent: Spent = new Map();
+  for (const [name, { operation, files }] of proposals) {
+    const { signatures } = readSignatures(operation, files);
+    const parts = [
+      ...(operation.timelock === null ? [["execute", operation.safe.address] as const] : []),
+      ...(operation.rollback !== null && operation.rollback.timelock === null
+        ? [["rollback", operation.rollback.safe.address] as const]
+        : []),
+    ];
+    for (const [step, safe] of parts) {
+      const logs = safes.get(safe) ?? [];
+      if (logs.length === 0) continue;
+      const hashes = directHashes(operation, step, signatures);
+      const log = logs.find(({ topics, data }) => hashes.has(topics[1] ?? "") || hashes.has(data.slice(0, 66)));
+      if (log !== undefined) spent.set(`${name} ${step}`, log.transactionHash);
+    }
+  }
+  return spent;
+}
+
+async function readTransaction(client: Client, ledger: Ledger, hash: Hex, spent: Spent): Promise<Transaction> {
+  /** Whether this transaction is the one that a proposal's direct part explains: no other is, however often its calls are made. */
+  const own = (key: string): boolean => {
+    const known = spent.get(key) ?? hash;
+    spent.set(key, known);
+    return known === hash;
+  };
   const explained = new Map<string, string[]>();
   const proposals: string[] = [];
   const explain = (proposal: string, calls: readonly Call[]) => {
@@ -230,17 +286,14 @@ async function readTransaction(client: Client, ledger: Ledger, hash: Hex): Promi
   }
   for (const call of await safeCallsOf(client, hash)) {
     for (const [name, { operation }] of ledger.proposals) {
-      if (operation.timelock === null && sameCalls(operation.calls, call.calls)) {
-        if (call.safe === operation.safe.address) explain(name, operation.calls);
+      const direct = operation.timelock === null && call.safe === operation.safe.address;
+      if (direct && sameCalls(operation.calls, call.calls) && own(`${name} execute`)) {
+        explain(name, operation.calls);
         break;
       }
       const back = operation.rollback;
-      if (
-        back !== null &&
-        back.timelock === null &&
-        call.safe === back.safe.address &&
-        sameCalls(back.calls, call.calls)
-      ) {
+      const undoes = back !== null && back.timelock === null && call.safe === back.safe.address;
+      if (undoes && sameCalls(back.calls, call.calls) && own(`${name} rollback`)) {
         explain(name, back.calls);
         break;
       }

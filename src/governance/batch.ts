@@ -147,9 +147,10 @@ export function readBatch(text: string): ReadBatch {
     throw malformed("meta and transactions", "are missing");
   }
   const { chainId, meta } = document;
-  if (typeof chainId !== "string") throw malformed("chainId", "is not a text");
+  // Other tools write numbers where the Transaction Builder writes texts, and it takes them.
+  if (typeof chainId !== "string" && !Number.isSafeInteger(chainId)) throw malformed("chainId", "is not a number");
   return {
-    chainId,
+    chainId: String(chainId),
     safe: String(meta.createdFromSafeAddress),
     checksumFits: meta.checksum === batchChecksum(document),
     calls: document.transactions.map((item, i) => readTransaction(item, `transactions[${i}]`)),
@@ -160,8 +161,10 @@ function readTransaction(item: JsonValue, field: string): Call {
   if (!isJsonObject(item)) throw malformed(field, "is not an object");
   const { to, value } = item;
   if (typeof to !== "string" || !/^0x[0-9a-fA-F]{40}$/.test(to)) throw malformed(`${field}.to`, "is no address");
-  if (typeof value !== "string" || !/^\d{1,78}$/.test(value)) throw malformed(`${field}.value`, "is no decimal text");
-  const data = encodeLikeTxBuilder(item);
+  if (typeof value !== "string" || !/^(?:\d{1,78}|0x[0-9a-fA-F]{1,64})$/.test(value)) {
+    throw malformed(`${field}.value`, "is not a number as text, in decimal or hex");
+  }
+  const data = isPlainTransfer(item) ? "0x" : encodeLikeTxBuilder(item);
   if (data === undefined) {
     throw new KeysteadError(
       "batch/not-encodable",
@@ -174,6 +177,16 @@ function readTransaction(item: JsonValue, field: string): Call {
     );
   }
   return { to, value: BigInt(value), data };
+}
+
+/** An entry that calls nothing: no data, and no method, or one that only receives. */
+function isPlainTransfer({ data, contractMethod: method, contractInputsValues: given }: JsonObject): boolean {
+  if (data !== undefined && data !== null && data !== "" && data !== "0x") return false;
+  // arguments without a method that takes them: a call was meant
+  if (isJsonObject(given) && Object.keys(given).length > 0) return false;
+  if (method === undefined || method === null) return true;
+  const receives = isJsonObject(method) && (method.name === "receive" || method.name === "fallback");
+  return receives && (method.inputs === undefined || (isJsonArray(method.inputs) && method.inputs.length === 0));
 }
 
 const malformed = (field: string, what: string) =>

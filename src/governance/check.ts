@@ -1,7 +1,7 @@
+import { dismissalOf } from "../chain/dismissal.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { type FunctionRecord, functionRecord, type Lane } from "../protocol/functions.ts";
 import { type DecodeContext, recogniseCall } from "./decode.ts";
-import { dismissalOf } from "../chain/dismissal.ts";
 import { type Operation, rollbackId, type TimelockTerms, timelockSide } from "./operation.ts";
 import { type Call, hex } from "./safe-hash.ts";
 

@@ -1,4 +1,5 @@
 import { type FunctionFragment, getAddress, type ParamType, type Result, ZeroAddress } from "ethers";
+import { SAFE_RELEASES } from "../chain/safe-releases.ts";
 import type { Hex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { quoteText } from "../core/text.ts";
@@ -6,7 +7,6 @@ import { dangersOf, etherDanger, type KnownParties } from "../protocol/dangers.t
 import { type ContractName, INTERFACES } from "./abis.ts";
 import type { OperationContracts } from "./operation.ts";
 import { hex, MULTI_SEND_CALL_ONLY, unpackMultiSend } from "./safe-hash.ts";
-import { SAFE_RELEASES } from "./safe-releases.ts";
 import { type Arguments, PHRASES, type Words } from "./words.ts";
 
 /** One argument of a decoded call. */

@@ -3,6 +3,7 @@ import { lstat, mkdir, open, readdir, rename, rm, writeFile } from "node:fs/prom
 import { dirname, join } from "node:path";
 import { decodeUtf8 } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
+import { GIT_ATTRIBUTES } from "./checkout.ts";
 import { type Operation, parseOperation } from "./operation.ts";
 import {
   type FoundSignature,
@@ -162,7 +163,17 @@ export async function writeProposal(
   const missing = [...files].filter(([path]) => !there.has(path));
   const later = ([path]: readonly [string, Uint8Array]) => (path === "operation.json" ? 0 : 1);
   for (const [path, bytes] of missing.sort((a, b) => later(a) - later(b))) await writeInto(folder, path, bytes);
+  await keepLineEnds(dirname(folder));
   return missing.map(([path]) => path);
+}
+
+/** Beside the proposals, so that no checkout changes their bytes. A file that is there stays as it is. */
+async function keepLineEnds(proposals: string): Promise<void> {
+  try {
+    await writeFile(join(proposals, ".gitattributes"), GIT_ATTRIBUTES, { flag: "wx" });
+  } catch (error) {
+    if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) throw error;
+  }
 }
 
 /** Whole or not at all. */

@@ -2,6 +2,8 @@ import { keccak256, ZeroAddress } from "ethers";
 import type { Block } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import { DEPLOYED_CONTRACTS, type DeployedContractName, type Deployment } from "../chain/deployment.ts";
+import { dismissalOf } from "../chain/dismissal.ts";
+import { isFallbackHandler, recogniseSafe } from "../chain/safe-releases.ts";
 import { isLocalChain } from "../core/chain-id.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { LONGEST_DELAY } from "../protocol/dangers.ts";
@@ -17,11 +19,9 @@ import {
   type ObservedRoles,
   PUBLISHED_SOURCES,
 } from "./deployment-check.ts";
-import { dismissalOf } from "../chain/dismissal.ts";
 import { judgeOperation, knownParties } from "./judge.ts";
 import type { Operation } from "./operation.ts";
 import { type Basis, type BasisOptions, requireWitnesses } from "./proven.ts";
-import { SAFE_RELEASES, singletonAt } from "./safe-releases.ts";
 import { addressIn, SINGLETON_SLOT } from "./safe-setup.ts";
 import { type LoggedOperation, readTimelockLog } from "./timelock-log.ts";
 import { delayFloorIn, kindOfCode, minDelayIn, openReader, safeIn, type WitnessedReader } from "./witnessed.ts";
@@ -366,13 +366,12 @@ async function lintSafe(lint: Lint, office: "governance" | "guardian") {
   if (kind !== "contract")
     return void notASafe(kind === "nothing" ? "it has no code" : "it is a key that delegates (EIP-7702)");
   const singleton = addressIn(await reader.slot(address, SINGLETON_SLOT));
-  const release = singletonAt(singleton);
-  if (release === undefined) return void notASafe(`slot 0 points to ${singleton}, no published singleton`);
-  const { proxyCodeHash, fallbackHandlers } = SAFE_RELEASES[release.version];
-  if (keccak256(code) !== proxyCodeHash) return void notASafe("its code is not Safe's proxy");
-  if (keccak256(await reader.code(singleton)) !== release.codeHash) {
-    return void notASafe("its singleton's code is not the published one");
-  }
+  const found = recogniseSafe({
+    codeHash: keccak256(code),
+    singleton,
+    singletonCodeHash: keccak256(await reader.code(singleton)),
+  });
+  if (found.version === undefined) return void notASafe(found.why);
   // From storage, which is proven, and not from the Safe's views: an endpoint that hides a module would be believed.
   const safe = await safeIn(reader, address);
   const listed = (list: readonly string[]) => [...list].sort().join(", ");
@@ -386,8 +385,8 @@ async function lintSafe(lint: Lint, office: "governance" | "guardian") {
   if (safe.threshold !== recorded.threshold) {
     lint.add("lint/safe-changed", subject, `its threshold is ${safe.threshold}, recorded is ${recorded.threshold}`);
   }
-  if (release.version !== recorded.version) {
-    lint.add("lint/safe-changed", subject, `it is release ${release.version}, recorded is ${recorded.version}`);
+  if (found.version !== recorded.version) {
+    lint.add("lint/safe-changed", subject, `it is release ${found.version}, recorded is ${recorded.version}`);
   }
   if (safe.threshold < 2)
     lint.add("lint/safe-threshold", subject, `any of its ${safe.owners.length} owners decides alone`);
@@ -397,12 +396,11 @@ async function lintSafe(lint: Lint, office: "governance" | "guardian") {
   if (safe.moduleGuard !== ZeroAddress) {
     lint.add("lint/safe-guard", subject, `module guard ${safe.moduleGuard} is set`, "warning");
   }
-  const handlers = fallbackHandlers.flatMap(({ addresses }) => addresses);
-  if (safe.fallbackHandler !== ZeroAddress && !handlers.includes(safe.fallbackHandler)) {
+  if (safe.fallbackHandler !== ZeroAddress && !isFallbackHandler(safe.fallbackHandler)) {
     lint.add(
       "lint/safe-handler",
       subject,
-      `its fallback handler ${safe.fallbackHandler} is none of release ${release.version}`,
+      `its fallback handler ${safe.fallbackHandler} is not one that Safe publishes`,
     );
   }
   return { owners: safe.owners, threshold: safe.threshold };

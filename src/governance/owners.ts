@@ -12,12 +12,15 @@ export interface SignerCheck {
   /** The Safe whose owners may sign: the transaction's, or the owner of it in whose name is signed. */
   readonly owners: readonly string[];
   readonly of: string;
+  /** The owner in whose name is signed, where that is a Safe. */
+  readonly through?: SafeOnChain | undefined;
 }
 
 /**
  * Looks at a Safe before one of its transactions is signed: its release is the assumed one, its nonce has not passed, and the owner in whose name is signed
  * is one and can be asked.
  *
+ * @param purpose `show`: an owner that cannot be asked about a signature may still approve on chain
  * @throws KeysteadError `safe/other-version`, `sign/nonce-used` {nonce}, `sign/not-an-owner`, `safe/owner-cannot-answer`; as `fetchSafe`
  * @example
  * const { owners } = await requireSignable(client, planned, null);
@@ -26,6 +29,7 @@ export async function requireSignable(
   client: Client,
   planned: PlannedTransaction,
   through: string | null,
+  purpose: "sign" | "show" = "sign",
 ): Promise<SignerCheck> {
   const block = await fetchBlock(client, "latest");
   const safe = await fetchSafe(client, block, planned.safe.address);
@@ -44,8 +48,8 @@ export async function requireSignable(
   if (through === null) return { block, safe, owners: safe.owners, of: safe.address };
   if (!safe.owners.includes(through)) throw notAnOwner(through, safe.address, safe.owners);
   const inner = await fetchSafe(client, block, through);
-  requireAnswerable(safe, inner);
-  return { block, safe, owners: inner.owners, of: through };
+  if (purpose === "sign") requireAnswerable(safe, inner);
+  return { block, safe, owners: inner.owners, of: through, through: inner };
 }
 
 /**

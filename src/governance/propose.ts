@@ -1,9 +1,9 @@
 import { ZeroHash } from "ethers";
+import { DISMISSAL_DELAYS, dismissalOf } from "../chain/dismissal.ts";
 import type { Hex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { Lane } from "../protocol/functions.ts";
 import { type CallLane, lanesOf, requireSound } from "./check.ts";
-import { DISMISSAL_DELAYS, dismissalOf } from "../chain/dismissal.ts";
 import { buildIntent, expandIntent, type IntentInput } from "./intents.ts";
 import {
   formatOperation,

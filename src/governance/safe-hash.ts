@@ -1,21 +1,19 @@
 import { AbiCoder, concat, getAddress, TypedDataEncoder, toBeHex } from "ethers";
+import { SAFE_RELEASES, SAFE_VERSIONS, type SafeVersion } from "../chain/safe-releases.ts";
 import { fromHex, type Hex, Reader, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { INTERFACES } from "./abis.ts";
 
-/** Safe releases that these tools hash and batch for. */
-export const SAFE_VERSIONS = ["1.3.0", "1.4.1", "1.5.0"] as const;
-export type SafeVersion = (typeof SAFE_VERSIONS)[number];
-
 /**
- * Where each release's MultiSendCallOnly lives (Safe's published deployments). 1.3.0 has two sets: a Safe's own chain decides which one its
- * tools use; the first is the default.
+ * Where each release's MultiSendCallOnly lives. 1.3.0 has two sets: a Safe's own chain decides which one its tools use; the first is the default.
  */
 export const MULTI_SEND_CALL_ONLY: Readonly<Record<SafeVersion, readonly string[]>> = {
-  "1.3.0": ["0x40A2aCCbd92BCA938b02010E17A5b8929b49130D", "0xA1dabEF33b3B82c7814B6D82A79e50F4AC44102B"],
-  "1.4.1": ["0x9641d764fc13c8B624c04430C7356C1C7C8102e2"],
-  "1.5.0": ["0xA83c336B20401Af773B6219BA5027174338D1836"],
+  "1.3.0": SAFE_RELEASES["1.3.0"].multiSendCallOnly.addresses,
+  "1.4.1": SAFE_RELEASES["1.4.1"].multiSendCallOnly.addresses,
+  "1.5.0": SAFE_RELEASES["1.5.0"].multiSendCallOnly.addresses,
 };
+
+export { SAFE_VERSIONS, type SafeVersion };
 
 /** Safe's own tools count nonces in numbers of JavaScript, and a plan goes a few steps beyond the first. */
 export const MAX_NONCE = 2n ** 53n - 16n;

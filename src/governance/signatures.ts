@@ -1,8 +1,9 @@
 import { concat, getAddress, hashMessage, recoverAddress, Signature, TypedDataEncoder } from "ethers";
-import { decodeUtf8, fromHex, type Hex } from "../core/bytes.ts";
+import { decodeUtf8, fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { parseJson } from "../core/json.ts";
 import { type Difference, differenceOf } from "./check.ts";
+import { changedLineEnds, strayFile } from "./checkout.ts";
 import { fieldReaders } from "./fields.ts";
 import { formatJson, type Operation } from "./operation.ts";
 import { hex, MAX_NONCE, type SafeHashes, type SafeVersion } from "./safe-hash.ts";
@@ -154,8 +155,19 @@ export interface RecoveredSignature {
   readonly signature: Hex;
 }
 
+/** r ‖ s ‖ v of a compact signature (EIP-2098), whose first bit of the second half is v's; any other as it is. */
+function expandSignature(given: Uint8Array): Uint8Array {
+  const top = given[32];
+  if (given.length !== 64 || top === undefined) return given;
+  const full = new Uint8Array(65);
+  full.set(given);
+  full[32] = top & 0x7f;
+  full[64] = 27 + (top >> 7);
+  return full;
+}
+
 /**
- * Everybody who may have made a 65-byte signature over a hash, by each way of signing that its last byte allows: 27, 28 (or 0, 1): over the hash
+ * Everybody who may have made a 65-byte signature (or one of 64 bytes, EIP-2098) over a hash, by each way of signing that its last byte allows: 27, 28 (or 0, 1): over the hash
  * itself, or, as wallets give it, over the hash as an Ethereum message; 31, 32: Safe's own mark for the latter.
  *
  * @throws KeysteadError `signature/malformed` for other bytes, and for the twin that anyone can make of a signature (a high s)
@@ -163,13 +175,17 @@ export interface RecoveredSignature {
  * recoverSigners(hash, signature).map(({ signer }) => signer);
  */
 export function recoverSigners(hash: Hex, signature: Hex): readonly RecoveredSignature[] {
-  const given = fromHex(signature, "signature");
+  const given = expandSignature(fromHex(signature, "signature"));
   const v = given[64] ?? 0;
   if (given.length !== 65 || ![0, 1, 27, 28, 31, 32].includes(v)) {
-    throw refuse("signature", "must be 65 bytes that end in 00, 01, 1b, 1c, 1f or 20", signature);
+    throw refuse(
+      "signature",
+      "must be 65 bytes that end in 00, 01, 1b, 1c, 1f or 20, or 64 bytes (EIP-2098)",
+      signature,
+    );
   }
   const parity = v % 2 === (v >= 27 ? 1 : 0) ? 0 : 1;
-  const body = signature.slice(0, 130);
+  const body = toHex(given.subarray(0, 64));
   const recover = (kind: "eip712" | "eth_sign"): RecoveredSignature => {
     const digest = kind === "eip712" ? hash : hashMessage(fromHex(hash, "hash"));
     try {
@@ -196,6 +212,11 @@ export function readSignatures(operation: Operation, files: ReadonlyMap<string, 
   const differences: Difference[] = [];
   for (const [file, content] of files) {
     if (!file.startsWith(SIGNATURES_FOLDER)) continue;
+    const stray = strayFile(file);
+    if (stray !== undefined) {
+      differences.push({ field: file, code: "verify/stray-file", message: stray });
+      continue;
+    }
     try {
       const text = decodeUtf8(content, file);
       const record = parseSignature(text);
@@ -204,7 +225,9 @@ export function readSignatures(operation: Operation, files: ReadonlyMap<string, 
         const message = `it belongs in ${signaturePath(record)}`;
         differences.push({ field: file, code: "signature/other-place", message });
       } else if (formatSignature(record) !== text) {
-        differences.push({ field: file, code: "verify/differs", message: "it is not laid out as signatures are" });
+        const lineEnds = changedLineEnds(formatSignature(record), text);
+        const code = lineEnds === undefined ? "verify/differs" : "verify/line-ends";
+        differences.push({ field: file, code, message: lineEnds ?? "it is not laid out as signatures are" });
       } else signatures.push({ ...record, file, recovered });
     } catch (error) {
       differences.push(differenceOf(error, file));

@@ -2,16 +2,18 @@ import { id } from "ethers";
 import type { Block } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import type { Deployment } from "../chain/deployment.ts";
-import { scanLogs } from "../chain/logs.ts";
+import { askAgain, scanLogs } from "../chain/logs.ts";
 import { callView, POLICY } from "../chain/reads.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { isGovernedLog, type RawLog, topicOf } from "../core/events.ts";
 import { foldAll } from "../core/history.ts";
 import { INTERFACES } from "./abis.ts";
-import { attributeEvents, type GovernanceEvent } from "./attribution.ts";
+import { attributeEvents, directHashes, type GovernanceEvent } from "./attribution.ts";
 import { findContractRefusal } from "./contract-signatures.ts";
+import { renderCalls } from "./decode.ts";
 import type { StoredProposal } from "./folder.ts";
+import { stepCalls } from "./judge.ts";
 import { type Operation, rollbackId, timelockSide } from "./operation.ts";
 import { headline } from "./report.ts";
 import { fetchApprovals, fetchSafe, type SafeOnChain } from "./safe-state.ts";
@@ -66,6 +68,8 @@ export interface ProposalStatus {
   readonly cancelled: Happening | null;
   /** The way back, where it was scheduled. */
   readonly rollback: { readonly operationId: Hex; readonly phase: string; readonly readyAt: bigint | null } | null;
+  /** The next step's own transaction, call by call; empty if there is none. */
+  readonly doing: readonly string[];
   /** What the next step meets: a nonce that is used up, signatures that don't count. */
   readonly notes: readonly string[];
 }
@@ -112,6 +116,15 @@ export async function readGovernance(
   proposals: ReadonlyMap<string, StoredProposal>,
 ): Promise<GovernanceStatus> {
   requireChain(client, deployment);
+  return askAgain("chain/incomplete-logs", () => readOnce(client, block, deployment, proposals));
+}
+
+async function readOnce(
+  client: Client,
+  block: Block,
+  deployment: Deployment,
+  proposals: ReadonlyMap<string, StoredProposal>,
+): Promise<GovernanceStatus> {
   const { contracts, safes } = deployment;
   const scan = (address: string, from: number) => scanLogs(client, { address: target(address) }, from, block.number);
   const timelock = await readTimelockLog(client, block, contracts.timelock.address, contracts.timelock.block);
@@ -150,11 +163,27 @@ export async function readGovernance(
   const { number, hash, timestamp } = block;
   return {
     ...{ ok: orphans.length === 0, block: { number, hash, timestamp }, minDelay: BigInt(minDelay) },
-    ...{ proposals: found, operations, events, orphans },
+    ...{ proposals: flagEqualNonces(found), operations, events, orphans },
     unchecked: [
       "that the endpoint gives every log of roles, upgrades and Safes: no hash chain covers those (keystead lint compares roles with storage)",
     ],
   };
+}
+
+/** Two proposals that want one nonce of one Safe: whichever is executed first, the other has to be signed again. */
+function flagEqualNonces(proposals: readonly ProposalStatus[]): readonly ProposalStatus[] {
+  return proposals.map((proposal) => {
+    const { signatures } = proposal;
+    if (signatures === null) return proposal;
+    const others = proposals.filter(
+      (one) =>
+        one.id !== proposal.id && one.signatures?.safe === signatures.safe && one.signatures.nonce === signatures.nonce,
+    );
+    if (others.length === 0) return proposal;
+    const { safe, nonce } = signatures;
+    const note = `nonce ${nonce} of Safe ${safe} is that of ${others.map(({ id }) => id).join(", ")} too: only one of them can have it; sign the later one with --nonce ${nonce + 1n}`;
+    return { ...proposal, notes: [...proposal.notes, note] };
+  });
 }
 
 const TIMELOCK = INTERFACES.timelock;
@@ -269,6 +298,7 @@ async function statusOf(join: Join, name: string, { operation, files }: StoredPr
       backId === null || back.phase === "unset"
         ? null
         : { operationId: backId, phase: back.phase, readyAt: back.readyAt },
+    doing: next === null ? [] : renderCalls(stepCalls(operation, planStep(operation, next), join.deployment)),
     notes,
   };
 }
@@ -322,15 +352,10 @@ function directLife(
   signatures: readonly FoundSignature[],
 ): Life {
   const planned = planStep(operation, step);
-  const nonces = new Set([
-    planned.transaction.nonce,
-    ...signatures.filter((one) => one.step === step).map(({ nonce }) => nonce),
-  ]);
-  const hashes = new Set([...nonces].map((nonce) => planStep(operation, step, { nonce }).hashes.safeTxHash));
+  const hashes = directHashes(operation, step, signatures);
   const log = (join.safeLogs.get(planned.safe.address) ?? []).find(
     ({ topics, data }) =>
-      topics[0] === EXECUTION_SUCCESS &&
-      (hashes.has(topics[1] ?? "0x") || hashes.has(toHex(fromHex(data.slice(0, 66), "data")))),
+      topics[0] === EXECUTION_SUCCESS && (hashes.has(topics[1] ?? "0x") || hashes.has(data.slice(0, 66))),
   );
   if (log === undefined) return NEVER;
   return { ...NEVER, phase: "done", executed: { block: log.blockNumber, transactionHash: log.transactionHash } };

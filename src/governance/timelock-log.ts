@@ -1,12 +1,12 @@
 import { getAddress } from "ethers";
 import type { Block } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
+import { type Dismissal, dismissalOf } from "../chain/dismissal.ts";
 import { scanLogs } from "../chain/logs.ts";
 import { foldOperations } from "../chain/operations.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import type { RawLog } from "../core/events.ts";
-import { type Dismissal, dismissalOf } from "../chain/dismissal.ts";
 import type { Call } from "./safe-hash.ts";
 import { fetchTimelockState, type TimelockPhase } from "./timelock-state.ts";
 

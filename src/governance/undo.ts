@@ -1,7 +1,7 @@
 import { fromHex } from "../core/bytes.ts";
 import { isKeysteadError } from "../core/errors.ts";
 import { imageId } from "../core/image.ts";
-import type { ContractName } from "./abis.ts";
+import { type ContractName, INTERFACES } from "./abis.ts";
 import { type DecodeContext, recogniseCall } from "./decode.ts";
 import { identityId } from "./effects.ts";
 import type { Operation } from "./operation.ts";
@@ -93,7 +93,9 @@ export interface RollbackCheck {
  * checkUndo(operation, contextOf(operation)); // { left: [], foreign: [], unrecorded: [] }
  */
 export function checkUndo(operation: Operation, context: DecodeContext): RollbackCheck {
-  const calls = operation.rollback?.calls ?? [];
+  const given = operation.rollback?.calls ?? [];
+  const parts = given.flatMap((call, index) => apart(call, context).map((part) => ({ part, index })));
+  const calls = parts.map(({ part }) => part);
   const facts = new Map((operation.assumptions.start?.facts ?? []).map(({ name, value }) => [name, value]));
   const unrecorded = new Set<string>();
   const used = new Set<number>();
@@ -116,8 +118,19 @@ export function checkUndo(operation: Operation, context: DecodeContext): Rollbac
           });
     if (!done) left.push(index);
   }
-  const foreign = calls.flatMap((_, i) => (used.has(i) ? [] : [i]));
+  const foreign = [...new Set(parts.flatMap(({ index }, i) => (used.has(i) ? [] : [index])))];
   return { left, foreign, unrecorded: [...unrecorded] };
+}
+
+/** One removal of several images as that many removals of one. */
+function apart(call: Call, context: DecodeContext): readonly Call[] {
+  const recognised = recogniseCall(call, context);
+  if (recognised?.certain !== true || recognised.name !== "removeImagesFromService") return [call];
+  const [service, images, reason] = recognised.values;
+  return [...images].map((image) => ({
+    ...call,
+    data: hex(INTERFACES.registry.encodeFunctionData("removeImageFromService", [service, image, reason])),
+  }));
 }
 
 interface Setting {

@@ -3,6 +3,7 @@ import { type Block, fetchBlock } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import type { Deployment } from "../chain/deployment.ts";
 import { DISMISSAL_DELAYS, dismissalOf } from "../chain/dismissal.ts";
+import { recogniseSafe, SAFE_RELEASES } from "../chain/safe-releases.ts";
 import { fromHex, toHex } from "../core/bytes.ts";
 import { KeysteadError } from "../core/errors.ts";
 import { INTERFACES } from "./abis.ts";
@@ -12,7 +13,6 @@ import { recogniseCall } from "./decode.ts";
 import { type Operation, timelockSide } from "./operation.ts";
 import { type Basis, type BasisOptions, requireWitnesses } from "./proven.ts";
 import type { Call, SafeRef } from "./safe-hash.ts";
-import { SAFE_RELEASES, singletonAt } from "./safe-releases.ts";
 import { addressIn, SINGLETON_SLOT } from "./safe-setup.ts";
 import { fetchSafe } from "./safe-state.ts";
 import { type Drift, findDrift } from "./start-state.ts";
@@ -126,7 +126,7 @@ export async function verifyOnChain(
   const drift = sound
     ? await findDrift(client, block, operation, part, reader)
     : { recorded: false, moved: [], noted: [] };
-  const basis = await reader.prove(options);
+  const basis = await reader.prove({ ...options, tightening: operation.lane === "revoke" });
   for (const { name, was, is } of drift.noted) {
     check.note(`${name} was ${JSON.stringify(was)} when proposed and is ${JSON.stringify(is)}: it stands all the same`);
   }
@@ -344,22 +344,23 @@ async function checkSafe(check: Check, ref: SafeRef, field: string): Promise<big
   if (kind !== "contract")
     return notASafe(kind === "nothing" ? "it has no code" : "it is one key that delegates (EIP-7702)");
   const singleton = addressIn(await reader.slot(address, SINGLETON_SLOT));
-  const release = singletonAt(singleton);
-  if (release === undefined) return notASafe(`slot 0 points to ${singleton}, no published singleton`);
-  if (keccak256(code) !== SAFE_RELEASES[release.version].proxyCodeHash) return notASafe("its code is not Safe's proxy");
-  if (keccak256(await reader.code(singleton)) !== release.codeHash)
-    return notASafe("its singleton's code is not the published one");
+  const found = recogniseSafe({
+    codeHash: keccak256(code),
+    singleton,
+    singletonCodeHash: keccak256(await reader.code(singleton)),
+  });
+  if (found.version === undefined) return notASafe(found.why);
   const safe = await fetchSafe(reader.client, reader.block, address);
-  requireSame(`the release of Safe ${address}`, safe.version, release.version);
+  requireSame(`the release of Safe ${address}`, safe.version, found.version);
   const stored = await safeIn(reader, address);
   requireSame(`the nonce of Safe ${address}`, safe.nonce, stored.nonce);
   requireSame(`the threshold of Safe ${address}`, safe.threshold, stored.threshold);
   requireSame(`the owners of Safe ${address}`, [...safe.owners].sort(), [...stored.owners].sort());
-  if (release.version !== version) {
+  if (found.version !== version) {
     check.differs(
       `${field}.version`,
       "verify/safe-version",
-      `Safe ${address} is ${release.version}, the operation assumes ${version}`,
+      `Safe ${address} is ${found.version}, the operation assumes ${version}`,
     );
   }
   const published = SAFE_RELEASES[version].multiSendCallOnly;
@@ -370,7 +371,7 @@ async function checkSafe(check: Check, ref: SafeRef, field: string): Promise<big
       `the code at ${multiSend} is not MultiSendCallOnly ${version}`,
     );
   }
-  check.fact("Safe", `${address}: ${release.version}, ${safe.threshold} of ${safe.owners.length}, nonce ${safe.nonce}`);
+  check.fact("Safe", `${address}: ${found.version}, ${safe.threshold} of ${safe.owners.length}, nonce ${safe.nonce}`);
   return safe.nonce;
 }
 

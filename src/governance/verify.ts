@@ -4,6 +4,7 @@ import { isKeysteadError } from "../core/errors.ts";
 import { isJsonArray, isJsonObject, type JsonValue, parseJson } from "../core/json.ts";
 import { readBatch } from "./batch.ts";
 import { checkOperation, contextOf, type Difference, differenceOf } from "./check.ts";
+import { changedLineEnds, strayFile } from "./checkout.ts";
 import { type DecodedCall, decodeCall } from "./decode.ts";
 import { type JudgedWarning, judgeOperation } from "./judge.ts";
 import { type Operation, parseOperation } from "./operation.ts";
@@ -96,10 +97,11 @@ export function verifyProposal(
   const expectedNames = new Set([...derived.keys(), ...attachmentNames(operation)]);
   for (const name of files.keys()) {
     if (!expectedNames.has(name) && !name.startsWith(SIGNATURES_FOLDER)) {
+      const stray = strayFile(name);
       differences.push({
         field: name,
-        code: "verify/unexpected-file",
-        message: "no file of this proposal has that name",
+        code: stray === undefined ? "verify/unexpected-file" : "verify/stray-file",
+        message: stray ?? "no file of this proposal has that name",
       });
     }
   }
@@ -161,6 +163,8 @@ function compareFile(name: string, text: string, found: Uint8Array | undefined):
   if (found === undefined) return [{ field: name, code: "verify/missing", message: "the file is not in the folder" }];
   const given = new TextDecoder().decode(found);
   if (given === text && equalBytes(new TextEncoder().encode(text), found)) return [];
+  const lineEnds = changedLineEnds(text, given);
+  if (lineEnds !== undefined) return [{ field: name, code: "verify/line-ends", message: lineEnds }];
   const code = "verify/differs";
   if (name.endsWith(".json")) {
     try {

@@ -145,7 +145,8 @@ describe("batch file", () => {
       JSON.stringify({ ...good, transactions: [{ ...good.transactions[0], ...change }] });
     for (const [text, code] of [
       ["{}", "batch/malformed"],
-      [JSON.stringify({ ...good, chainId: 1 }), "batch/malformed"],
+      [JSON.stringify({ ...good, chainId: [1] }), "batch/malformed"],
+      [JSON.stringify({ ...good, chainId: 1.5 }), "batch/malformed"],
       [withTransaction({ value: 0 }), "batch/malformed"],
       [withTransaction({ to: "me" }), "batch/malformed"],
       [withTransaction({ contractInputsValues: { kind: 1 } }), "batch/not-encodable"],

@@ -60,6 +60,18 @@ const SHAPES: Readonly<
     veto: new RegExp(`nobody, once the acting Safe ${PARTIES.guardian.address} executes it`),
     risk: /refused, until the timelock undoes it/,
   },
+  "a grant whose rollback hands a Safe over": {
+    make: () => {
+      const operation = propose();
+      const data = `0x610b5925${addressOf(66).slice(2).toLowerCase().padStart(64, "0")}` as const;
+      const calls = [{ to: PARTIES.guardian.address, value: 0n, data }];
+      return { ...operation, rollback: { safe: PARTIES.guardian, timelock: null, calls } };
+    },
+    effect: /LOOSENS: allow the TDX platform/,
+    delay: /48 h/,
+    veto: /until it is executed/,
+    risk: /\d+ warnings? below.*Undo: DON'T COUNT ON IT/,
+  },
   "an upgrade": {
     make: () => propose({ intents: [upgrade("policy", 30), upgrade("registry", 31)] }),
     effect: /REPLACES CODE: replace this contract's code.*REPLACES CODE/,

@@ -1,7 +1,13 @@
 import { createRequire } from "node:module";
 import { expect } from "chai";
 import { keccak256 } from "ethers";
-import { SAFE_RELEASES, singletonAt } from "../../src/governance/safe-releases.ts";
+import {
+  isFallbackHandler,
+  recogniseSafe,
+  SAFE_RELEASES,
+  SAFE_VERSIONS,
+  singletonAt,
+} from "../../src/chain/safe-releases.ts";
 
 const require = createRequire(import.meta.url);
 
@@ -49,5 +55,38 @@ describe("Safe releases", () => {
       expect(SAFE_RELEASES[version].proxyCodeHash).to.equal(keccak256(deployedBytecode));
     }
     expect(new Set(Object.values(SAFE_RELEASES).map(({ proxyCodeHash }) => proxyCodeHash)).size).to.equal(3);
+  });
+
+  it("any known proxy with any known singleton is a Safe, of the singleton's release; no look-alike is", () => {
+    const proxies = SAFE_VERSIONS.map((version) => SAFE_RELEASES[version].proxyCodeHash);
+    const other = keccak256("0x6001");
+    let pairs = 0;
+    for (const version of SAFE_VERSIONS)
+      for (const { addresses, codeHash: singletonCodeHash } of SAFE_RELEASES[version].singletons)
+        for (const address of addresses)
+          for (const singleton of [address, address.toLowerCase()])
+            for (const codeHash of proxies) {
+              pairs += 1;
+              expect(recogniseSafe({ codeHash, singleton, singletonCodeHash })).to.deep.equal({ version });
+              for (const [alike, why] of [
+                [{ codeHash: other, singleton, singletonCodeHash }, "its code is not Safe's proxy"],
+                [{ codeHash, singleton, singletonCodeHash: other }, "its singleton's code is not the published one"],
+                [{ codeHash: singletonCodeHash, singleton, singletonCodeHash }, "its code is not Safe's proxy"],
+                [{ codeHash, singleton: `0x${"12".repeat(20)}`, singletonCodeHash }, "no published singleton"],
+              ] as const) {
+                const found = recogniseSafe(alike);
+                expect(found.version).to.equal(undefined);
+                expect("why" in found && found.why).to.include(why);
+              }
+            }
+    expect(pairs).to.equal(8 * 2 * 3);
+  });
+
+  it("handlers of every release are known, and no other address", () => {
+    for (const version of SAFE_VERSIONS)
+      for (const { addresses } of SAFE_RELEASES[version].fallbackHandlers)
+        for (const address of addresses) expect(isFallbackHandler(address), address).to.equal(true);
+    for (const { addresses } of SAFE_RELEASES["1.5.0"].singletons)
+      for (const address of addresses) expect(isFallbackHandler(address), address).to.equal(false);
   });
 });

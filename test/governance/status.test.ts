@@ -70,6 +70,28 @@ describe("status", function () {
     expect(found.proposals[0]?.signatures).to.deep.include({ step: "schedule", signers: [], needed: 2 });
   });
 
+  it("given the calls of a direct transaction made a second time: those are nobody's", async () => {
+    const twice = async () => {
+      await world.take(pause, "execute");
+      await passTime(world.chain, 7200);
+      await world.take(pause, "execute");
+    };
+    await world.changed(twice, async () => {
+      const { ok, orphans } = await summary(pause);
+      expect([ok, orphans]).to.deep.equal([false, ["policy PauseRelease"]]);
+    });
+  });
+
+  it("says what the next step does, and which proposals want one nonce", async () => {
+    const other = await world.propose({ id: "009-other", intents: [ALLOW_TDX] });
+    const found = await status(grant, other);
+    for (const { doing, notes } of found.proposals) {
+      expect(doing[0]).to.include("schedule the calls below");
+      expect(notes.join()).to.include("only one of them can have it");
+    }
+    expect((await status(grant)).proposals[0]?.notes).to.deep.equal([]);
+  });
+
   it("follows a grant from scheduling to execution, and a revocation at once, each event to its proposal", async () => {
     const end = async () => {
       await world.take(grant, "schedule");

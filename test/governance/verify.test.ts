@@ -268,7 +268,8 @@ describe("verify", () => {
         /^(?:(?:import|export)(?! type )|\}).* from "([^"\n]+)";$/gm,
       )) {
         if (found.startsWith(".")) visit(resolve(dirname(file), found));
-        else packages.add(found);
+        // a package's parts are the package
+        else packages.add(found.startsWith("@") ? found : (found.split("/")[0] ?? found));
       }
     };
     const root = join(import.meta.dirname, "../..");

@@ -26,6 +26,8 @@ const V1 = tdxImage("v1");
 const KMS_IMAGE = tdxImage("kms");
 const PASSPHRASE = Buffer.from("a passphrase of the tests");
 
+const DSTACK_TOKEN = "a token of the tests, which is long enough";
+
 /** Makes an uncaught error when it is told to. */
 const CRASH_ON_SIGUSR2 =
   "--import data:text/javascript,process.on('SIGUSR2',()=>{setTimeout(()=>{throw%20new%20Error('crash')})})";
@@ -50,7 +52,9 @@ describe("node process", function () {
     service = await createService(chain.suite, "node process");
     await chain.suite.policy.connect(chain.suite.governor).allowKmsImage(KMS_IMAGE, "kms");
     await chain.finalize();
-    config = writeNodeConfig(tees, chain, "first");
+    tees.folder.write("dstack-token", `${DSTACK_TOKEN}\n`);
+    const dstackWebhook = { listen: { port: 0 }, tokenFile: "dstack-token" };
+    config = writeNodeConfig(tees, chain, "first", { dstackWebhook });
     device = createServer((request, response) => {
       const chunks: Buffer[] = [];
       request.on("data", (chunk: Buffer) => chunks.push(chunk));
@@ -140,6 +144,13 @@ describe("node process", function () {
     expect(info.testTee).to.equal(true);
     expect(info.warning).to.contain("TEST ROOTS");
     expect((await fetch(`${node.url}/ready`)).status).to.equal(200);
+    // dstack-kms is answered on a listener of its own, and only there
+    const webhook = /"url":"(http:[^"]+)","msg":"the dstack webhook is listening"/.exec(node.output().toString())?.[1];
+    const authorization = `Basic ${Buffer.from(`dstack:${DSTACK_TOKEN}`).toString("base64")}`;
+    expect((await fetch(`${webhook}/dstack`)).status).to.equal(401);
+    expect((await fetch(`${webhook}/`, { headers: { authorization } })).status).to.equal(200);
+    expect((await fetch(`${webhook}/v1/info`, { headers: { authorization } })).status).to.equal(404);
+    expect((await fetch(`${node.url}/dstack`, { headers: { authorization } })).status).to.equal(404);
     const { answer, keys } = await keysFrom(node.url);
     expect(answer.receipt.testTee).to.equal(true);
     expect(keys.map(([purpose]) => purpose)).to.deep.equal([...STANDARD_PURPOSES]);

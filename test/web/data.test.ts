@@ -1,6 +1,7 @@
 import { expect } from "chai";
 import { AbiCoder, concat, id, keccak256, toBeHex, zeroPadValue } from "ethers";
 import { safeProxyCodeHash, safeRelease } from "../../deploy/safe/contracts.ts";
+import { SAFE_RELEASES, singletonAt } from "../../src/chain/safe-releases.ts";
 import { formatDeployment } from "../../src/chain/deployment.ts";
 import type { LocatedLog } from "../../src/chain/logs.ts";
 import type { Hex } from "../../src/core/bytes.ts";
@@ -8,7 +9,6 @@ import type { ServiceEvent } from "../../src/core/events.ts";
 import type { Image } from "../../src/core/image.ts";
 import type { TimedEntry } from "../../src/core/state.ts";
 import { PlatformPolicy__factory } from "../../typechain-types/index.ts";
-import { SAFE_PROXIES, SAFE_SINGLETONS } from "../../web/src/data/accounts.ts";
 import { readCall } from "../../web/src/data/calls.ts";
 import { compareRegisters } from "../../web/src/data/check.ts";
 import { readEvidence } from "../../web/src/data/evidence.ts";
@@ -267,9 +267,9 @@ describe("explorer: lives of images", () => {
 describe("explorer: known Safes", () => {
   it("are those that Safe publishes", () => {
     for (const version of ["1.4.1", "1.5.0"] as const) {
-      expect(SAFE_PROXIES.has(safeProxyCodeHash(version)), version).to.equal(true);
+      expect(SAFE_RELEASES[version].proxyCodeHash).to.equal(safeProxyCodeHash(version));
       for (const { name, address } of safeRelease(version)) {
-        const known = SAFE_SINGLETONS.get(address.toLowerCase());
+        const known = singletonAt(address.toLowerCase())?.version;
         expect(known, `${name} ${version}`).to.equal(/^safe(_l2)?$/.test(name) ? version : undefined);
       }
     }

@@ -1,7 +1,6 @@
 import { type Deployment, parseDeployment } from "../../chain/deployment.ts";
 import { decodeUtf8, fromHex, type Hex, toHex } from "../../core/bytes.ts";
 import { KeysteadError } from "../../core/errors.ts";
-import { readBatch } from "../../governance/batch.ts";
 import {
   type DecodeContext,
   type DecodedCall,
@@ -9,6 +8,7 @@ import {
   flattenCalls,
   renderCalls,
 } from "../../governance/decode.ts";
+import { checkStatedHash, type ForeignDocument, readForeign } from "../../governance/foreign.ts";
 import { parseAddress } from "../../governance/parameters.ts";
 import type { CommandModule } from "../command.ts";
 import type { Io } from "../io.ts";
@@ -56,7 +56,12 @@ interface Options {
   readonly deployment?: string;
 }
 
-async function readCalls(io: Io, input: string, { to, value = "0" }: Options) {
+/** Calls whose target may be unknown, as that of bare calldata, and what else a document says. */
+interface Input extends Omit<ForeignDocument, "kind" | "calls"> {
+  readonly calls: readonly { readonly to: string | undefined; readonly value: bigint; readonly data: Hex }[];
+}
+
+async function readInput(io: Io, input: string, { to, value = "0" }: Options): Promise<Input> {
   if (!/^\d{1,78}$/.test(value)) {
     throw new KeysteadError("decode/bad-value", `value is ${JSON.stringify(value)}, no number of wei`, {
       argument: "value",
@@ -64,11 +69,14 @@ async function readCalls(io: Io, input: string, { to, value = "0" }: Options) {
     });
   }
   const address = to === undefined ? undefined : parseAddress(to, "to");
-  const one = (data: Hex) => [{ to: address, value: BigInt(value), data }];
+  const one = (data: Hex) => ({
+    calls: [{ to: address, value: BigInt(value), data }],
+    ...{ safes: [], remarks: [], stated: [] },
+  });
   if (/^0x[0-9a-fA-F]*$/.test(input)) return one(toHex(fromHex(input, "data")));
   const file = await io.readFile(input, { limit: LIMIT, argument: "input" });
   const text = decodeUtf8(file.bytes, "input").trim();
-  return text.startsWith("{") ? readBatch(text).calls : one(toHex(fromHex(text, "data")));
+  return /^[{[]/.test(text) ? readForeign(text) : one(toHex(fromHex(text, "data")));
 }
 
 /** `keystead decode HEX|FILE`. */
@@ -77,7 +85,7 @@ export const command: CommandModule = {
     decode
       .argument(
         "<input>",
-        "calldata (0x…), or a file with calldata or a Transaction Builder batch; - for standard input",
+        "calldata (0x…), or a file with calldata, a Transaction Builder batch or a transaction of the Safe service; - for standard input",
       )
       .option("--to <address>", "whom the calldata is sent to")
       .option("--value <wei>", "with how much")
@@ -89,15 +97,24 @@ export const command: CommandModule = {
       .action(
         context.action(async (input: string) => {
           const options = decode.opts<Options>();
-          const calls = await readCalls(context.io, input, options);
-          const known =
-            options.deployment === undefined
-              ? {}
-              : deploymentContext(await readDeploymentFile(context.io, options.deployment));
-          const decoded = calls.map((call) => decodeCall(call, known));
+          const { calls, safes, remarks, stated } = await readInput(context.io, input, options);
+          const record =
+            options.deployment === undefined ? undefined : await readDeploymentFile(context.io, options.deployment);
+          const known = record === undefined ? {} : deploymentContext(record);
+          const hashes = record === undefined ? [] : stated.map((each) => checkStatedHash(record.chainId, each));
+          const decoded = calls.map((call) =>
+            decodeCall(call, { ...known, safes: [...(known.safes ?? []), ...safes] }),
+          );
+          const hashLines = hashes.flatMap((each) =>
+            each === undefined
+              ? ["It pays for gas: its hash is not computed here"]
+              : [`domain ${each.domainHash}`, `message ${each.messageHash}`, `safeTxHash ${each.safeTxHash}`],
+          );
           context
             .output()
-            .result({ format: "keystead.decoded/1", calls: callsJson(decoded) }, () => renderCalls(decoded).join("\n"));
+            .result({ format: "keystead.decoded/1", calls: callsJson(decoded), remarks, hashes }, () =>
+              [...remarks, ...hashLines, ...renderCalls(decoded)].join("\n"),
+            );
           return judgeCalls(decoded);
         }),
       );

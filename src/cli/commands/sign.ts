@@ -1,7 +1,9 @@
 import type { Command } from "commander";
 import { decodeUtf8, fromHex, type Hex, toHex } from "../../core/bytes.ts";
+import { KeysteadError } from "../../core/errors.ts";
 import { requireContract } from "../../governance/contract-signatures.ts";
 import { writeSignature } from "../../governance/folder.ts";
+import { describeApproval, planApproval } from "../../governance/nested.ts";
 import { checkSigner, requireSignable, type SignerCheck } from "../../governance/owners.ts";
 import type { SigningAs } from "../../governance/present/screen.ts";
 import { importSignature, signStep } from "../../governance/sign.ts";
@@ -27,11 +29,13 @@ import { type Asked, renderAsked, requireYes } from "../sign-screen.ts";
 const SIGNATURE_LIMIT = 64 * 1024;
 
 async function readSignature(context: CommandContext, text: string): Promise<Hex> {
-  if (/^0x[0-9a-fA-F]*$/.test(text)) return toHex(fromHex(text, "signature"));
+  // A device's or an app's signature is 64 or 65 bytes, with or without 0x; a file's name is none of these.
+  if (/^0x[0-9a-fA-F]*$/.test(text) || /^(?:[0-9a-fA-F]{128}|[0-9a-fA-F]{130})$/.test(text))
+    return toHex(fromHex(text, "signature"));
   const file = await context.io.readFile(text, { limit: SIGNATURE_LIMIT, argument: "signature" });
   const given = decodeUtf8(file.bytes, "signature").trim();
   // what tools print beside it: trezorctl's "signature: 0x…", a wallet's {"signature": "0x…"}
-  const labelled = [...given.matchAll(/^[\s{]*"?signature"?\s*[:=]\s*"?(0x[0-9a-fA-F]+)"?[\s,}]*$/gm)];
+  const labelled = [...given.matchAll(/^[\s{]*"?signature"?\s*[:=]\s*"?((?:0x)?[0-9a-fA-F]+)"?[\s,}]*$/gm)];
   const [only, ...others] = labelled;
   return toHex(fromHex(only !== undefined && others.length === 0 ? (only[1] ?? "") : given, "signature"));
 }
@@ -70,7 +74,10 @@ async function sign(context: CommandContext, folder: string, options: OptionValu
   const through = addressOption(options, "through") ?? null;
   const names = await readNames(io, options, operation.chainId, deployment);
   const client = await openEndpoint(io, operation, options);
-  const check = client === undefined ? undefined : await requireSignable(client, planned, through);
+  const check =
+    client === undefined
+      ? undefined
+      : await requireSignable(client, planned, through, options.show === true ? "show" : "sign");
   const byKey = options.show !== true && options.typedData !== true && options.signature === undefined;
   const key = byKey ? await readKey(io, options, SIGNER_VARIABLE) : undefined;
   const signer = key?.address ?? addressOption(options, "signer");
@@ -84,7 +91,10 @@ async function sign(context: CommandContext, folder: string, options: OptionValu
     io.print(`${JSON.stringify(typedDataOf(operation.chainId, planned, through), null, 2)}\n`);
     return 0;
   }
-  if (options.show === true) return show(context, proposal, planned, through);
+  if (options.show === true) {
+    const nonce = check?.through?.nonce ?? wholeOption(options, "throughNonce");
+    return show(context, proposal, planned, through, nonce);
+  }
   let record: SignatureRecord;
   if (key === undefined) record = await takeSignature(context, proposal, planned, through, options, as.owners);
   else {
@@ -133,19 +143,45 @@ function show(
   { operation }: VerifiedProposal,
   planned: PlannedTransaction,
   through: string | null,
+  throughNonce: bigint | undefined,
 ): ExitCode {
   const hashes = hashesToSign(operation.chainId, planned, through);
   const approve = { to: planned.safe.address, data: `0xd4d9bdcd${planned.hashes.safeTxHash.slice(2)}` };
+  const approval =
+    through === null || throughNonce === undefined
+      ? undefined
+      : planApproval(operation.chainId, planned, { address: through, nonce: throughNonce });
+  const plain = `To approve on chain instead, an owner calls ${approve.to} with approveHash: ${approve.data}`;
+  const unknown =
+    "The hashes of that Safe's own transaction need its nonce: name an endpoint, or give --through-nonce.";
   context.output().result(
     {
       format: "keystead.to-sign/1",
       ...{ step: planned.name, safe: planned.safe.address, through, hashes },
       nonce: planned.transaction.nonce.toString(),
       approve,
+      ...(approval === undefined
+        ? {}
+        : { approval: { safe: approval.safe, nonce: approval.transaction.nonce.toString(), hashes: approval.hashes } }),
     },
-    () => `To approve on chain instead, an owner calls ${approve.to} with approveHash: ${approve.data}`,
+    () =>
+      approval !== undefined
+        ? describeApproval(approval).join("\n")
+        : through === null
+          ? plain
+          : `${plain}\n${unknown}`,
   );
   return 0;
+}
+
+function wholeOption(options: OptionValues, name: string): bigint | undefined {
+  const text = options[name];
+  if (text === undefined) return undefined;
+  if (typeof text === "string" && /^\d{1,18}$/.test(text)) return BigInt(text);
+  throw new KeysteadError("sign/bad-nonce", "--through-nonce is not a whole number", {
+    argument: "through-nonce",
+    remedy: "Give the nonce of that Safe's next transaction.",
+  });
 }
 
 function describe(command: Command): Command {
@@ -155,6 +191,7 @@ function describe(command: Command): Command {
     .option("--safe <address>", "which Safe's transaction, where several can take the step, as with cancel")
     .option("--nonce <n>", "sign for this nonce of the Safe in place of the proposal's")
     .option("--through <safe>", "sign in the name of this owner, which is itself a Safe")
+    .option("--through-nonce <n>", "with --show: that Safe's next nonce, for the hashes of its own approval")
     .option("--signature <hex|file>", "take a signature that was made elsewhere, by a device or an app")
     .option("--signer <address>", "who made it")
     .option("--contract", "its signer is a contract that checks signatures itself (EIP-1271)")

@@ -87,7 +87,8 @@ export function renderStatus(found: GovernanceStatus, output: Output, now = BigI
           ["proposal", "state", "what", "next"],
         ),
     found.proposals
-      .flatMap(({ id, signatures, cancellableBy, notes, readyAt }) => [
+      .flatMap(({ id, next, doing, signatures, cancellableBy, notes, readyAt }) => [
+        ...(next === null ? [] : [`${id}: ${next} would`, ...doing.map((line) => `  ${line}`)]),
         ...(signatures !== null && signatures.signers.length > 0
           ? [`${id}: signed by ${signatures.signers.join(", ")}`]
           : []),

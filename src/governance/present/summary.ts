@@ -1,6 +1,7 @@
 import { quoteText } from "../../core/text.ts";
 import { contextOf } from "../check.ts";
-import { type DecodedCall, decodeCall, flattenCalls } from "../decode.ts";
+import { type DecodedCall, decodeCall } from "../decode.ts";
+import { judgeOperation } from "../judge.ts";
 import type { Operation } from "../operation.ts";
 import type { Provenance } from "../provenance.ts";
 import { formatDuration, formatTime } from "../words.ts";
@@ -81,13 +82,13 @@ export function summarise(operation: Operation, provenance: Provenance, names: N
             "until it is executed, each of these alone can cancel it:",
             ...[...new Set([safe, ...cancellers].map(({ address }) => address))].map((one) => `- ${name(one)}`),
           ],
-    risk: [...risksOf(changes, calls, provenance), undoing(operation, name)],
+    risk: [...risksOf(changes, operation, provenance), undoing(operation, name)],
   };
 }
 
-function risksOf(changes: readonly Change[], calls: readonly DecodedCall[], provenance: Provenance): readonly string[] {
+function risksOf(changes: readonly Change[], operation: Operation, provenance: Provenance): readonly string[] {
   const [worst] = changes;
-  const warnings = flattenCalls(calls).flatMap((call) => call.warnings).length;
+  const warnings = judgeOperation(operation).warnings.length;
   const images = changes.some(({ text }) => / (platform|image) /.test(text) && /\b(allow|let the|list)\b/.test(text));
   return [
     `If it is wrong: ${IF_WRONG[worst?.direction ?? "neither"]}`,
@@ -98,8 +99,13 @@ function risksOf(changes: readonly Change[], calls: readonly DecodedCall[], prov
   ];
 }
 
-function undoing({ rollback }: Operation, name: (address: string) => string): string {
+function undoing(operation: Operation, name: (address: string) => string): string {
+  const { rollback } = operation;
   if (rollback === null) return "Undo: nothing follows from it; have the inverse proposed before it is executed.";
+  // an undo that does something else is no undo: nobody may count on it
+  const doubts = judgeOperation(operation).warnings.filter(({ part }) => part === "rollback").length;
+  if (doubts > 0)
+    return `Undo: DON'T COUNT ON IT: ${doubts} ${doubts === 1 ? "warning" : "warnings"} on the rollback below.`;
   const by = name(rollback.safe.address);
   return rollback.timelock === null
     ? `Undo: by ${by}, at once.`

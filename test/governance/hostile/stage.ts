@@ -86,11 +86,13 @@ export function forge(operation: Operation, change: Partial<Operation>): Operati
 const reread = (operation: Operation): Operation => parseOperation(formatOperation(operation));
 
 /** A grant whose rollback makes these calls. */
-export const grantThenBack = (...calls: readonly Call[]): Operation => {
-  const grant = propose();
-  if (grant.rollback === null) throw new Error("a grant has a rollback");
-  return forge(grant, { rollback: { ...grant.rollback, calls } });
-};
+export const grantThenBack = (...calls: readonly Call[]): Operation => grantBackOf(propose(), ...calls);
+
+/** An operation whose rollback makes other calls. */
+export function grantBackOf(operation: Operation, ...calls: readonly Call[]): Operation {
+  if (operation.rollback === null) throw new Error("a grant has a rollback");
+  return forge(operation, { rollback: { ...operation.rollback, calls } });
+}
 
 /** An admin operation through the timelock that makes these calls. */
 export const adminOf = (...calls: readonly Call[]): Operation =>

@@ -1,5 +1,8 @@
 import type { Hex } from "../core/bytes.ts";
-import { MULTI_SEND_CALL_ONLY, type SafeVersion } from "./safe-hash.ts";
+
+/** Safe releases that these tools recognise, hash and batch for. */
+export const SAFE_VERSIONS = ["1.3.0", "1.4.1", "1.5.0"] as const;
+export type SafeVersion = (typeof SAFE_VERSIONS)[number];
 
 /** One published contract: its addresses on EVM chains, and the hash of its code at each. */
 export interface PublishedContract {
@@ -21,7 +24,7 @@ const at = (codeHash: Hex, ...addresses: readonly string[]): PublishedContract =
 /**
  * Safe's releases as @safe-global/safe-deployments publishes them (canonical and, for 1.3.0, EIP-155 deployments; not zkSync's, which is another
  * machine). The proxies' hashes are of the npm packages' artifacts; 1.3.0's is that of every account of its factory. A test compares all of them
- * with those packages.
+ * with those packages. This is the one list: the explorer, deployments, proposals and lint all recognise a Safe by {@link recogniseSafe}.
  */
 export const SAFE_RELEASES: Readonly<Record<SafeVersion, SafeRelease>> = {
   "1.3.0": {
@@ -40,7 +43,8 @@ export const SAFE_RELEASES: Readonly<Record<SafeVersion, SafeRelease>> = {
     ],
     multiSendCallOnly: at(
       "0xa9865ac2d9c7a1591619b188c4d88167b50df6cc0c5327fcbd1c8c75f7c066ad",
-      ...MULTI_SEND_CALL_ONLY["1.3.0"],
+      "0x40A2aCCbd92BCA938b02010E17A5b8929b49130D",
+      "0xA1dabEF33b3B82c7814B6D82A79e50F4AC44102B",
     ),
     fallbackHandlers: [
       at(
@@ -64,7 +68,7 @@ export const SAFE_RELEASES: Readonly<Record<SafeVersion, SafeRelease>> = {
     ],
     multiSendCallOnly: at(
       "0xecd5bd14a08c5d2122379900b2f272bdf107a7e92423c10dd5fe3254386c9939",
-      ...MULTI_SEND_CALL_ONLY["1.4.1"],
+      "0x9641d764fc13c8B624c04430C7356C1C7C8102e2",
     ),
     fallbackHandlers: [
       at(
@@ -87,7 +91,7 @@ export const SAFE_RELEASES: Readonly<Record<SafeVersion, SafeRelease>> = {
     ],
     multiSendCallOnly: at(
       "0xcdbdcec38d2f1c7d961b0029ff8416b7e86e9974d6f0e9c9580c7d17fcfb6663",
-      ...MULTI_SEND_CALL_ONLY["1.5.0"],
+      "0xA83c336B20401Af773B6219BA5027174338D1836",
     ),
     fallbackHandlers: [
       at(
@@ -102,11 +106,54 @@ export const SAFE_RELEASES: Readonly<Record<SafeVersion, SafeRelease>> = {
   },
 };
 
+const same = (a: string, b: string) => a.toLowerCase() === b.toLowerCase();
+const RELEASES = Object.entries(SAFE_RELEASES) as readonly (readonly [SafeVersion, SafeRelease])[];
+
 /** The published singleton at an address, whichever release of it. */
 export function singletonAt(address: string): { readonly version: SafeVersion; readonly codeHash: Hex } | undefined {
-  for (const version of Object.keys(SAFE_RELEASES) as SafeVersion[]) {
-    const found = SAFE_RELEASES[version].singletons.find(({ addresses }) => addresses.includes(address));
+  for (const [version, { singletons }] of RELEASES) {
+    const found = singletons.find(({ addresses }) => addresses.some((each) => same(each, address)));
     if (found !== undefined) return { version, codeHash: found.codeHash };
   }
   return undefined;
+}
+
+/** What an account must show to be a Safe. */
+export interface SafeCode {
+  /** keccak256 of the account's own code. */
+  readonly codeHash: string;
+  /** Slot 0 of its storage. */
+  readonly singleton: string;
+  /** keccak256 of the code at the singleton. */
+  readonly singletonCodeHash: string;
+}
+
+/**
+ * Whether an account is a Safe, and of which release. A Safe that was updated in Safe{Wallet} keeps the proxy that it was made with under a newer singleton, so any
+ * known proxy with any known singleton is one; the singleton says which release it is. Anything else is not, however much it resembles one.
+ *
+ * @returns the release, or why not, as the end of a sentence
+ * @example
+ * recogniseSafe({ codeHash, singleton, singletonCodeHash }).version; // "1.5.0"
+ */
+export function recogniseSafe({
+  codeHash,
+  singleton,
+  singletonCodeHash,
+}: SafeCode): { readonly version: SafeVersion } | { readonly version: undefined; readonly why: string } {
+  const refuse = (why: string) => ({ version: undefined, why });
+  const release = singletonAt(singleton);
+  if (release === undefined) return refuse(`slot 0 points to ${singleton}, no published singleton`);
+  if (!RELEASES.some(([, { proxyCodeHash }]) => same(proxyCodeHash, codeHash))) {
+    return refuse("its code is not Safe's proxy");
+  }
+  if (!same(release.codeHash, singletonCodeHash)) return refuse("its singleton's code is not the published one");
+  return { version: release.version };
+}
+
+/** Whether an address is a published fallback handler. A migrated Safe may keep the handler of the release that it came from. */
+export function isFallbackHandler(address: string): boolean {
+  return RELEASES.some(([, { fallbackHandlers }]) =>
+    fallbackHandlers.some(({ addresses }) => addresses.some((each) => same(each, address))),
+  );
 }
