@@ -34,8 +34,8 @@ export type EndpointSighting =
 
 /** An endpoint that failed is left alone for a second, then two, then four, up to this many. */
 const LONGEST_REST_SECONDS = 60;
-/** A second attempt at once, for a connection that was closed; longer outages are the rest's matter. */
-const CLIENT_DEFAULTS = { attempts: 2, backoff: 100, timeout: 10_000 } as const;
+/** A second attempt at once, for a connection that was closed; longer outages are the rest's matter. No answer is so long that reading it holds up the others. */
+const CLIENT_DEFAULTS = { attempts: 2, backoff: 100, timeout: 10_000, maxLogBytes: 8 * 1024 * 1024 } as const;
 
 /**
  * Makes an endpoint.

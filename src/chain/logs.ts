@@ -349,3 +349,26 @@ export async function againOnReorg<T>(read: () => Promise<T>, attempts = 3): Pro
     }
   }
 }
+
+/** Pauses before what an endpoint left out is asked for again, in milliseconds. */
+const AGAIN_AFTER: readonly number[] = [200, 1000];
+
+/**
+ * Runs a reading again that found logs missing, before that is held against the endpoint: one of several nodes behind an address may be some blocks behind.
+ *
+ * @param code of the error that says so
+ * @throws whatever the last attempt threw
+ * @example
+ * await askAgain("chain/incomplete-logs", () => readTimelockLog(client, block, timelock, 17));
+ */
+export async function askAgain<T>(code: string, read: () => Promise<T>): Promise<T> {
+  for (const pause of AGAIN_AFTER) {
+    try {
+      return await read();
+    } catch (error) {
+      if (!isKeysteadError(error, code)) throw error;
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
+  }
+  return read();
+}

@@ -79,6 +79,8 @@ export function verifyStorageProof(
 type Rlp = string | readonly Rlp[];
 /** No trie that hashes its keys is deeper than their 64 nibbles. */
 const MAX_NODES = 65;
+/** Characters of a node in hex: a branch of sixteen hashes and a value has 532 bytes, and nothing of ours is longer. */
+const MAX_NODE = 2 + 2 * 1024;
 const EMPTY_TRIE = toHex(keccak_256(Uint8Array.of(0x80)));
 
 /** The value under a key in a secure trie, or undefined where the proof shows that there is none. */
@@ -94,7 +96,7 @@ function lookUp(root: Hex, key: Uint8Array, proof: readonly unknown[], what: str
     if (typeof next === "string") {
       // A reference by hash: the next node of the proof must be its preimage.
       const bytes = proof[used++];
-      if (typeof bytes !== "string" || hashOf(bytes, what) !== next)
+      if (typeof bytes !== "string" || bytes.length > MAX_NODE || hashOf(bytes, what) !== next)
         throw invalid(`node ${used} of the ${what}'s proof is not the one referred to`);
       node = decode(bytes, what);
     }

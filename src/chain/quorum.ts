@@ -1,5 +1,5 @@
 import type { Hex } from "../core/bytes.ts";
-import { KeysteadError } from "../core/errors.ts";
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { type Block, type BlockTag, fetchBlock, unknownHeader } from "./block.ts";
 import { type Asked, askEach, type Endpoint } from "./endpoint.ts";
 
@@ -35,7 +35,8 @@ export interface Quorum {
   /**
    * The newest finalized block that enough endpoints have. Never older than one that was given before.
    *
-   * @throws KeysteadError `chain/unreachable` (retryable): fewer than required answer; `chain/disagreement` (retryable): they answer with different blocks;
+   * @throws KeysteadError `chain/unreachable` (retryable): fewer than required answer; `chain/unknown-header` {fields}: their headers have fields that this
+   * version does not know, or do not hash; `chain/disagreement` (retryable): they answer with different blocks;
    * `chain/finality-reversed`: enough of them have another block in the place of one that was final, and from then on always; `chain/stale` (retryable);
    * `chain/future-block`
    */
@@ -179,22 +180,33 @@ export function createQuorum(options: QuorumOptions): Quorum {
     });
   };
 
-  const tooFew = (asked: readonly Asked<unknown>[], tag: string) =>
-    new KeysteadError("chain/unreachable", `fewer than ${required} endpoints give a ${tag} block`, {
+  const tooFew = (asked: readonly Asked<unknown>[], tag: string) => {
+    const failed = asked.flatMap((one) => ("error" in one ? [one] : []));
+    const errors = Object.fromEntries(failed.map(({ endpoint, error }) => [endpoint.name, error.code]));
+    const unknown = failed.flatMap(({ error }) => (error.code === "proof/unknown-header" ? [error] : []));
+    const [first] = unknown;
+    // So many that the others could not make a quorum, however well they are: the chain's headers are the cause, not the network.
+    if (first !== undefined && unknown.length > endpoints.length - required) {
+      return new KeysteadError("chain/unknown-header", `no ${tag} block can be used: ${first.message}`, {
+        argument: "endpoints",
+        remedy: first.remedy,
+        details: { ...first.details, required, errors },
+      });
+    }
+    return new KeysteadError("chain/unreachable", `fewer than ${required} endpoints give a ${tag} block`, {
       argument: "endpoints",
       remedy: "Check the endpoints and the network, and try again.",
       retryable: true,
-      details: {
-        required,
-        errors: Object.fromEntries(
-          asked.flatMap((one) => ("error" in one ? [[one.endpoint.name, one.error.code]] : [])),
-        ),
-      },
+      details: { required, errors },
+      cause: failed[0]?.error,
     });
+  };
 
   const head = (than: Block): Promise<Agreement | undefined> =>
     agree("latest", than.number).catch((error: unknown) => {
-      if (error instanceof KeysteadError && error.retryable) return undefined;
+      // The first block of a fork: what is final is older, and decides as long as it is young enough.
+      const passing = isKeysteadError(error) && (error.retryable || error.code === "chain/unknown-header");
+      if (passing) return undefined;
       throw error;
     });
 

@@ -7,6 +7,7 @@ import type { CommandContext } from "./command.ts";
 import { COMMANDS } from "./commands.ts";
 import { createIo, type Io } from "./io.ts";
 import { createOutput, type ExitCode } from "./output.ts";
+import { withoutSecrets } from "./redact.ts";
 
 /** The word that names a command, also after `help`. */
 function findWord(args: readonly string[]): string | undefined {
@@ -18,11 +19,12 @@ function findWord(args: readonly string[]): string | undefined {
  * Runs one command line.
  *
  * @param args what follows `keystead`
- * @returns the exit code; everything printed went through `io`
+ * @returns the exit code; everything printed went through `outside`, without any credential of the command line or the environment
  * @example
  * process.exitCode = await run(["measure", "quote", "quote.bin"], createIo(process));
  */
-export async function run(args: readonly string[], io: Io): Promise<ExitCode> {
+export async function run(args: readonly string[], outside: Io): Promise<ExitCode> {
+  const io = withoutSecrets(outside, args);
   let exit: ExitCode = 0;
   const program = new Command("keystead")
     .description("On-chain KMS for confidential VMs: measure images, govern them, deliver keys, audit.")

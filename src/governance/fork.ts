@@ -2,9 +2,11 @@ import { createServer, type IncomingMessage } from "node:http";
 import { toBeHex, toQuantity } from "ethers";
 import type { Block } from "../chain/block.ts";
 import { type Client, connect } from "../chain/client.ts";
+import { revertData } from "../chain/rpc-errors.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import { startAnvil } from "./anvil.ts";
+import { MOST_GAS } from "./gas.ts";
 import { revertWords } from "./revert.ts";
 
 /** A transaction as it was played on a fork. */
@@ -64,8 +66,8 @@ const READS: ReadonlySet<string> = new Set([
   ...["eth_getTransactionByHash", "eth_getTransactionReceipt", "eth_getBlockReceipts", "web3_clientVersion"],
 ]);
 const MAX_REQUEST_BYTES = 4 * 1024 * 1024;
-/** EIP-7825: no transaction may have more. */
-const GAS_LIMIT = 16_777_216n;
+/** A call that used as much of its gas as this ran out of it: each call inside keeps a 64th back. */
+const NEARLY_ALL = (MOST_GAS * 94n) / 100n;
 
 /**
  * Copies a chain at a block into a private anvil. Anvil reads through this process, so an endpoint's URL and the key in it stand in no command line,
@@ -121,7 +123,7 @@ function play(client: Client, failure: () => unknown): Omit<Fork, "block" | "url
     async sendAs(from, to, data, value = 0n) {
       const transaction = {
         ...{ from, to, data, value: toQuantity(value) },
-        ...{ gas: toQuantity(GAS_LIMIT), gasPrice: "0x0" },
+        ...{ gas: toQuantity(MOST_GAS), gasPrice: "0x0" },
       };
       if (value > 0n) {
         const balance = BigInt(String(await ask("eth_getBalance", [from, "latest"])));
@@ -130,6 +132,7 @@ function play(client: Client, failure: () => unknown): Omit<Fork, "block" | "url
       const hash = String(await ask("eth_sendTransaction", [transaction])) as Hex;
       const receipt = await receiptOf(ask, hash);
       if (receipt.status !== "0x1") {
+        if (BigInt(String(receipt.gasUsed)) > NEARLY_ALL) throw outOfGas(from, to);
         throw reverted(from, to, data, await reasonOf(client, transaction, String(receipt.blockNumber)));
       }
       const block = objectOf(await ask("eth_getBlockByNumber", [receipt.blockNumber, false]));
@@ -176,16 +179,6 @@ async function reasonOf(client: Client, transaction: object, block: string): Pro
   return "0x";
 }
 
-function revertData(error: unknown, depth = 0): Hex | undefined {
-  if (typeof error === "string" && /^0x([0-9a-f]{2})+$/i.test(error)) return lower(error);
-  if (typeof error !== "object" || error === null || depth > 5) return undefined;
-  for (const key of ["data", "error", "info", "cause"]) {
-    const found = revertData(Reflect.get(error, key), depth + 1);
-    if (found !== undefined) return found;
-  }
-  return undefined;
-}
-
 /**
  * The error for a call that the fork refused.
  *
@@ -199,6 +192,19 @@ function reverted(from: string, to: string, data: string, reason: Hex, why?: str
     remedy: "Don't sign or execute it as it is: on the chain it would fail in the same way.",
     details: { from, to, data: data.slice(0, 10), reason, words },
   });
+}
+
+function outOfGas(from: string, to: string): KeysteadError {
+  const most = MOST_GAS.toLocaleString("en");
+  return new KeysteadError(
+    "fork/too-much-gas",
+    `the call from ${from} to ${to} runs out of gas: it needs more than the ${most} that one transaction may have (EIP-7825)`,
+    {
+      argument: "operation",
+      remedy: "Don't sign it: propose it in several parts, each with fewer calls.",
+      details: { from, to, most: MOST_GAS },
+    },
+  );
 }
 
 async function readTrace(ask: Ask, hash: Hex): Promise<Trace> {

@@ -12,6 +12,7 @@ import {
   recogniseCall,
   type Warning,
 } from "./decode.ts";
+import { gasWarning } from "./gas.ts";
 import type { Operation } from "./operation.ts";
 import { type Call, hex } from "./safe-hash.ts";
 import { checkUndo } from "./undo.ts";
@@ -103,6 +104,7 @@ function judge(operation: Operation, deployment: Deployment | undefined): Judgem
     ...judgeRollback(operation, rollback, context, deployment),
     ...judgeTerms(operation, deployment),
     ...judgeTexts(operation, context),
+    ...judgeGas(operation),
   ];
   return { calls, rollback, warnings };
 }
@@ -157,6 +159,12 @@ const unsafe = (part: JudgedPart, where: string, code: string, message: string):
 const unsure = (part: JudgedPart, where: string, code: string, message: string): JudgedWarning => ({
   ...{ severity: "unsure" as const, part, where, code, message },
 });
+
+/** What no transaction can hold could be signed by everybody, and never executed. */
+function judgeGas(operation: Operation): readonly JudgedWarning[] {
+  const message = gasWarning(operation);
+  return message === undefined ? [] : [unsafe("operation", "calls", "operation/too-much-gas", message)];
+}
 
 /** A rollback undoes exactly its operation, by a Safe that is of this deployment. */
 function judgeRollback(

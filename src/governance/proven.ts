@@ -1,5 +1,5 @@
 import { keccak256 } from "ethers";
-import { type Block, blockParameter, fetchBlock } from "../chain/block.ts";
+import { type Block, blockParameter, fetchBlock, unknownHeader } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import { mapLimited } from "../chain/client.ts";
 import { fetchStorageProof } from "../chain/proof.ts";
@@ -29,6 +29,8 @@ export interface BasisOptions {
   readonly witnesses?: readonly Client[] | undefined;
   /** Take the endpoint's word where nobody offers proofs. Default: refuse. */
   readonly acceptUnproven?: boolean | undefined;
+  /** It narrows trust, and must not wait until a newer version can hash the chain's headers: taken unproven then, and said so. */
+  readonly tightening?: boolean | undefined;
 }
 
 const EMPTY_CODE: Hex = "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470";
@@ -59,9 +61,11 @@ export async function requireWitnesses(witnesses: readonly Client[], block: Bloc
 
 /**
  * Proves what an endpoint said about accounts against the block's state root, by its own proofs or, where it has none, by a witness's. A claim that
- * its proof contradicts is an error, not a mismatch of the proposal: then nothing that the endpoint says can be judged.
+ * its proof contradicts is an error, not a mismatch of the proposal: then nothing that the endpoint says can be judged. A block whose header does not hash
+ * here proves nothing: that is as if nobody offered proofs, and is no obstacle to what narrows trust.
  *
- * @throws KeysteadError `chain/contradicts-proof` {address, slot}; `chain/unproven` where nobody offers proofs and that is not accepted;
+ * @throws KeysteadError `chain/contradicts-proof` {address, slot}; `chain/moved` (retryable) where what was read holds no longer and only newer blocks are
+ * proved; `chain/unproven` where nobody offers proofs and that is not accepted;
  * `proof/invalid`; as {@link requireWitnesses}
  * @example
  * const basis = await proveClaims(client, block, claims, { witnesses });
@@ -70,38 +74,91 @@ export async function proveClaims(
   client: Client,
   block: Block,
   claims: readonly Claim[],
-  { witnesses = [], acceptUnproven = false }: BasisOptions = {},
+  { witnesses = [], acceptUnproven = false, tightening = false }: BasisOptions = {},
 ): Promise<Basis> {
   await requireWitnesses(witnesses, block);
-  const prover = await findProver([client, ...witnesses], block);
+  const proving = block.hashed ? await proveSomewhere([client, ...witnesses], block, claims, witnesses) : undefined;
+  const why = block.hashed ? (proving?.why ?? "the endpoint offers no proofs") : unknownHeader(block).message;
   const alone =
     witnesses.length === 0 ? ["that the block is the chain's: no second endpoint was asked (--witness)"] : [];
-  if (prover === undefined) {
-    if (witnesses.length > 0) {
-      await compareWitnesses(witnesses, block, claims);
-      const reasons = ["no endpoint offers proofs; the witness gives the same answers"];
-      return { proven: false, witnesses: witnesses.length, reasons };
-    }
-    if (!acceptUnproven) {
-      throw new KeysteadError("chain/unproven", "the endpoint offers no storage proofs, so its answers are its word", {
-        argument: "rpc",
-        remedy:
-          "Use an endpoint that offers eth_getProof, add --witness with another one, or --accept-unproven to take its word.",
-      });
-    }
-    return { proven: false, witnesses: 0, reasons: ["storage and code: the endpoint offers no proofs", ...alone] };
+  if (proving?.at !== undefined) {
+    const elsewhere =
+      proving.at.number === block.number ? [] : [`proven at block ${proving.at.number}: ${proving.why ?? ""}`];
+    return { proven: true, witnesses: witnesses.length, reasons: [...elsewhere, ...alone] };
   }
-  await mapLimited(claims, CONCURRENCY, (claim) => proveClaim(prover, block, claim));
-  return { proven: true, witnesses: witnesses.length, reasons: alone };
+  if (witnesses.length > 0) {
+    await compareWitnesses(witnesses, block, claims);
+    return { proven: false, witnesses: witnesses.length, reasons: [`${why}; the witness gives the same answers`] };
+  }
+  if (!acceptUnproven && !(tightening && isOfLaterFork(block))) {
+    throw new KeysteadError("chain/unproven", `${why}, so the endpoint's answers are its word`, {
+      argument: "rpc",
+      remedy: block.hashed
+        ? "Use an endpoint that offers eth_getProof, add --witness with another one, or --accept-unproven to take its word."
+        : `${unknownHeader(block).remedy} Or add --witness with another endpoint, or --accept-unproven to take its word.`,
+    });
+  }
+  return { proven: false, witnesses: 0, reasons: [`storage and code: ${why}`, ...alone] };
 }
 
-async function findProver(clients: readonly Client[], block: Block): Promise<Client | undefined> {
-  for (const client of clients) {
+/** A header with fields that are not known here, and not one that was altered. */
+const isOfLaterFork = ({ hashed, unknownFields = [] }: Block): boolean => !hashed && unknownFields.length > 0;
+
+/** How often the newest block is taken where the endpoint proves no older one. */
+const HEADS = 3;
+
+/**
+ * Proves at the block, with the first endpoint that can; where that one proves its newest blocks alone (reth does by default), at its newest: what is the same
+ * there still holds.
+ *
+ * @returns where it was proven; undefined where nobody offers proofs
+ */
+async function proveSomewhere(
+  provers: readonly Client[],
+  block: Block,
+  claims: readonly Claim[],
+  witnesses: readonly Client[],
+): Promise<{ readonly at?: Block; readonly why?: string }> {
+  let why: string | undefined;
+  for (const prover of provers) {
     try {
-      await client.request("eth_getProof", [`0x${"00".repeat(20)}`, [], blockParameter(block.number)]);
-      return client;
+      await prover.request("eth_getProof", [`0x${"00".repeat(20)}`, [], blockParameter(block.number)]);
+      await mapLimited(claims, CONCURRENCY, (claim) => proveClaim(prover, block, claim));
+      return { at: block };
     } catch (error) {
-      if (!isKeysteadError(error, "chain/unsupported") && !isKeysteadError(error, "chain/refused")) throw error;
+      if (isKeysteadError(error, "chain/proof-window")) {
+        why = error.message;
+        const at = await proveAtHead(prover, claims, witnesses);
+        if (at !== undefined) return { at, why };
+      } else if (!isKeysteadError(error, "chain/unsupported") && !isKeysteadError(error, "chain/refused")) throw error;
+    }
+  }
+  return why === undefined ? {} : { why };
+}
+
+async function proveAtHead(
+  prover: Client,
+  claims: readonly Claim[],
+  witnesses: readonly Client[],
+): Promise<Block | undefined> {
+  for (let attempt = 1; attempt <= HEADS; attempt++) {
+    const head = await fetchBlock(prover, "latest");
+    if (!head.hashed) return undefined;
+    try {
+      await mapLimited(claims, CONCURRENCY, (claim) => proveClaim(prover, head, claim));
+      await requireWitnesses(witnesses, head);
+      return head;
+    } catch (error) {
+      if (isKeysteadError(error, "chain/contradicts-proof")) {
+        throw new KeysteadError("chain/moved", `${error.message}: the state has changed since, or was never so`, {
+          argument: "rpc",
+          remedy: "Try again; if it stays, use another endpoint: this one gives false answers.",
+          retryable: true,
+          details: error.details,
+          cause: error,
+        });
+      }
+      if (!isKeysteadError(error, "chain/proof-window")) throw error;
     }
   }
   return undefined;

@@ -1,9 +1,10 @@
 import { BrowserProvider, formatEther, keccak256, type TransactionLike, VoidSigner } from "ethers";
 import type { Client } from "../chain/client.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
-import { KeysteadError } from "../core/errors.ts";
+import { isKeysteadError, KeysteadError } from "../core/errors.ts";
 import type { RawLog } from "../core/events.ts";
 import { parseLog, parseQuantity } from "../core/log.ts";
+import { MOST_GAS, tooMuchGas } from "./gas.ts";
 import { hex } from "./safe-hash.ts";
 import type { Key } from "./sign.ts";
 
@@ -36,7 +37,8 @@ const GAS_MARGIN = 25n;
  *
  * @param announce told the hash before it is sent: from then on the transaction may be mined, whatever happens here
  * @param fee what it may cost
- * @throws KeysteadError `relay/no-funds`, `relay/fee-too-high` {most, max}, `relay/would-fail` (the estimate reverts), `relay/not-sent`; as `Client.request`
+ * @throws KeysteadError `relay/no-funds`, `relay/fee-too-high` {most, max}, `relay/would-fail` (the estimate reverts), `relay/too-much-gas`,
+ * `relay/not-sent`; as `Client.request`
  * @example
  * const receipt = await waitForReceipt(client, await sendTransaction(client, key, { to, data }));
  */
@@ -48,14 +50,22 @@ export async function sendTransaction(
   fee: FeeRule = {},
 ): Promise<Hex> {
   await requireFunds(client, key.address, value);
-  const provider = new BrowserProvider(
-    { request: ({ method, params }) => ask(client, method, params) },
-    client.chainId,
-  );
+  let failure: KeysteadError | undefined;
+  const request = async ({ method, params }: { readonly method: string; readonly params?: unknown }) => {
+    try {
+      return await client.request(method, Array.isArray(params) ? params : []);
+    } catch (error) {
+      if (isKeysteadError(error)) failure = error;
+      throw error;
+    }
+  };
+  const provider = new BrowserProvider({ request }, client.chainId);
   let populated: TransactionLike<string>;
   try {
     populated = await new VoidSigner(key.address, provider).populateTransaction({ to, value, data });
   } catch (cause) {
+    // ethers calls every failure of an estimate a revert: what the endpoint failed with says more
+    if (failure !== undefined && failure.code !== "chain/reverted") throw failure;
     throw new KeysteadError("relay/would-fail", "the endpoint cannot prepare the transaction: it would fail", {
       argument: "transaction",
       remedy: "Simulate it to see why; nothing was sent.",
@@ -65,7 +75,10 @@ export async function sendTransaction(
     provider.destroy();
   }
   const { from: _, gasLimit, ...rest } = populated;
-  const gas = (BigInt(gasLimit ?? 0) * (100n + GAS_MARGIN)) / 100n;
+  const needed = BigInt(gasLimit ?? 0);
+  if (needed > MOST_GAS) throw tooMuchGas("relay/too-much-gas", needed);
+  const wanted = (needed * (100n + GAS_MARGIN)) / 100n;
+  const gas = wanted > MOST_GAS ? MOST_GAS : wanted;
   requireFee(gas * BigInt(populated.maxFeePerGas ?? populated.gasPrice ?? 0), fee);
   const raw = key.signTransaction({ ...rest, gasLimit: gas });
   const hash = hex(keccak256(raw));
@@ -163,10 +176,6 @@ function parseReceipt(receipt: Readonly<Record<string, unknown>>, hash: Hex): Re
     gasUsed: BigInt(String(receipt.gasUsed)),
     logs: receipt.logs.map((log) => parseLog(log)),
   };
-}
-
-async function ask(client: Client, method: string, params: unknown): Promise<unknown> {
-  return client.request(method, Array.isArray(params) ? params : []);
 }
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

@@ -97,7 +97,8 @@ export async function simulateProposal(
   }
   const reader = openReader(client, block);
   const drift = await findDrift(client, block, operation, part, reader);
-  await reader.prove(options);
+  const tightening = part === "operation" && operation.lane === "revoke";
+  await reader.prove({ ...options, tightening });
   const before = part === "rollback" ? await phaseBefore(client, block, operation, options) : "done";
   onProgress(`copying chain ${client.chainId} at block ${block.number}`);
   const fork = await forkChain(client, block);
@@ -120,7 +121,7 @@ export async function simulateProposal(
     const back = part === "operation" && differences.length === 0 ? await playBack(play, then, standing) : NO_PLAY;
     onProgress(`proving what was read of ${stage.size} accounts`);
     await addLooked(fork, stage, looked);
-    const basis = await proveClaims(client, block, claimsOf(stage), options);
+    const basis = await proveClaims(client, block, claimsOf(stage), { ...options, tightening });
     const upgrade =
       part === "operation" && played.differences.length === 0 && isReversibleUpgrade(operation)
         ? await playThereAndBack(play, start, phase, options.fromBlock)

@@ -2,7 +2,7 @@ import { id } from "ethers";
 import type { Block } from "../chain/block.ts";
 import type { Client } from "../chain/client.ts";
 import type { Deployment } from "../chain/deployment.ts";
-import { scanLogs } from "../chain/logs.ts";
+import { askAgain, scanLogs } from "../chain/logs.ts";
 import { callView, POLICY } from "../chain/reads.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
@@ -116,6 +116,15 @@ export async function readGovernance(
   proposals: ReadonlyMap<string, StoredProposal>,
 ): Promise<GovernanceStatus> {
   requireChain(client, deployment);
+  return askAgain("chain/incomplete-logs", () => readOnce(client, block, deployment, proposals));
+}
+
+async function readOnce(
+  client: Client,
+  block: Block,
+  deployment: Deployment,
+  proposals: ReadonlyMap<string, StoredProposal>,
+): Promise<GovernanceStatus> {
   const { contracts, safes } = deployment;
   const scan = (address: string, from: number) => scanLogs(client, { address: target(address) }, from, block.number);
   const timelock = await readTimelockLog(client, block, contracts.timelock.address, contracts.timelock.block);

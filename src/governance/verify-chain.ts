@@ -126,7 +126,7 @@ export async function verifyOnChain(
   const drift = sound
     ? await findDrift(client, block, operation, part, reader)
     : { recorded: false, moved: [], noted: [] };
-  const basis = await reader.prove(options);
+  const basis = await reader.prove({ ...options, tightening: operation.lane === "revoke" });
   for (const { name, was, is } of drift.noted) {
     check.note(`${name} was ${JSON.stringify(was)} when proposed and is ${JSON.stringify(is)}: it stands all the same`);
   }

@@ -151,7 +151,7 @@ describe("a quorum of endpoints", () => {
     it("when the single endpoint's header does not hash to its hash", async () => {
       const { quorum } = scene([fakeChain({ change: (answer) => ({ ...(answer as object), gasUsed: "0x7" }) })]);
       const error = await failure(quorum.finalized());
-      expect(error.code).to.equal("chain/unreachable");
+      expect(error.code).to.equal("chain/unknown-header");
       expect(error.details.errors).to.deep.equal({ a: "proof/unknown-header" });
     });
     it("when the block is older than the bound, to the second", async () => {

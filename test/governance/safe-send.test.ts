@@ -165,6 +165,28 @@ describe("Safe transactions on the real contracts", function () {
     expect((await send(oldParent, records.slice(0, 1))).nonce).to.equal(0n);
   });
 
+  it("cost no more than the cap, which is looked at before anything is sent, and show the cost", async () => {
+    const operation = operationOf(await newSafe("1.5.0", [alice.address, bob.address]));
+    const records = [alice, bob].map((who) => signStep(operation, planStep(operation, "execute"), keyOf(who)));
+    const lines: string[] = [];
+    const ready = await prepare(operation, records);
+    const capped = { ...sendingOf(operation, records, lines), maxFee: 1n };
+    expect(await codeOf(() => sendStep(capped, ready, RELAYER))).to.equal("relay/fee-too-high");
+    expect(lines.join()).to.include("it costs at most").and.to.not.include(": sent 0x");
+    expect((await sendStep({ ...capped, maxFee: 10n ** 18n }, ready, RELAYER)).nonce).to.equal(0n);
+  });
+
+  it("count as done where another operator was faster, and say so", async () => {
+    const operation = operationOf(await newSafe("1.5.0", [alice.address, bob.address]));
+    const records = [alice, bob].map((who) => signStep(operation, planStep(operation, "execute"), keyOf(who)));
+    const ready = await prepare(operation, records);
+    const first = await sendStep(sendingOf(operation, records), ready, RELAYER);
+    const lines: string[] = [];
+    const second = await sendStep(sendingOf(operation, records, lines), ready, keyOf(erin));
+    expect([second.transactionHash, second.block]).to.deep.equal([first.transactionHash, first.block]);
+    expect(lines.join()).to.include(`another operator sent it: executed in ${first.transactionHash}`);
+  });
+
   it("refuse what must not count, by a code each, and say exactly what to sign again", async () => {
     const safe = await newSafe("1.5.0", [alice.address, bob.address]);
     const operation = operationOf(safe);

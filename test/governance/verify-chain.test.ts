@@ -98,7 +98,7 @@ describe("verify with a chain", function () {
         "proof/invalid",
       ],
       ["no proofs at all", noProofs as NonNullable<Lie>, "chain/unproven"],
-      ["a block that does not hash to its hash", otherBlock, "proof/unknown-header"],
+      ["a block that does not hash to its hash", otherBlock, "chain/unproven"],
       [
         "no answers",
         (method, answer) => {

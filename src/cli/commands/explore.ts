@@ -1,4 +1,6 @@
+import { randomBytes } from "node:crypto";
 import { parseAddress } from "../../audit/walk.ts";
+import { secretsIn } from "../../chain/endpoint-url.ts";
 import { parseDeployment } from "../../chain/deployment.ts";
 import { decodeUtf8 } from "../../core/bytes.ts";
 import { KeysteadError } from "../../core/errors.ts";
@@ -95,9 +97,12 @@ export const command: CommandModule = {
           const port = Number(wholeNumber(options.port, "port"));
           const files = await loadExplorer((line) => io.warn(`${line}\n`));
           const endpoints = [rpc, options.witness].filter((url) => url !== undefined);
-          const app = createExplorerApp(files, rpc === undefined ? [] : endpoints);
+          // A link is printed: where it would hold a key, it leads to the one that does, and nobody else can guess it.
+          const hidden = endpoints.some((endpoint) => secretsIn(endpoint).length > 0);
+          const opening = hidden ? { path: `/open/${randomBytes(16).toString("hex")}`, fragment } : undefined;
+          const app = createExplorerApp(files, rpc === undefined ? [] : endpoints, opening);
           const server = await serveApp(app, { host: "127.0.0.1", port });
-          const url = `${server.url}/${fragment}`;
+          const url = opening === undefined ? `${server.url}/${fragment}` : `${server.url}${opening.path}`;
           output().result({ url }, () => `The explorer is at ${url}\nCtrl-C ends it.`);
           await untilStopped();
           await server.close();

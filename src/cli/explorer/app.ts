@@ -39,10 +39,15 @@ export function contentSecurityPolicy(endpoints: readonly string[]): string {
  * A server of the page's files and nothing else: it knows no path that is not one of them, reads no file while it runs, and logs nothing.
  *
  * @param endpoints as {@link contentSecurityPolicy}
+ * @param opening a path that leads to the page with a fragment, for one that must not be printed
  * @example
  * const response = await createExplorerApp(files, []).request("/");
  */
-export function createExplorerApp(files: StaticFiles, endpoints: readonly string[]): Hono {
+export function createExplorerApp(
+  files: StaticFiles,
+  endpoints: readonly string[],
+  opening?: { readonly path: string; readonly fragment: string },
+): Hono {
   const app = new Hono();
   const policy = contentSecurityPolicy(endpoints);
   app.use(async (context, next) => {
@@ -55,6 +60,7 @@ export function createExplorerApp(files: StaticFiles, endpoints: readonly string
     context.header("Cross-Origin-Resource-Policy", "same-origin");
     context.header("Permissions-Policy", "camera=(), geolocation=(), microphone=(), payment=(), usb=()");
   });
+  if (opening !== undefined) app.get(opening.path, (context) => context.redirect(`/${opening.fragment}`));
   app.get("*", (context) => {
     const path = context.req.path === "/" ? "/index.html" : context.req.path;
     const file = files.get(path);

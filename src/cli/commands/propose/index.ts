@@ -10,6 +10,7 @@ import { buildImage, registerValues } from "../../../core/measurement.ts";
 import { parseMeasurement } from "../../../core/measurement-format.ts";
 import { renderCalls } from "../../../governance/decode.ts";
 import { writeProposal } from "../../../governance/folder.ts";
+import { gasWarning } from "../../../governance/gas.ts";
 import {
   CALL_PARAMETERS,
   DISMISS_GUARDIAN,
@@ -233,25 +234,34 @@ async function propose(context: CommandContext, intents: readonly IntentInput[],
   const { line } = headline(operation);
   const rollback = operation.rollback !== null;
   const moved = movedNonces(operation, chain);
-  context
-    .output()
-    .result(
-      { format: "keystead.proposal/1", folder, headline: line, written, files: [...files.keys()], rollback, moved },
-      () =>
-        [
-          line,
-          "",
-          ...renderCalls(decodeOperation(operation)),
-          "",
-          `${folder}: ${written.length === 0 ? "already there, byte for byte" : `wrote ${written.join(", ")}`}`,
-          rollback ? "" : "No rollback follows from these calls: have the way back ready before this is executed.",
-          ...moved.map(
-            ({ safe, planned, next }) =>
-              `Safe ${safe} is at nonce ${next}, planned with ${planned}: sign what is still to be signed with --nonce ${next} (keystead status tells what that is).`,
-          ),
-          `Next: keystead verify ${folder} --deployment ${options.deployment}`,
-        ].join("\n"),
-    );
+  const gas = gasWarning(operation) ?? null;
+  context.output().result(
+    {
+      format: "keystead.proposal/1",
+      folder,
+      headline: line,
+      written,
+      files: [...files.keys()],
+      rollback,
+      moved,
+      gas,
+    },
+    () =>
+      [
+        line,
+        "",
+        ...renderCalls(decodeOperation(operation)),
+        "",
+        `${folder}: ${written.length === 0 ? "already there, byte for byte" : `wrote ${written.join(", ")}`}`,
+        ...(gas === null ? [] : [`UNSAFE: ${gas}`]),
+        rollback ? "" : "No rollback follows from these calls: have the way back ready before this is executed.",
+        ...moved.map(
+          ({ safe, planned, next }) =>
+            `Safe ${safe} is at nonce ${next}, planned with ${planned}: sign what is still to be signed with --nonce ${next} (keystead status tells what that is).`,
+        ),
+        `Next: keystead verify ${folder} --deployment ${options.deployment}`,
+      ].join("\n"),
+  );
   return 0;
 }
 
