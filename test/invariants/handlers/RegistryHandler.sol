@@ -128,7 +128,7 @@ abstract contract RegistryHandler is Handler {
     }
 
     function setDevice(uint256 seed) external {
-        (ServiceId id, address from) = _oneIn(3, seed) ? _tightener(seed) : _own(seed);
+        (ServiceId id, address from) = _draw(seed, "tightener", 4) == 0 ? _tightener(seed) : _own(seed);
         bytes32 device = TestImages.device(_draw(seed, "device", 3));
         bool listed = WORLD.deviceFrom(ServiceId.unwrap(id), device) != 0;
         bool allowed = _oneIn(8, seed) ? listed : !listed;
@@ -136,8 +136,9 @@ abstract contract RegistryHandler is Handler {
     }
 
     function setTcbRule(uint256 seed) external {
-        (ServiceId id, address from) = _oneIn(3, seed) ? _tightener(seed) : _own(seed);
-        bool required = _draw(seed, "required", 2) == 0;
+        (ServiceId id, address from) = _draw(seed, "tightener", 4) == 0 ? _tightener(seed) : _own(seed);
+        bool inForce = WORLD.tcbRuleNow(ServiceId.unwrap(id));
+        bool required = _oneIn(8, seed) ? inForce : !inForce;
         _registryCall("setTcbRule", from, abi.encodeCall(REGISTRY.setRequireUpToDateTcb, (id, required)));
     }
 
