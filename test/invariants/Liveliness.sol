@@ -12,11 +12,11 @@ import {RegistryHandler} from "./handlers/RegistryHandler.sol";
 
 /**
  * @title Liveliness
- * @notice That the invariants are not vacuous: in one fixed run of a thousand steps, every action of every handler succeeds, those that can be refused are, and
+ * @notice That the invariants are not vacuous: in one fixed run, every action of every handler succeeds, those that can be refused are, and
  * answers do turn into Allowed.
  */
 abstract contract Liveliness is Campaign {
-    uint256 private constant STEPS = 1000;
+    uint256 private constant STEPS = 1500;
 
     string[44] private _actions = [
         "create",
