@@ -270,7 +270,7 @@ describe("KmsRegistry: creating an upgradeable service", () => {
     it("given each TEE kind, it records kind and mask", async () => {
       const { registry, deployer, admin } = await networkHelpers.loadFixture(openSuite);
       const images: [string, number, bigint][] = [
-        [snpImage("x"), KIND.snp, 0x1n],
+        [snpImage("x"), KIND.snp, 0x3n],
         [nitroImage("x"), KIND.nitro, 0x7n],
         [dstackImage("x"), KIND.dstack, 0x2n],
       ];
