@@ -94,7 +94,6 @@ async function runAll(files, options) {
   if (options.solidity) queue.unshift({ title: "Solidity tests", work: runSolidity });
   const all = queue.length;
   const total = { passing: 0, failing: 0, pending: 0 };
-  const failed = [];
   let done = 0;
   const worker = async () => {
     for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
@@ -102,17 +101,16 @@ async function runAll(files, options) {
       const result = await next.work();
       for (const key of Object.keys(total)) total[key] += result[key];
       for (const [file, { ms }] of Object.entries(result.results)) times[file] = ms;
-      if (result.failing > 0) failed.push({ title: next.title, output: failuresOf(result.output) });
       done += 1;
       const mark = result.failing > 0 ? `${result.failing} FAILED` : `${result.passing} passed`;
       console.log(`[${done}/${all}] ${seconds(Date.now() - start).padStart(6)}  ${mark.padStart(11)}  ${next.title}`);
+      if (result.failing > 0) console.log(failuresOf(result.output).trimEnd());
     }
   };
   await Promise.all(Array.from({ length: options.jobs }, worker));
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(dirname(TIMES), { recursive: true });
   writeFileSync(TIMES, JSON.stringify(times));
-  for (const { title, output } of failed) console.log(`\n── ${title}\n${output.trimEnd()}`);
   console.log(`\n  ${total.passing} passing (${seconds(Date.now() - started)})`);
   if (total.pending > 0) console.log(`  ${total.pending} pending`);
   if (total.failing > 0) console.log(`  ${total.failing} failing`);
