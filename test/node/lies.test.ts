@@ -88,6 +88,14 @@ describe("a lying endpoint", function () {
       lie: () => inHeaders((header) => ({ ...header, number: tag(Number(header.number) - 1) })),
       expected: "chain/unreachable",
     },
+    "with a field beside a true header, which nobody reads": {
+      lie: () => inHeaders((header) => ({ ...header, futureField: "0x01" })),
+      expected: "ImageRemoved",
+    },
+    "about the time, with a field that no version knows": {
+      lie: () => inHeaders((header) => ({ ...header, timestamp: "0x1", futureField: "0x01" })),
+      expected: "chain/unknown-header",
+    },
     "about which block is final: an old one": {
       lie: () => async (method, answer) =>
         method === "eth_getBlockByNumber" ? call("eth_getBlockByNumber", tag(old), false) : answer,
