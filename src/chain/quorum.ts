@@ -35,8 +35,9 @@ export interface Quorum {
   /**
    * The newest finalized block that enough endpoints have. Never older than one that was given before.
    *
-   * @throws KeysteadError `chain/unreachable` (retryable): fewer than required answer with a header that hashes to its hash; `chain/unknown-header`
-   * {fields}: so many headers have fields that this version does not know; `chain/disagreement` (retryable): they answer with different blocks;
+   * @throws KeysteadError `chain/unreachable` (retryable): fewer than required answer with a header that hashes to its hash;
+   * `chain/unknown-header` {fields}: so many headers have fields that this version does not know;
+   * `chain/disagreement` (retryable): they answer with different blocks;
    * `chain/finality-reversed`: enough of them have another block in the place of one that was final, and from then on always; `chain/stale` (retryable);
    * `chain/future-block`
    */
@@ -187,7 +188,7 @@ export function createQuorum(options: QuorumOptions): Quorum {
     const ofFork = unhashed.filter(({ details }) => Array.isArray(details.fields) && details.fields.length > 0);
     const [first] = ofFork;
     // So many that the others could not make a quorum, however well they are: the chain's headers are the cause, not the network.
-    // A header of known fields that does not hash is no sign of a fork: it is garbled or a lie, and the next answer may be true.
+    // A header of known fields that does not hash is not a sign of a fork: it is garbled or a lie, and may pass.
     if (first !== undefined && ofFork.length > endpoints.length - required) {
       return new KeysteadError("chain/unknown-header", `no ${tag} block can be used: ${first.message}`, {
         argument: "endpoints",

@@ -229,6 +229,20 @@ describe("a lying endpoint", function () {
     });
   }
 
+  it("about a header, after it had told the truth: the node goes on with what it knew", async () => {
+    let lying = false;
+    const garbled = inHeaders((header) => ({ ...header, stateRoot: `0x${"ab".repeat(32)}` }));
+    const provider = liar(chain.provider, (method, answer, params) =>
+      lying ? garbled(method, answer, params) : answer,
+    );
+    const { decider } = await makeDecider(chain, [provider], { maxAgeSeconds: MAX_AGE });
+    await decider.refresh();
+    lying = true;
+    const failure = await decider.refresh().catch((error: unknown) => error);
+    expect(failure).to.include({ code: "chain/unreachable", retryable: true });
+    expect(decider.status().ready).to.equal(true);
+  });
+
   describe("that serves the old state", () => {
     const parts = ["headers", "proofs", "calls", "logs"] as const;
     /** Answers some kinds of questions as they were when the image was active. */
