@@ -35,8 +35,9 @@ export interface Quorum {
   /**
    * The newest finalized block that enough endpoints have. Never older than one that was given before.
    *
-   * @throws KeysteadError `chain/unreachable` (retryable): fewer than required answer; `chain/unknown-header` {fields}: their headers have fields that this
-   * version does not know, or do not hash; `chain/disagreement` (retryable): they answer with different blocks;
+   * @throws KeysteadError `chain/unreachable` (retryable): fewer than required answer with a header that hashes to its hash;
+   * `chain/unknown-header` {fields}: so many headers have fields that this version does not know;
+   * `chain/disagreement` (retryable): they answer with different blocks;
    * `chain/finality-reversed`: enough of them have another block in the place of one that was final, and from then on always; `chain/stale` (retryable);
    * `chain/future-block`
    */
@@ -183,10 +184,12 @@ export function createQuorum(options: QuorumOptions): Quorum {
   const tooFew = (asked: readonly Asked<unknown>[], tag: string) => {
     const failed = asked.flatMap((one) => ("error" in one ? [one] : []));
     const errors = Object.fromEntries(failed.map(({ endpoint, error }) => [endpoint.name, error.code]));
-    const unknown = failed.flatMap(({ error }) => (error.code === "proof/unknown-header" ? [error] : []));
-    const [first] = unknown;
+    const unhashed = failed.flatMap(({ error }) => (error.code === "proof/unknown-header" ? [error] : []));
+    const ofFork = unhashed.filter(({ details }) => Array.isArray(details.fields) && details.fields.length > 0);
+    const [first] = ofFork;
     // So many that the others could not make a quorum, however well they are: the chain's headers are the cause, not the network.
-    if (first !== undefined && unknown.length > endpoints.length - required) {
+    // A header of known fields that does not hash is not a sign of a fork: it is garbled or a lie, and may pass.
+    if (first !== undefined && ofFork.length > endpoints.length - required) {
       return new KeysteadError("chain/unknown-header", `no ${tag} block can be used: ${first.message}`, {
         argument: "endpoints",
         remedy: first.remedy,
@@ -195,7 +198,7 @@ export function createQuorum(options: QuorumOptions): Quorum {
     }
     return new KeysteadError("chain/unreachable", `fewer than ${required} endpoints give a ${tag} block`, {
       argument: "endpoints",
-      remedy: "Check the endpoints and the network, and try again.",
+      remedy: unhashed[0]?.remedy ?? "Check the endpoints and the network, and try again.",
       retryable: true,
       details: { required, errors },
       cause: failed[0]?.error,

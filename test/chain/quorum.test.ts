@@ -151,8 +151,22 @@ describe("a quorum of endpoints", () => {
     it("when the single endpoint's header does not hash to its hash", async () => {
       const { quorum } = scene([fakeChain({ change: (answer) => ({ ...(answer as object), gasUsed: "0x7" }) })]);
       const error = await failure(quorum.finalized());
-      expect(error.code).to.equal("chain/unknown-header");
+      expect(error).to.include({ code: "chain/unreachable", retryable: true });
       expect(error.details.errors).to.deep.equal({ a: "proof/unknown-header" });
+      expect(error.remedy).to.contain("another endpoint");
+    });
+    const later = { change: (answer: unknown) => ({ ...(answer as object), gasUsed: "0x7", futureField: "0x1" }) };
+    it("when so many headers have an unknown field that the others make no quorum, and names the field", async () => {
+      const error = await failure(three({}, later, later).quorum.finalized());
+      expect(error).to.include({ code: "chain/unknown-header", retryable: false });
+      expect(error.details.fields).to.deep.equal(["futureField"]);
+    });
+    it("when fewer have one than it takes to rule the others out, blames no fork", async () => {
+      const garbled = { change: (answer: unknown) => ({ ...(answer as object), gasUsed: "0x7" }) };
+      for (const other of [garbled, { change: unreachable }]) {
+        const error = await failure(three({}, later, other).quorum.finalized());
+        expect(error).to.include({ code: "chain/unreachable", retryable: true });
+      }
     });
     it("when the block is older than the bound, to the second", async () => {
       const { quorum, clock } = three();

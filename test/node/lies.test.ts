@@ -88,6 +88,14 @@ describe("a lying endpoint", function () {
       lie: () => inHeaders((header) => ({ ...header, number: tag(Number(header.number) - 1) })),
       expected: "chain/unreachable",
     },
+    "with a field beside a true header, which nobody reads": {
+      lie: () => inHeaders((header) => ({ ...header, futureField: "0x01" })),
+      expected: "ImageRemoved",
+    },
+    "about the time, with a field that no version knows": {
+      lie: () => inHeaders((header) => ({ ...header, timestamp: "0x1", futureField: "0x01" })),
+      expected: "chain/unknown-header",
+    },
     "about which block is final: an old one": {
       lie: () => async (method, answer) =>
         method === "eth_getBlockByNumber" ? call("eth_getBlockByNumber", tag(old), false) : answer,
@@ -220,6 +228,20 @@ describe("a lying endpoint", function () {
       expect(await outcome(providers, active)).to.equal("Allowed");
     });
   }
+
+  it("about a header, after it had told the truth: the node goes on with what it knew", async () => {
+    let lying = false;
+    const garbled = inHeaders((header) => ({ ...header, stateRoot: `0x${"ab".repeat(32)}` }));
+    const provider = liar(chain.provider, (method, answer, params) =>
+      lying ? garbled(method, answer, params) : answer,
+    );
+    const { decider } = await makeDecider(chain, [provider], { maxAgeSeconds: MAX_AGE });
+    await decider.refresh();
+    lying = true;
+    const failure = await decider.refresh().catch((error: unknown) => error);
+    expect(failure).to.include({ code: "chain/unreachable", retryable: true });
+    expect(decider.status().ready).to.equal(true);
+  });
 
   describe("that serves the old state", () => {
     const parts = ["headers", "proofs", "calls", "logs"] as const;
