@@ -298,10 +298,7 @@ async function getLogs(
   most?: number,
 ): Promise<readonly RawLog[]> {
   const topics = filter.topics ?? [];
-  const ask = () => client.request("eth_getLogs", [{ address: filter.address, topics, ...where }], most);
-  const first = await ask();
-  // no logs are null at some endpoints; a node that failed may say so too, but hardly twice
-  const answer = first ?? (await ask()) ?? [];
+  const answer = await askForLogs(client, [{ address: filter.address, topics, ...where }], most);
   if (!Array.isArray(answer)) {
     throw new KeysteadError("log/malformed", "the endpoint answers eth_getLogs with something that is not a list", {
       argument: "logs",
@@ -315,6 +312,21 @@ async function getLogs(
     });
   }
   return mergeLogs([answer.map((entry) => parseLog(entry))]);
+}
+
+/**
+ * Asks `eth_getLogs`. No logs are null at some endpoints; a node that failed may say so too, but hardly twice.
+ *
+ * @param params of the call
+ * @param most as in {@link Client.request}
+ * @returns the answer, unchecked; an empty list where it was null twice
+ * @throws KeysteadError as {@link Client.request}
+ * @example
+ * await askForLogs(client, [{ address: registry, fromBlock: "0x0", toBlock: "latest" }]); // [] and not null
+ */
+export async function askForLogs(client: Client, params: readonly unknown[], most?: number): Promise<unknown> {
+  const ask = () => client.request("eth_getLogs", params, most);
+  return (await ask()) ?? (await ask()) ?? [];
 }
 
 /**

@@ -2,6 +2,7 @@ import { createServer, type IncomingMessage } from "node:http";
 import { toBeHex, toQuantity } from "ethers";
 import type { Block } from "../chain/block.ts";
 import { type Client, connect } from "../chain/client.ts";
+import { askForLogs } from "../chain/logs.ts";
 import { revertData } from "../chain/rpc-errors.ts";
 import { fromHex, type Hex, toHex } from "../core/bytes.ts";
 import { isKeysteadError, KeysteadError } from "../core/errors.ts";
@@ -257,7 +258,10 @@ async function startBridge(client: Client) {
     const method = String(call.method);
     if (!READS.has(method)) return { ...head, error: { code: -32601, message: `${method} is not passed on` } };
     try {
-      return { ...head, result: await client.request(method, Array.isArray(call.params) ? call.params : []) };
+      const params = Array.isArray(call.params) ? call.params : [];
+      // anvil takes no null for a list
+      const logs = method === "eth_getLogs";
+      return { ...head, result: await (logs ? askForLogs(client, params) : client.request(method, params)) };
     } catch (error) {
       const fault = isKeysteadError(error) ? error : undefined;
       // what an endpoint does not offer, anvil asks in another way

@@ -138,14 +138,27 @@ describe("field: endpoints", function () {
   });
 
   describe("proofs", () => {
-    supports("reth", "proofs of the newest block alone", "audit, status, lint, execute, explorer", () =>
-      world.through({ proofWindow: 0 }, async (url) => {
-        const rounds = await runRounds(world, url, { proofWindow: 0 }).catch((error: unknown) => error);
-        // a node decides by a finalized block, which such an endpoint can't prove
-        expect(String(rounds)).to.contain("chain/proof-window");
-        const run = await world.run(url, ["audit", "--all", "--deployment", world.chain.record, "--json"]);
-        expect([run.code, jsonOf(run).verdict]).to.deep.equal([0, "proven"]);
-      }),
+    supports(
+      "reth",
+      "proofs of the newest block alone",
+      "audit, status, execute; a node says that it cannot decide",
+      () =>
+        world.through({ proofWindow: 0 }, async (url) => {
+          const { chain } = world;
+          const rounds = await runRounds(world, url, { proofWindow: 0 }).catch((error: unknown) => error);
+          // a node decides by a finalized block, which such an endpoint can't prove
+          expect(String(rounds)).to.contain("chain/proof-window");
+          const audit = await world.run(url, ["audit", "--all", "--deployment", chain.record, "--json"]);
+          expect([audit.code, jsonOf(audit).verdict]).to.deep.equal([0, "proven"]);
+          const at = ["--deployment", chain.record, "--json"];
+          const status = await world.run(url, ["status", ...at, "--proposals", chain.proposals]);
+          expect(status.code, status.stderr).to.equal(0);
+          expect(jsonOf(status).proposals[0].state).to.equal("signed");
+          const snapshot = await chain.connection.provider.request({ method: "evm_snapshot" });
+          const executed = await world.run(url, ["execute", world.proposal, ...at], "relayer");
+          await chain.connection.provider.request({ method: "evm_revert", params: [snapshot] });
+          expect(executed.code, executed.stderr).to.equal(0);
+        }),
     );
     it("none at all: audits are unproven, and say why", () =>
       world.through({ proofWindow: "none" }, async (url) => {
