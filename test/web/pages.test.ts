@@ -102,7 +102,7 @@ describe("explorer in Chromium: pages", () => {
       expect(text).to.match(/timelock delay\s+12 h/);
       expect(text).to.match(/releases\s+running/);
       expect(text).to.contain("The guardian can cancel whatever waits in the timelock");
-      expect(text).to.contain("2 operations, executed or cancelled");
+      expect(text).to.contain("3 operations, executed, cancelled or expired");
       expect(text).not.to.contain("look into this");
       expect(await page.getByText("by storage proof").count()).to.equal(2);
       const proposer = page.locator("tr", { hasText: "PROPOSER_ROLE" });
@@ -179,7 +179,8 @@ describe("explorer in Chromium: pages", () => {
       ]);
       expect(text).to.contain("built from the wrong branch");
       expect(text).to.match(/epoch 0[\s\S]*epoch 1, newest/);
-      expect(await page.locator(".entry").count()).to.equal(10);
+      expect(await page.locator(".entry", { hasText: "accept service admin" }).count()).to.equal(1);
+      expect(await page.locator(".entry").count()).to.equal(11);
       expect(await page.locator(".timeline .lane .span.active").count()).to.equal(3);
       expect(await page.locator(".timeline .lane .span.pending").count()).to.equal(3);
       expect(await page.locator(".timeline .removed").count()).to.equal(1);

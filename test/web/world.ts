@@ -190,6 +190,15 @@ async function tellServices(world: World) {
     )
   ).wait();
 
+  // an admin that did not create the service itself accepts: the timelock like any other, after its delay
+  const acceptance = operation(world, "002-accept-bridge", [
+    {
+      to: deployment.contracts.registry.address,
+      data: registry.interface.encodeFunctionData("acceptServiceAdmin", [slow]),
+    },
+  ]);
+  await bySafe(world, acceptance.schedule);
+
   const renounced = await idOfService("renounced");
   await (
     await registry.createServiceWithImage(
@@ -213,6 +222,7 @@ async function tellServices(world: World) {
       )
   ).wait();
   await pass(world, 3 * DAY);
+  await bySafe(world, acceptance.execute);
   await throughSafe(add(wallet, IMAGES.v3, "wallet 3.0"));
   return { wallet, vault, solo, slow, renounced, hostile };
 }
@@ -220,12 +230,12 @@ async function tellServices(world: World) {
 async function scheduleMore(world: World): Promise<Hex> {
   const { policy, deployment } = world;
   const to = deployment.contracts.policy.address;
-  const dropped = operation(world, "002-dropped", [
+  const dropped = operation(world, "003-dropped", [
     { to, data: policy.interface.encodeFunctionData("acceptTcb", [1, 1 << 4]) },
   ]);
   await bySafe(world, dropped.schedule);
   await byGuardian(world, deployment.contracts.timelock.address, dropped.cancel);
-  const next = operation(world, "003-next", [
+  const next = operation(world, "004-next", [
     { to, data: policy.interface.encodeFunctionData("allowPlatform", [bytesOf(PLATFORMS.next), HOSTILE]) },
     { to, data: policy.interface.encodeFunctionData("acceptTcb", [1, 1 << 2]) },
   ]);
