@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "chai";
-import { keystead } from "../helpers/cli.ts";
+import { keysteadHere } from "../helpers/cli.ts";
 
 const SRC = join(import.meta.dirname, "..", "..", "src");
 
@@ -17,12 +17,12 @@ describe("READMEs of core, chain, audit and cli", () => {
     });
   }
 
-  it("src/cli/README.md shows commands and options that exist", () => {
+  it("src/cli/README.md shows commands and options that exist", async () => {
     const text = readFileSync(join(SRC, "cli", "README.md"), "utf8");
     const lines = [...text.matchAll(/^keystead (\w+) (\w+) (.*)$/gm)];
     expect(lines.length).to.be.greaterThan(4);
     for (const [, command = "", subcommand = "", rest = ""] of lines) {
-      const help = keystead([command, subcommand, "--help"]);
+      const help = await keysteadHere([command, subcommand, "--help"]);
       expect(help.stdout, `${command} ${subcommand}`).to.match(
         new RegExp(`^Usage: keystead ${command} ${subcommand} `),
       );
