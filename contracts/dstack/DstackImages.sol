@@ -71,7 +71,7 @@ library DstackImages {
         assembly ("memory-safe") {
             candidates := add(mload(0x40), CALL_HEAD_BYTES)
             next := add(candidates, 0x20)
-            mstore(0x40, add(next, 0x100)) // room for eight
+            mstore(0x40, add(next, 0x220)) // room for eight, and for the buffer
         }
         // One word between the ids and the buffer, which writing a header zeroes.
         uint256 buffer = next + 0x120;
@@ -111,11 +111,12 @@ library DstackImages {
         }
     }
 
-    /// @dev Begins an encoding in free memory that nothing keeps.
+    /// @dev Begins an encoding, in memory that is its own: what stands between two statements may use what is free.
     function _begin(uint256 mask) private pure returns (uint256 start) {
         uint256 header = HEADER | mask;
         assembly ("memory-safe") {
             start := mload(0x40)
+            mstore(0x40, add(start, 0x100))
             mstore(start, shl(208, header))
         }
     }
